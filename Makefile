@@ -1,0 +1,61 @@
+# Two commands matter: `make run` and `make test`. Both set up what they need.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format bench schema lock clean
+
+help:  ## What there is to do
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+run: $(VENV)/run.stamp  ## Serve the registry on http://127.0.0.1:3000, with a Postgres of its own
+	@exec $(BIN)/python -m local
+
+test: $(VENV)/dev.stamp  ## Run every check and every test
+	@$(MAKE) --no-print-directory lint
+	@$(BIN)/python -m pytest -q
+
+lint: $(VENV)/dev.stamp  ## Style, types and the template
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/basedpyright --level error
+	@SAM_CLI_TELEMETRY=0 AWS_DEFAULT_REGION=eu-west-1 $(BIN)/sam validate --lint --template template.yaml
+
+format: $(VENV)/dev.stamp  ## Rewrite the code in the house's format
+	@$(BIN)/ruff check --quiet --fix .
+	@$(BIN)/ruff format --quiet .
+
+bench: $(VENV)/dev.stamp  ## Measure what docs and goals state; takes minutes
+	@$(BIN)/python -m benchmarks
+
+schema: $(VENV)/dev.stamp  ## Write sql/schema.sql from the migrations
+	@$(BIN)/python -m local.schema
+
+lock: $(VENV)/dev.stamp  ## Pin the newest versions that requirements/*.in admit
+	@cd requirements && for pair in dev.in:dev.txt run.in:run.txt layer.in:../layers/dependencies/requirements.txt; do \
+	  ../$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
+	    --no-header --no-annotate $$([ "$$pair" = dev.in:dev.txt ] || echo "-c dev.txt") \
+	    "$${pair%%:*}" -o "$${pair##*:}" || exit 1; done
+
+clean:  ## Remove the environment, the local data and every cache
+	rm -rf $(VENV) .data .aws-sam .pytest_cache .ruff_cache .hypothesis .schemathesis
+
+# The lists are complete (`make lock`), so --no-deps resolves nothing; every file is checked against its hash.
+$(VENV)/run.stamp: requirements/run.txt | $(BIN)/python
+	@echo "Installing what the registry runs with ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/run.txt
+	@touch $@
+
+$(VENV)/dev.stamp: requirements/dev.txt | $(BIN)/python
+	@echo "Installing what the tests need ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
+	@touch $@ $(VENV)/run.stamp
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "The registry needs Python 3.11 or newer: make PYTHON=/path/to/python3.13 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
+	  || { echo "This Python cannot make virtual environments: install its venv package (Debian: python3-venv)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,23 @@
+"""POST and PUT /api/registry/register -- add one MCP server to the catalogue, or make the catalogue agree with it."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from mcp_registry import intake, registration, servers
+from mcp_registry.db import database
+from mcp_registry.errors import RegistrationRequired
+from mcp_registry.http import Request, Response, endpoint
+
+
+@endpoint
+def lambda_handler(request: Request) -> Response:
+    if request.method == "POST":
+        sent = registration.parse(intake.read_json(request))
+        return Response(servers.register(database(), sent), HTTPStatus.CREATED)
+    if "x-registration-digest" in request.headers and not request.body:
+        if servers.has_digest(database(), registration.parse_digest(request.headers["x-registration-digest"])):
+            return Response.empty()
+        raise RegistrationRequired
+    answer = servers.replace(database(), registration.parse(intake.read_json(request)))
+    return Response(answer, HTTPStatus.CREATED if answer["result"] == "created" else HTTPStatus.OK)

@@ -1,0 +1,14 @@
+"""PATCH /api/registry/servers/{id} -- take a server out of the health sweeps, or put it back."""
+
+from __future__ import annotations
+
+from mcp_registry import intake, registration, servers
+from mcp_registry.db import database
+from mcp_registry.http import Request, Response, endpoint
+
+
+@endpoint
+def lambda_handler(request: Request) -> Response:
+    server_id = request.server_id
+    change = registration.parse_change(intake.read_json(request))
+    return Response(servers.set_status(database(), server_id, change.status))

@@ -1,0 +1,190 @@
+"""The database connection: the owner of psycopg, with the modules of statements.
+
+One warm autocommit connection for each execution environment, never a pool: an environment serves one request at a
+time, and a frozen one must not sit in a transaction. After a freeze nothing that the client side remembers about a
+connection proves anything, so one that has idled is verified before it is used and replaced once if it is dead.
+
+Every wait has a deadline, held on this side, because psycopg waits for ever on a silent network:
+gateway 29 s > function 10 s > request 5 s > statement 4 s > connect 3 s > lock 2 s > verification 1 s.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any, LiteralString, TypeVar
+
+import psycopg
+from psycopg.abc import PQGen
+from psycopg.rows import TupleRow
+
+from mcp_registry.errors import Unavailable
+
+REQUEST_SECONDS = 5.0
+CONNECT_SECONDS = 3
+# psycopg takes any shorter connect_timeout for this one.
+MIN_CONNECT_SECONDS = 2
+VERIFY_SECONDS = 1.0
+# A connection used this recently is trusted; an environment that was frozen has idled longer than this.
+TRUSTED_SECONDS = 1.0
+WRITE_ATTEMPTS = 3
+
+# Set for the session, so that a statement needs no round trip of its own for them.
+#   plan_cache_mode: a list's filters are optional, so a plan that fits every choice of them fits none.
+#   jit: compiling a 1 ms statement takes 100 ms.
+SETTINGS = {
+    "statement_timeout": "4s",
+    "lock_timeout": "2s",
+    "idle_in_transaction_session_timeout": "5s",
+    "TimeZone": "UTC",
+    "plan_cache_mode": "force_custom_plan",
+    "jit": "off",
+}
+
+# SQLSTATE classes that say "not now": connection, resources, operator intervention, system.
+UNAVAILABLE_CLASSES = {"08", "53", "57", "58"}
+# ... and single states: lock timeout, serialization failure, deadlock, a primary that became read-only, and the two
+# timeouts of idle and long transactions. 25006 and 25P0x arrive as InternalError, which is why states decide here.
+UNAVAILABLE_STATES = {"55P03", "40001", "40P01", "25006", "25P03", "25P04"}
+# The server undid the whole statement, so that doing it again is safe.
+UNDONE_STATES = {"40001", "40P01"}
+# The server is fine and said no in time; the connection stays.
+KEPT_STATES = {"55P03", "57014"} | UNDONE_STATES
+
+VERIFY = "SELECT 1"
+
+Result = TypeVar("Result")
+Parameters = Mapping[str, Any]
+
+
+class DeadlineConnection(psycopg.Connection[TupleRow]):
+    """A connection whose every wait ends at `deadline`, a moment of time.monotonic."""
+
+    deadline: float = float("inf")
+
+    def wait(self, gen: PQGen[Result], interval: float = 0.1, timeout: float | None = None) -> Result:
+        """Wait as psycopg does, but not beyond the deadline (psycopg.OperationalError)."""
+        remaining = max(self.deadline - time.monotonic(), 0.001)
+        return super().wait(gen, interval, remaining if timeout is None else min(timeout, remaining))
+
+
+class Database:
+    """Access to one database, by statements that each answer at most one row.
+
+    Its methods raise Unavailable where the database cannot answer in time, and psycopg.Error where a statement is
+    wrong. Not for use by two threads at once.
+    """
+
+    def __init__(self, conninfo: str) -> None:
+        """`conninfo`: a libpq connection string. Nothing is opened yet."""
+        self._conninfo = conninfo
+        self._connection: DeadlineConnection | None = None
+        self._used = 0.0
+        self._deadline = float("inf")
+
+    def begin(self) -> Database:
+        """Start the clock of a request: from now, everything together may take `REQUEST_SECONDS`."""
+        self._deadline = time.monotonic() + REQUEST_SECONDS
+        return self
+
+    def read(self, statement: LiteralString, parameters: Parameters | None = None) -> TupleRow | None:
+        """Run a statement that changes nothing and return its row.
+
+        Where the connection is lost meanwhile, tried once more on a new one.
+        """
+        try:
+            try:
+                return self._execute(statement, parameters)
+            except psycopg.OperationalError:
+                if self._connection is not None:
+                    raise
+                return self._execute(statement, parameters)
+        except psycopg.Error as error:
+            raise _translated(error) from error
+
+    def write(self, statement: LiteralString, parameters: Parameters | None = None) -> TupleRow | None:
+        """Run a statement that changes rows and return its row.
+
+        Tried again only where the server itself undid it (deadlock, serialization failure): after a lost connection
+        nobody knows whether it was committed.
+        """
+        for attempt in range(1, WRITE_ATTEMPTS + 1):
+            try:
+                return self._execute(statement, parameters)
+            except psycopg.Error as error:
+                if error.sqlstate not in UNDONE_STATES or attempt == WRITE_ATTEMPTS:
+                    raise _translated(error) from error
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        """Close the connection; the next statement opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _execute(self, statement: LiteralString, parameters: Parameters | None) -> TupleRow | None:
+        connection = self._verified()
+        try:
+            row = connection.execute(statement, parameters).fetchone()
+        except psycopg.Error as error:
+            if error.sqlstate not in KEPT_STATES and _means_unavailable(error):
+                self.close()
+            raise
+        self._used = time.monotonic()
+        return row
+
+    def _verified(self) -> DeadlineConnection:
+        """The warm connection, checked if it has idled, or a new one."""
+        now = time.monotonic()
+        if self._connection is not None and now - self._used > TRUSTED_SECONDS:
+            self._connection.deadline = min(now + VERIFY_SECONDS, self._deadline)
+            try:
+                self._connection.execute(VERIFY)
+            except psycopg.Error:
+                self.close()
+        if self._connection is None:
+            self._connection = self._connect()
+        self._connection.deadline = self._deadline
+        return self._connection
+
+    def _connect(self) -> DeadlineConnection:
+        remaining = self._deadline - time.monotonic()
+        if remaining < MIN_CONNECT_SECONDS:
+            raise psycopg.OperationalError("no time left to connect")
+        return DeadlineConnection.connect(
+            self._conninfo,
+            autocommit=True,
+            connect_timeout=int(min(remaining, CONNECT_SECONDS)),
+            tcp_user_timeout=int(REQUEST_SECONDS * 1000),
+            application_name=os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "mcp-registry"),
+            options=" ".join(f"-c {name}={value}" for name, value in SETTINGS.items()),
+        )
+
+
+_database: Database | None = None
+
+
+def database() -> Database:
+    """The execution environment's database (DATABASE_URL), with the clock of a request started.
+
+    Raises KeyError where DATABASE_URL is not set.
+    """
+    global _database
+    if _database is None:
+        _database = Database(os.environ["DATABASE_URL"])
+    return _database.begin()
+
+
+def _means_unavailable(error: psycopg.Error) -> bool:
+    """Whether an error says that the database cannot answer now, rather than that the statement is wrong.
+
+    Failed and lost connections carry no SQLSTATE.
+    """
+    if error.sqlstate is None:
+        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    return error.sqlstate[:2] in UNAVAILABLE_CLASSES or error.sqlstate in UNAVAILABLE_STATES
+
+
+def _translated(error: psycopg.Error) -> Exception:
+    return Unavailable(error.sqlstate or type(error).__name__) if _means_unavailable(error) else error

@@ -1,0 +1,78 @@
+"""What can go wrong, in the words of the registry.
+
+An error knows its code and its message, which is the first line of its docstring; it knows no HTTP. `http.STATUSES`
+gives each code its status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Fault(NamedTuple):
+    """One thing that is wrong with the input: where (`tools.0.name`), what, and of which kind."""
+
+    path: str
+    message: str
+    type: str
+
+
+class RegistryError(Exception):
+    """Internal server error"""
+
+    code = "INTERNAL_ERROR"
+
+    def __init__(self, message: str | None = None, faults: Iterable[Fault] = ()) -> None:
+        super().__init__(message or (type(self).__doc__ or "").partition("\n")[0])
+        self.faults = tuple(faults)
+
+
+class ValidationFailed(RegistryError):
+    """Validation failed"""
+
+    code = "VALIDATION_ERROR"
+
+
+class PayloadTooLarge(RegistryError):
+    """The request body is larger than 1 MiB"""
+
+    code = "PAYLOAD_TOO_LARGE"
+
+
+class UnsupportedMediaType(RegistryError):
+    """Send JSON with Content-Type: application/json"""
+
+    code = "UNSUPPORTED_MEDIA_TYPE"
+
+
+class DuplicateServer(RegistryError):
+    """Server with this name already exists"""
+
+    code = "DUPLICATE_SERVER"
+
+
+class ServerNotFound(RegistryError):
+    """Server not found"""
+
+    code = "SERVER_NOT_FOUND"
+
+
+class RegistrationRequired(RegistryError):
+    """No registration has this digest: send the registration itself"""
+
+    code = "REGISTRATION_REQUIRED"
+
+
+class Unavailable(RegistryError):
+    """The registry's database is not available right now: try again in a moment
+
+    `cause` names what happened for the log (an SQLSTATE or an exception's class), never a driver's text: that may
+    hold host names and values.
+    """
+
+    code = "UNAVAILABLE"
+
+    def __init__(self, cause: str) -> None:
+        super().__init__()
+        self.cause = cause

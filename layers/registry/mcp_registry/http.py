@@ -1,0 +1,144 @@
+"""The edge between API Gateway and the domain: proxy events in, proxy responses out, errors to statuses.
+
+Shapes: AWS documentation, "Lambda proxy integrations in API Gateway", input and output format (payload 1.0).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from base64 import b64decode
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from mcp_registry import observability
+from mcp_registry.errors import Fault, RegistryError, Unavailable, ValidationFailed
+
+# The one table of codes and statuses.
+STATUSES: Mapping[str, HTTPStatus] = {
+    "VALIDATION_ERROR": HTTPStatus.BAD_REQUEST,
+    "SERVER_NOT_FOUND": HTTPStatus.NOT_FOUND,
+    "DUPLICATE_SERVER": HTTPStatus.CONFLICT,
+    "PAYLOAD_TOO_LARGE": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "UNSUPPORTED_MEDIA_TYPE": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    "REGISTRATION_REQUIRED": HTTPStatus.PRECONDITION_REQUIRED,
+    "INTERNAL_ERROR": HTTPStatus.INTERNAL_SERVER_ERROR,
+    "UNAVAILABLE": HTTPStatus.SERVICE_UNAVAILABLE,
+}
+
+HEADERS = {
+    "Content-Type": "application/json",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+}
+# The largest bigint of Postgres.
+MAX_ID = 2**63 - 1
+# Postgres restarts in about a second; so does a client's patience.
+RETRY_AFTER_SECONDS = "1"
+
+
+class Request:
+    """One HTTP request, as API Gateway hands it over.
+
+    `headers` have lower-case names; `path` holds the path parameters, decoded.
+    """
+
+    __slots__ = ("_event", "headers", "id", "method", "path", "resource")
+
+    def __init__(self, event: Mapping[str, Any]) -> None:
+        self._event = event
+        self.method: str = event["httpMethod"]
+        self.resource: str = event["resource"]
+        self.id: str = event["requestContext"]["requestId"]
+        self.headers: dict[str, str] = {name.lower(): value for name, value in (event.get("headers") or {}).items()}
+        self.path: dict[str, str] = event.get("pathParameters") or {}
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query parameters, decoded. Raises ValidationFailed where one is given twice."""
+        parameters: Mapping[str, list[str]] = self._event.get("multiValueQueryStringParameters") or {}
+        repeated = [Fault(name, "Given more than once", "repeated") for name, values in parameters.items() if values[1:]]
+        if repeated:
+            raise ValidationFailed(faults=repeated)
+        return {name: values[0] for name, values in parameters.items()}
+
+    @property
+    def server_id(self) -> int:
+        """The path parameter `id`. Raises ValidationFailed where it is not a positive integer of the column's range."""
+        text = self.path.get("id", "")
+        if not (text.isascii() and text.isdigit() and len(text) <= len(str(MAX_ID)) and 0 < int(text) <= MAX_ID):
+            raise ValidationFailed("Invalid server ID: it is a positive integer")
+        return int(text)
+
+    @property
+    def body(self) -> bytes:
+        """The body as it was sent; empty where there is none. Raises ValidationFailed where its base64 is broken."""
+        body: str = self._event.get("body") or ""
+        if not self._event.get("isBase64Encoded"):
+            return body.encode("utf-8", "surrogatepass")
+        try:
+            return b64decode(body, validate=True)
+        except ValueError:
+            raise ValidationFailed("The body is not the base64 that it is said to be") from None
+
+
+class Response:
+    """An answer: JSON text or a value to be rendered as JSON, a status, and headers besides the usual ones."""
+
+    __slots__ = ("body", "headers", "status")
+
+    def __init__(self, body: object, status: HTTPStatus = HTTPStatus.OK, headers: Mapping[str, str] | None = None) -> None:
+        self.body = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+        self.status = status
+        self.headers = {**HEADERS, **headers} if headers else HEADERS
+
+    @classmethod
+    def empty(cls) -> Response:
+        """204, without a body."""
+        return cls("", HTTPStatus.NO_CONTENT)
+
+    def proxy(self) -> dict[str, Any]:
+        """The form that API Gateway expects."""
+        return {
+            "statusCode": int(self.status),
+            "headers": self.headers,
+            "body": self.body,
+            "isBase64Encoded": False,
+        }
+
+
+def error_response(error: RegistryError) -> Response:
+    """Render an error: its sentence, its code, and the faults where the input is to blame."""
+    body: dict[str, Any] = {"error": str(error), "code": error.code}
+    if error.faults:
+        body["details"] = [fault._asdict() for fault in error.faults]
+    status = STATUSES[error.code]
+    return Response(body, status, {"Retry-After": RETRY_AFTER_SECONDS} if isinstance(error, Unavailable) else None)
+
+
+def endpoint(handler: Callable[[Request], Response]) -> Callable[[Mapping[str, Any], object], dict[str, Any]]:
+    """Make a Lambda handler of a function from Request to Response.
+
+    Errors of the registry become the answers that `STATUSES` names; anything else is a defect: logged, and answered
+    500 with nothing about it. Each request leaves one line in the log.
+    """
+
+    def lambda_handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
+        started = time.perf_counter()
+        request = Request(event)
+        code: str | None = None
+        try:
+            response = handler(request)
+        except RegistryError as error:
+            if isinstance(error, Unavailable):
+                observability.log_unavailable(request.id, error.cause)
+            code, response = error.code, error_response(error)
+        except Exception as error:
+            observability.log_defect(request.id, error)
+            code, response = RegistryError.code, error_response(RegistryError())
+        elapsed = (time.perf_counter() - started) * 1000
+        observability.log_request(request.id, request.method, request.resource, response.status, elapsed, code)
+        return response.proxy()
+
+    return lambda_handler

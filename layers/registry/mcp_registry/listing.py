@@ -1,0 +1,65 @@
+"""What a list is asked for: filters, page size and cursor."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from mcp_registry import cursor
+from mcp_registry.cursor import Filters
+from mcp_registry.errors import Fault, ValidationFailed
+
+STATUSES = ("active", "inactive", "error")
+TYPES = ("official", "community", "mock")
+PARAMETERS = ("status", "type", "search", "limit", "cursor")
+
+DEFAULT_LIMIT = 100
+MAX_LIMIT = 1_000
+MAX_SEARCH = 200
+
+LIMIT = re.compile(r"[1-9][0-9]{0,3}")
+# Names and display names hold none of these but by accident. U+FFFD is what a gateway makes of broken UTF-8.
+UNSEARCHABLE = re.compile("[\x00-\x1f\ud800-\udfff\ufffd]")
+
+
+class Listing(NamedTuple):
+    """A checked request for one page: the servers that pass `filters` and follow the id `after`."""
+
+    filters: Filters
+    limit: int
+    after: int
+
+
+def parse(query: Mapping[str, str]) -> Listing:
+    """Check the query parameters of a list.
+
+    An empty filter is no filter; a cursor brings its filters along. Raises ValidationFailed with every fault,
+    parameters that do not exist included: a misspelt filter would silently list everything.
+    """
+    faults = [Fault(name, "There is no such parameter", "unknown") for name in query if name not in PARAMETERS]
+    filters = Filters(query.get("status") or None, query.get("type") or None, query.get("search") or None)
+    for name, value, allowed in (("status", filters.status, STATUSES), ("type", filters.type, TYPES)):
+        if value is not None and value not in allowed:
+            faults.append(Fault(name, f"Must be one of {', '.join(allowed)}", "enum"))
+    if filters.search is not None:
+        if len(filters.search) > MAX_SEARCH:
+            faults.append(Fault("search", f"Must have at most {MAX_SEARCH} characters", "length"))
+        if UNSEARCHABLE.search(filters.search):
+            faults.append(Fault("search", "Holds control characters or is not UTF-8", "text"))
+    limit = query.get("limit", str(DEFAULT_LIMIT))
+    if not LIMIT.fullmatch(limit) or int(limit) > MAX_LIMIT:
+        faults.append(Fault("limit", f"Must be a number from 1 to {MAX_LIMIT}", "value"))
+    after = 0
+    if "cursor" in query:
+        try:
+            after, issued_for = cursor.decode(query["cursor"])
+        except ValueError:
+            faults.append(Fault("cursor", "Not a cursor of this registry: start again without one", "value"))
+        else:
+            if filters not in (Filters(), issued_for):
+                faults.append(Fault("cursor", "Issued for other filters: repeat those, or leave them out", "value"))
+            filters = issued_for
+    if faults:
+        raise ValidationFailed(faults=faults)
+    return Listing(filters, int(limit), after)

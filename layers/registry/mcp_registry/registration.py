@@ -1,0 +1,279 @@
+"""A registration: the document that a server sends, its rules, and its two digests. The owner of msgspec.
+
+Every limit stands here once; the table repeats it and a test compares them. Real servers decide what is valid: tools
+may be missing, a description may be, null is as good as absent, and the spelling of MCP (`inputSchema`) is taken too.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import msgspec
+from msgspec import Meta, Struct
+
+from mcp_registry import names, urls
+from mcp_registry.canonical import digest
+from mcp_registry.errors import Fault, ValidationFailed
+
+MAX_TOOLS = 2_000
+MAX_TOOL_DESCRIPTION = 64 * 1024  # bytes of UTF-8
+MAX_SCHEMA = 256 * 1024  # bytes of compact JSON in UTF-8
+MAX_SCHEMA_DEPTH = 64
+
+# MCP's spelling of a tool's fields, and ours.
+ALIASES = {"inputSchema": "input_schema", "outputSchema": "output_schema"}
+SCHEMAS = ("input_schema", "output_schema", "annotations")
+
+# JSON types, as msgspec names them and as people do.
+WORDS = {
+    "str": "a string",
+    "int": "a number",
+    "float": "a number",
+    "bool": "true or false",
+    "object": "an object",
+    "array": "an array",
+}
+
+Url = Annotated[str, Meta(max_length=urls.MAX_LENGTH)]
+
+
+class Tool(Struct, forbid_unknown_fields=True, kw_only=True):
+    """One tool, as MCP's tools/list describes it, with our `category`."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=128)]
+    title: str | None = None
+    description: str | None = None
+    input_schema: dict[str, Any]
+    output_schema: dict[str, Any] | None = None
+    annotations: dict[str, Any] | None = None
+    category: Annotated[str, Meta(max_length=50)] | None = None
+
+
+class Metadata(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Who made a server and where to read about it."""
+
+    author: Annotated[str, Meta(max_length=200)] | None = None
+    repository_url: Url | None = None
+    documentation_url: Url | None = None
+    tags: list[str] | None = None
+
+
+class Document(Struct, forbid_unknown_fields=True, kw_only=True):
+    """The fields of a registration."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=names.MAX_LENGTH)]
+    display_name: Annotated[str, Meta(min_length=1, max_length=200)]
+    description: str | None = None
+    server_type: Literal["official", "community", "mock"]
+    endpoint_url: Url
+    health_url: Url | None = None
+    version: Annotated[str, Meta(max_length=255)] | None = None
+    metadata: Metadata | None = None
+    tools: Annotated[list[Tool], Meta(max_length=MAX_TOOLS)] = []
+
+
+class Change(Struct, forbid_unknown_fields=True, kw_only=True):
+    """What an operator may change of a server."""
+
+    status: Literal["active", "inactive"]
+
+
+class Registration:
+    """A valid registration."""
+
+    def __init__(self, sent: dict[str, Any], normal: dict[str, Any], document: Document) -> None:
+        """`sent`: the JSON object that came in; `normal`: the same in one spelling; `document`: the same, typed."""
+        self._sent = sent
+        self._normal = normal
+        self.document = document
+
+    @property
+    def canonical_name(self) -> str:
+        """The form of the name in which it is unique."""
+        return names.canonical(self.document.name)
+
+    @cached_property
+    def body_digest(self) -> bytes:
+        """SHA-256 of the registration as it was sent (RFC 8785): what a client can compute too."""
+        return digest(self._sent)
+
+    @cached_property
+    def content_digest(self) -> bytes:
+        """SHA-256 of what the registration means: equal for two spellings, and for two orders of the tools."""
+        tools = sorted(self._normal.get("tools", ()), key=lambda tool: tool["name"])
+        return digest({**self._normal, "tools": tools})
+
+    @property
+    def tools_json(self) -> str:
+        """The tools as a JSON array in our spelling, each with its `position` in the list."""
+        tools = self._normal.get("tools", ())
+        return _json([{**tool, "position": place} for place, tool in enumerate(tools)])
+
+    @property
+    def tags_json(self) -> str | None:
+        """The tags of the metadata as a JSON array."""
+        metadata = self.document.metadata
+        return None if metadata is None or metadata.tags is None else _json(metadata.tags)
+
+
+def parse(value: Any) -> Registration:
+    """Check a JSON value and return it as a registration.
+
+    Raises ValidationFailed with every fault that was found, each with its path.
+    """
+    if not isinstance(value, dict):
+        raise ValidationFailed("A registration is a JSON object")
+    normal, faults = _normalised(value)
+    if faults:
+        raise ValidationFailed(faults=faults)
+    try:
+        document = msgspec.convert(normal, Document)
+    except msgspec.ValidationError:
+        # msgspec stops at the first fault. A person wants them all, and this path has the time.
+        raise ValidationFailed(faults=_struct_faults(normal, Document, "")) from None
+    if faults := [*_field_faults(document), *_tool_faults(document.tools)]:
+        raise ValidationFailed(faults=faults)
+    return Registration(value, normal, document)
+
+
+def parse_digest(header: str) -> bytes:
+    """The 32 bytes of an X-Registration-Digest header. Raises ValidationFailed where it is not SHA-256 in hex."""
+    if not re.fullmatch(r"[0-9A-Fa-f]{64}", header):
+        raise ValidationFailed("X-Registration-Digest is a SHA-256 in 64 hexadecimal digits")
+    return bytes.fromhex(header)
+
+
+def parse_change(value: Any) -> Change:
+    """Check a JSON value and return it as a change. Raises ValidationFailed with every fault that was found."""
+    try:
+        return msgspec.convert(value, Change)
+    except msgspec.ValidationError:
+        raise ValidationFailed(faults=_struct_faults(value, Change, "")) from None
+
+
+def _normalised(value: dict[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
+    """One spelling: null is absent, an empty link is absent, a tool's fields have our names."""
+    faults: list[Fault] = []
+    normal = _present(value)
+    if not normal.get("health_url", True):
+        del normal["health_url"]
+    if isinstance(metadata := normal.get("metadata"), dict):
+        links = ("repository_url", "documentation_url")
+        normal["metadata"] = {k: v for k, v in _present(metadata).items() if v != "" or k not in links}
+    if isinstance(tools := normal.get("tools"), list):
+        normal["tools"] = [_present(tool) if isinstance(tool, dict) else tool for tool in tools]
+        for place, tool in enumerate(normal["tools"]):
+            for alias in ALIASES.keys() & tool if isinstance(tool, dict) else ():
+                if ALIASES[alias] in tool:
+                    faults.append(Fault(f"tools.{place}.{alias}", f"Given as {ALIASES[alias]} too", "repeated"))
+                tool[ALIASES[alias]] = tool.pop(alias)
+    return normal, faults
+
+
+def _present(mapping: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in mapping.items() if value is not None}
+
+
+def _field_faults(document: Document) -> Iterator[Fault]:
+    """What types and lengths do not say of the fields besides the tools."""
+    metadata = document.metadata or Metadata()
+    endpoint_fault = urls.endpoint_fault(document.endpoint_url)
+    checks = {
+        "name": names.fault(document.name),
+        "endpoint_url": endpoint_fault,
+        "health_url": document.health_url and not endpoint_fault
+        and urls.health_fault(document.health_url, document.endpoint_url),
+        "metadata.repository_url": metadata.repository_url and urls.repository_fault(metadata.repository_url),
+        "metadata.documentation_url": metadata.documentation_url and urls.link_fault(metadata.documentation_url),
+    }
+    for path, message in checks.items():
+        if message:
+            yield Fault(path, message, "value")
+
+
+def _tool_faults(tools: list[Tool]) -> Iterator[Fault]:
+    """What types and lengths do not say of the tools."""
+    first: dict[str, int] = {}
+    for place, tool in enumerate(tools):
+        path = f"tools.{place}"
+        if first.setdefault(tool.name, place) != place:
+            yield Fault(f"{path}.name", f"The same name as tools.{first[tool.name]}", "repeated")
+        if tool.description and len(tool.description.encode()) > MAX_TOOL_DESCRIPTION:
+            yield Fault(f"{path}.description", f"Longer than {MAX_TOOL_DESCRIPTION} bytes of UTF-8", "length")
+        for field in SCHEMAS:
+            schema = getattr(tool, field)
+            if schema is None:
+                continue
+            if _depth(schema) > MAX_SCHEMA_DEPTH:
+                yield Fault(f"{path}.{field}", f"Nested more than {MAX_SCHEMA_DEPTH} levels deep", "depth")
+            elif len(_json(schema).encode()) > MAX_SCHEMA:
+                yield Fault(f"{path}.{field}", f"Longer than {MAX_SCHEMA} bytes of JSON", "length")
+
+
+def _depth(value: dict[str, Any]) -> int:
+    """How many objects and arrays stand inside one another, the outermost included."""
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        level = [
+            child
+            for container in level
+            for child in (container.values() if isinstance(container, dict) else container)
+            if isinstance(child, dict | list)
+        ]
+    return depth
+
+
+def _struct_faults(value: Any, struct: type[Struct], path: str) -> Iterator[Fault]:
+    """Every fault of a value that should be a `struct`."""
+    if not isinstance(value, dict):
+        yield Fault(path, "Expected an object", "type")
+        return
+    fields = {field.name: field for field in msgspec.structs.fields(struct)}
+    for name in value.keys() - fields.keys():
+        yield Fault(_join(path, name), "There is no such field", "unknown")
+    for name, field in fields.items():
+        if name in value:
+            yield from _value_faults(value[name], field.type, _join(path, name))
+        elif field.required:
+            yield Fault(_join(path, name), "This field is required", "missing")
+
+
+def _value_faults(value: Any, kind: Any, path: str) -> Iterator[Fault]:
+    """Every fault of a value that should be of the type `kind`."""
+    if get_origin(kind) is UnionType:
+        kind = next(part for part in get_args(kind) if part is not NoneType)  # null was taken out before
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        if kind is Metadata:
+            yield from _struct_faults(value, Metadata, path)
+        elif path == "tools" and isinstance(value, list) and len(value) <= MAX_TOOLS:
+            for place, tool in enumerate(value):
+                yield from _struct_faults(tool, Tool, f"{path}.{place}")
+        else:
+            message, _, place = str(error).partition(" - at `$")
+            yield Fault(path + re.sub(r"\[(\d+)\]", r".\1", place.rstrip("`")), *_plain(message, kind))
+
+
+def _plain(message: str, kind: Any) -> tuple[str, str]:
+    """msgspec's message in a user's words, and the kind of fault that it is."""
+    if length := re.fullmatch(r"Expected `(str|array)` of length (<=|>=) (\d+)", message):
+        unit = "characters" if length[1] == "str" else "items"
+        return f"Must have {'at most' if length[2] == '<=' else 'at least'} {length[3]} {unit}", "length"
+    if get_origin(kind) is Literal:
+        return f"Must be one of {', '.join(get_args(kind))}", "enum"
+    return re.sub(r"`(\w+)`", lambda match: WORDS.get(match[1], match[1]), message), "type"
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,330 @@
+"""The catalogue: register, replace, list, read, change and delete servers.
+
+Statements stand beside the function that runs them. Each is one round trip and atomic by itself, so that no client
+can leave half of a registration behind. What goes out is rendered as JSON by Postgres.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from mcp_registry import cursor
+from mcp_registry.cursor import Filters
+from mcp_registry.db import Database
+from mcp_registry.errors import DuplicateServer, ServerNotFound, Unavailable
+
+if TYPE_CHECKING:  # the functions that only read need no validation library
+    from mcp_registry.registration import Registration
+
+# A replacement that lost every race for this long is told to come back; each lost race means that another one won.
+MAX_RACES = 50
+
+REGISTER = """
+WITH server AS (
+    INSERT INTO registry.mcp_servers
+           (name, canonical_name, display_name, description, server_type, endpoint_url, health_url, version,
+            tools_count, body_digest, content_digest)
+    VALUES (%(name)s, %(canonical_name)s, %(display_name)s, %(description)s, %(server_type)s::registry.server_type,
+            %(endpoint_url)s, %(health_url)s, %(version)s, %(tools_count)s, %(body_digest)s, %(content_digest)s)
+        ON CONFLICT (canonical_name) DO NOTHING
+    RETURNING id, name, status, created_at
+), metadata AS (
+    INSERT INTO registry.server_metadata (server_id, author, repository_url, documentation_url, tags)
+    SELECT id, %(author)s, %(repository_url)s, %(documentation_url)s, %(tags)s::jsonb
+      FROM server
+     WHERE %(has_metadata)s
+), tools AS (
+    INSERT INTO registry.tools
+           (server_id, position, name, title, description, input_schema, output_schema, annotations, category)
+    SELECT server.id, tool.position, tool.name, tool.title, tool.description, tool.input_schema, tool.output_schema,
+           tool.annotations, tool.category
+      FROM server
+     CROSS JOIN json_to_recordset(%(tools)s::json)
+        AS tool (position integer, name text, title text, description text, input_schema json, output_schema json,
+                 annotations json, category text)
+     ORDER BY tool.position
+)
+SELECT id, name, status::text, registry.rfc3339(created_at)
+  FROM server
+"""
+
+FIND = """
+SELECT id, name, status::text, registry.rfc3339(created_at), revision, body_digest, content_digest
+  FROM registry.mcp_servers
+ WHERE canonical_name = %(canonical_name)s
+"""
+
+# Compare-and-set on the revision: where the row has moved on since it was read, the update finds nothing and so does
+# everything that hangs on it. Without that, a replacement that waited for another would delete the tools that it
+# saw and not the ones that the other has written meanwhile. Tools that stay keep their id, and with it their metrics.
+REPLACE = """
+WITH server AS (
+    UPDATE registry.mcp_servers
+       SET display_name = %(display_name)s,
+           description = %(description)s,
+           server_type = %(server_type)s::registry.server_type,
+           endpoint_url = %(endpoint_url)s,
+           health_url = %(health_url)s,
+           version = %(version)s,
+           tools_count = %(tools_count)s,
+           body_digest = %(body_digest)s,
+           content_digest = %(content_digest)s,
+           revision = revision + 1,
+           updated_at = now()
+     WHERE id = %(id)s
+       AND revision = %(revision)s
+    RETURNING id
+), dropped_metadata AS (
+    DELETE FROM registry.server_metadata
+     USING server
+     WHERE server_id = server.id
+       AND NOT %(has_metadata)s
+), metadata AS (
+    INSERT INTO registry.server_metadata (server_id, author, repository_url, documentation_url, tags)
+    SELECT id, %(author)s, %(repository_url)s, %(documentation_url)s, %(tags)s::jsonb
+      FROM server
+     WHERE %(has_metadata)s
+        ON CONFLICT (server_id) DO UPDATE
+       SET author = excluded.author,
+           repository_url = excluded.repository_url,
+           documentation_url = excluded.documentation_url,
+           tags = excluded.tags
+), tool AS (
+    SELECT *
+      FROM json_to_recordset(%(tools)s::json)
+        AS tool (position integer, name text, title text, description text, input_schema json, output_schema json,
+                 annotations json, category text)
+), dropped_tools AS (
+    DELETE FROM registry.tools AS kept
+     USING server
+     WHERE kept.server_id = server.id
+       AND kept.name NOT IN (SELECT name FROM tool)
+), tools AS (
+    INSERT INTO registry.tools
+           (server_id, position, name, title, description, input_schema, output_schema, annotations, category)
+    SELECT server.id, tool.position, tool.name, tool.title, tool.description, tool.input_schema, tool.output_schema,
+           tool.annotations, tool.category
+      FROM server
+     CROSS JOIN tool
+     ORDER BY tool.position
+        ON CONFLICT (server_id, name) DO UPDATE
+       SET position = excluded.position,
+           title = excluded.title,
+           description = excluded.description,
+           input_schema = excluded.input_schema,
+           output_schema = excluded.output_schema,
+           annotations = excluded.annotations,
+           category = excluded.category
+)
+SELECT id
+  FROM server
+"""
+
+HAS_DIGEST = """
+SELECT EXISTS (SELECT FROM registry.mcp_servers WHERE body_digest = %(digest)s)
+"""
+
+# One page in id order, which is the order of registration; one row more than asked for says whether another follows.
+LIST = """
+WITH page AS (
+    SELECT id, name, display_name, server_type, status, version,
+           registry.rfc3339(last_health_check) AS last_health_check, tools_count
+      FROM registry.mcp_servers
+     WHERE (%(status)s::registry.server_status IS NULL OR status = %(status)s::registry.server_status)
+       AND (%(type)s::registry.server_type IS NULL OR server_type = %(type)s::registry.server_type)
+       AND id > %(after)s
+     ORDER BY id
+     LIMIT %(limit)s + 1
+), shown AS (
+    SELECT *
+      FROM page
+     ORDER BY id
+     LIMIT %(limit)s
+)
+SELECT (SELECT COALESCE(json_agg(shown), '[]')::text FROM shown),
+       (SELECT COALESCE(sum(servers), 0)::bigint
+          FROM registry.server_counts
+         WHERE (%(status)s::registry.server_status IS NULL OR status = %(status)s::registry.server_status)
+           AND (%(type)s::registry.server_type IS NULL OR server_type = %(type)s::registry.server_type)),
+       CASE WHEN (SELECT count(*) FROM page) > %(limit)s THEN (SELECT max(id) FROM shown) END
+"""
+
+# The total needs every match, so the matches are found once, through the trigram index, and serve the page too.
+SEARCH = """
+WITH matches AS MATERIALIZED (
+    SELECT id
+      FROM registry.mcp_servers
+     WHERE search_text LIKE lower(%(pattern)s)
+       AND (%(status)s::registry.server_status IS NULL OR status = %(status)s::registry.server_status)
+       AND (%(type)s::registry.server_type IS NULL OR server_type = %(type)s::registry.server_type)
+), page AS (
+    SELECT id
+      FROM matches
+     WHERE id > %(after)s
+     ORDER BY id
+     LIMIT %(limit)s + 1
+), shown AS (
+    SELECT id, name, display_name, server_type, status, version,
+           registry.rfc3339(last_health_check) AS last_health_check, tools_count
+      FROM registry.mcp_servers
+     WHERE id IN (SELECT id FROM page ORDER BY id LIMIT %(limit)s)
+     ORDER BY id
+)
+SELECT (SELECT COALESCE(json_agg(shown), '[]')::text FROM shown),
+       (SELECT count(*) FROM matches),
+       CASE WHEN (SELECT count(*) FROM page) > %(limit)s THEN (SELECT max(id) FROM shown) END
+"""
+
+DETAIL = """
+SELECT row_to_json(server)::text
+  FROM (SELECT s.id, s.name, s.display_name, s.description, s.server_type, s.endpoint_url, s.health_url, s.status,
+               s.version, registry.rfc3339(s.last_health_check) AS last_health_check,
+               registry.rfc3339(s.created_at) AS created_at, registry.rfc3339(s.updated_at) AS updated_at,
+               (SELECT row_to_json(metadata)
+                  FROM (SELECT m.author, m.repository_url, m.documentation_url, m.tags
+                          FROM registry.server_metadata AS m
+                         WHERE m.server_id = s.id) AS metadata) AS metadata,
+               (SELECT COALESCE(json_agg(tool), '[]')
+                  FROM (SELECT t.id, t.name, t.title, t.description, t.input_schema, t.output_schema, t.annotations,
+                               t.category, registry.rfc3339(t.created_at) AS created_at
+                          FROM registry.tools AS t
+                         WHERE t.server_id = s.id
+                         ORDER BY t.position, t.id) AS tool) AS tools
+          FROM registry.mcp_servers AS s
+         WHERE s.id = %(id)s) AS server
+"""
+
+# A server in error is in the sweeps already; only a probe may say that it is well again.
+SET_STATUS = """
+UPDATE registry.mcp_servers
+   SET status = CASE WHEN status = 'error' AND %(status)s = 'active' THEN status
+                     ELSE %(status)s::registry.server_status END,
+       updated_at = now()
+ WHERE id = %(id)s
+RETURNING id, name, status::text, registry.rfc3339(created_at), registry.rfc3339(updated_at)
+"""
+
+DELETE = """
+DELETE FROM registry.mcp_servers
+ WHERE id = %(id)s
+RETURNING id
+"""
+
+
+class Page(NamedTuple):
+    """One page of a list: JSON array of its servers, how many match in all, and where the next one starts."""
+
+    servers: str
+    total: int
+    next_cursor: str | None
+
+
+def register(database: Database, registration: Registration) -> dict[str, Any]:
+    """Add a server with its metadata and tools, all or nothing; return id, name, status and created_at.
+
+    Raises DuplicateServer where a server with this name, or one that reads the same, exists.
+    """
+    row = database.write(REGISTER, _columns(registration))
+    if row is None:
+        raise DuplicateServer
+    return _answer(*row)
+
+
+def replace(database: Database, registration: Registration) -> dict[str, Any]:
+    """Make the catalogue agree with a registration; return what `register` returns and `result`: created, updated or
+    unchanged.
+
+    The same content writes nothing, however it is spelled. An operator's `inactive` stays. Raises DuplicateServer
+    where the name exists in another spelling, and Unavailable where other replacements kept winning.
+    """
+    for _ in range(MAX_RACES):
+        row = database.read(FIND, {"canonical_name": registration.canonical_name})
+        if row is None:
+            created = database.write(REGISTER, _columns(registration))
+            if created is None:
+                continue  # somebody else was first: look again
+            return {**_answer(*created), "result": "created"}
+        id_, name, status, created_at, revision, body_digest, content_digest = row
+        if name != registration.document.name:
+            raise DuplicateServer(f"Server with this name already exists, spelled {name}")
+        if body_digest == registration.body_digest or content_digest == registration.content_digest:
+            return {**_answer(id_, name, status, created_at), "result": "unchanged"}
+        if database.write(REPLACE, {**_columns(registration), "id": id_, "revision": revision}):
+            return {**_answer(id_, name, status, created_at), "result": "updated"}
+    raise Unavailable("lost every race")
+
+
+def has_digest(database: Database, digest: bytes) -> bool:
+    """Whether a stored registration was sent as the body with this SHA-256 (RFC 8785 form)."""
+    row = database.read(HAS_DIGEST, {"digest": digest})
+    return row is not None and bool(row[0])
+
+
+def list_page(database: Database, filters: Filters, limit: int, after: int) -> Page:
+    """The page of at most `limit` servers whose ids follow `after`, oldest registration first."""
+    parameters = {"status": filters.status, "type": filters.type, "after": after, "limit": limit}
+    if filters.search is None:
+        row = database.read(LIST, parameters)
+    else:
+        row = database.read(SEARCH, {**parameters, "pattern": _pattern(filters.search)})
+    assert row is not None
+    servers, total, last = row
+    return Page(servers, total, None if last is None else cursor.encode(last, filters))
+
+
+def detail(database: Database, id_: int) -> str:
+    """One server with its metadata and tools, as JSON text. Raises ServerNotFound."""
+    row = database.read(DETAIL, {"id": id_})
+    if row is None:
+        raise ServerNotFound
+    return row[0]
+
+
+def set_status(database: Database, id_: int, status: Literal["active", "inactive"]) -> dict[str, Any]:
+    """Put a server into the health sweeps, or take it out; return its id, name, status, created_at and updated_at.
+
+    Raises ServerNotFound.
+    """
+    row = database.write(SET_STATUS, {"id": id_, "status": status})
+    if row is None:
+        raise ServerNotFound
+    return {**_answer(*row[:4]), "updated_at": row[4]}
+
+
+def delete(database: Database, id_: int) -> None:
+    """Remove a server; its tools, metadata and metrics go with it. Raises ServerNotFound."""
+    if database.write(DELETE, {"id": id_}) is None:
+        raise ServerNotFound
+
+
+def _answer(id_: int, name: str, status: str, created_at: str) -> dict[str, Any]:
+    return {"id": id_, "name": name, "status": status, "created_at": created_at}
+
+
+def _pattern(search: str) -> str:
+    """A LIKE pattern for a substring; `%`, `_` and `\\` are ordinary characters in a search."""
+    literal = search.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return f"%{literal}%"
+
+
+def _columns(registration: Registration) -> dict[str, Any]:
+    document, metadata = registration.document, registration.document.metadata
+    return {
+        "name": document.name,
+        "canonical_name": registration.canonical_name,
+        "display_name": document.display_name,
+        "description": document.description,
+        "server_type": document.server_type,
+        "endpoint_url": document.endpoint_url,
+        "health_url": document.health_url,
+        "version": document.version,
+        "has_metadata": metadata is not None,
+        "author": metadata and metadata.author,
+        "repository_url": metadata and metadata.repository_url,
+        "documentation_url": metadata and metadata.documentation_url,
+        "tags": registration.tags_json,
+        "tools": registration.tools_json,
+        "tools_count": len(document.tools),
+        "body_digest": registration.body_digest,
+        "content_digest": registration.content_digest,
+    }

@@ -1,0 +1,121 @@
+"""URLs in a registration: is this a URL at all, and one that every parser reads the same way?
+
+Strict on purpose. An endpoint is dialled later by a program, and a spelling on which two parsers disagree is how a
+request is sent somewhere else than the check believed. Which *addresses* may be dialled is not decided here.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import AddressValueError, IPv6Address
+
+MAX_LENGTH = 2_048
+
+# scheme "://" authority path-and-rest, as RFC 3986 has it, over printable ASCII.
+URL = re.compile(r"(?i:(https?))://([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?", re.DOTALL)
+PRINTABLE = re.compile(r"[!-~]*")
+# RFC 3986 lists what a URL may hold; these are the printable characters that it may not.
+UNSAFE = re.compile(r'["<>\\^`{|}]')
+BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})|%00")
+AUTHORITY = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?")
+# Underscores are no host name characters (RFC 1123), but DNS carries them and real hosts have them.
+LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+MAX_HOST_LENGTH = 253
+# A last label that begins like a number makes getaddrinfo and browsers read the whole host as an IPv4 address.
+NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
+OCTET = re.compile(r"0|[1-9][0-9]{0,2}")
+DOT_SEGMENT = re.compile(r"/(?:\.|%2[eE]){1,2}(?=/|$)")
+# git@host:path, the form in which `git remote -v` prints a repository.
+SCP = re.compile(r"[A-Za-z0-9._-]+@([A-Za-z0-9.-]+):(?!//)[!-~]+")
+
+
+def endpoint_fault(url: str) -> str | None:
+    """Why a URL cannot be the address of a server, in one sentence; None where it can."""
+    if fault := link_fault(url):
+        return fault
+    match = URL.fullmatch(url)
+    assert match is not None
+    _, _, path, query, fragment = match.groups()
+    if query is not None or fragment is not None:
+        return "An endpoint has no query and no fragment: health checks append to its path"
+    if DOT_SEGMENT.search(path):
+        return "The path may not hold '.' or '..' segments"
+    return None
+
+
+def health_fault(url: str, endpoint: str) -> str | None:
+    """Why a URL cannot be the health URL of a server whose endpoint is valid; None where it can.
+
+    Absolute with the endpoint's origin, or a path that starts with one slash.
+    """
+    if url.startswith("/") and not url.startswith("//"):
+        url = origin(endpoint) + url
+    elif fault := link_fault(url):
+        return f"{fault} (or give a path that starts with '/')"
+    elif origin(url) != origin(endpoint):
+        return "The health URL must have the scheme, host and port of endpoint_url"
+    if fault := link_fault(url):
+        return fault
+    match = URL.fullmatch(url)
+    assert match is not None
+    if match[5] is not None:
+        return "The health URL has no fragment"
+    return "The path may not hold '.' or '..' segments" if DOT_SEGMENT.search(match[3]) else None
+
+
+def repository_fault(url: str) -> str | None:
+    """Why a text cannot be the address of a repository (a web address, or git@host:path); None where it can."""
+    if scp := SCP.fullmatch(url):
+        return _host_fault(scp[1])
+    return link_fault(url)
+
+
+def link_fault(url: str) -> str | None:
+    """Why a URL cannot be a link to the web, in one sentence; None where it can."""
+    if not PRINTABLE.fullmatch(url):
+        return "A URL has printable ASCII characters only: percent-encode others, and write host names in punycode"
+    if UNSAFE.search(url) or BROKEN_ESCAPE.search(url):
+        return "The URL holds a character or an escape that URLs do not have"
+    match = URL.fullmatch(url)
+    if match is None:
+        return "The URL must start with http:// or https://"
+    if "@" in match[2]:
+        return "The URL may not hold a user name or a password"
+    authority = AUTHORITY.fullmatch(match[2])
+    if authority is None:
+        return "The host or the port is not valid"
+    host, port = authority.groups()
+    if port is not None and not 0 < int(port) < 65_536:
+        return "The port must be a number from 1 to 65535"
+    return _host_fault(host)
+
+
+def origin(url: str) -> str:
+    """Scheme, host and port of a valid URL, in lower case, without the port that the scheme implies."""
+    match = URL.fullmatch(url)
+    assert match is not None
+    scheme, authority = match[1].lower(), match[2].lower()
+    implied = ":80" if scheme == "http" else ":443"
+    return f"{scheme}://{authority.removesuffix(implied)}"
+
+
+def _host_fault(host: str) -> str | None:
+    if host.startswith("["):
+        return _ipv6_fault(host[1:-1])
+    labels = host.removesuffix(".").split(".")
+    if len(host) > MAX_HOST_LENGTH or not all(LABEL.fullmatch(label) for label in labels):
+        return "The host is not a valid name"
+    if NUMBER.fullmatch(labels[-1]):
+        octets = len(labels) == 4 and all(OCTET.fullmatch(label) and int(label) < 256 for label in labels)
+        if not octets or host.endswith("."):
+            return "An IPv4 address is written as four decimal numbers: 192.0.2.1"
+    return None
+
+
+def _ipv6_fault(text: str) -> str | None:
+    try:
+        # A zone (%eth0) means something on one machine only.
+        valid = "%" not in text and IPv6Address(text)
+    except AddressValueError:
+        valid = False
+    return None if valid else "The IPv6 address in brackets is not valid"

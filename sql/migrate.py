@@ -1,0 +1,174 @@
+"""Bring a database to the newest schema: `python sql/migrate.py [DATABASE_URL]`.
+
+Each file of `migrations/` is applied once, in the order of its number, in one transaction of its own that also
+records it. Killed at any point, the database holds a migration wholly or not at all, and the next run goes on from
+there. Any number of runs at once are safe: they take turns behind a transaction-level advisory lock. (A
+session-level lock would outlive its statement in a frozen Lambda sandbox.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import LiteralString, TypeVar, cast
+
+import psycopg
+
+Result = TypeVar("Result")
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+# Transactions that migrate hold this lock; the number is "mcpr" in ASCII.
+ADVISORY_LOCK = 0x6D637072
+# A migration that waits for a table lock makes every later reader wait behind it. Half a second of that at most,
+# then the migration steps back and tries again.
+LOCK_TIMEOUT_MS = 500
+STATEMENT_TIMEOUT_MS = 300_000
+PATIENCE_SECONDS = 120.0
+
+CREATE_LEDGER = """
+CREATE TABLE IF NOT EXISTS public.schema_migrations (
+    version    integer PRIMARY KEY,
+    name       text NOT NULL,
+    checksum   text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+)
+"""
+
+SELECT_LEDGER = "SELECT version, checksum FROM public.schema_migrations"
+
+LEDGER_EXISTS = "SELECT to_regclass('public.schema_migrations') IS NOT NULL"
+
+RECORD = "INSERT INTO public.schema_migrations (version, name, checksum) VALUES (%(version)s, %(name)s, %(checksum)s)"
+
+SET_TIMEOUTS = """
+SELECT set_config('lock_timeout', %(lock)s, true),
+       set_config('statement_timeout', %(statement)s, true)
+"""
+
+LOCK = "SELECT pg_try_advisory_xact_lock(%(key)s)"
+
+
+class MigrationError(Exception):
+    """The database cannot be migrated; the message says why in one sentence."""
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One file of `migrations/`: its number, name, text and the SHA-256 of the text."""
+
+    version: int
+    name: str
+    statements: str
+    checksum: str
+
+
+def migrations(folder: Path = MIGRATIONS) -> list[Migration]:
+    """Read the migrations of a folder in order.
+
+    Raises MigrationError where a file's name does not start with its place in the order: 0001, 0002, ...
+    """
+    found: list[Migration] = []
+    for place, path in enumerate(sorted(folder.glob("*.sql")), start=1):
+        if path.name[:5] != f"{place:04}_":
+            raise MigrationError(f"{path.name}: the name must start with {place:04}_, its place in the order")
+        text = path.read_text(encoding="utf-8")
+        found.append(Migration(place, path.stem, text, hashlib.sha256(text.encode()).hexdigest()))
+    return found
+
+
+def migrate(database_url: str, folder: Path = MIGRATIONS) -> list[str]:
+    """Apply what is missing and return the names of the migrations that this call applied.
+
+    `database_url` is a libpq connection string whose role may create schemas and extensions. Raises MigrationError
+    where an applied migration was edited afterwards, where the database is newer than this code, or where the locks
+    could not be had within two minutes; psycopg.Error where the database refuses a statement or is not there.
+    """
+    wanted = migrations(folder)
+    with psycopg.connect(database_url, autocommit=True, connect_timeout=10) as connection:
+        if not _ledger_exists(connection):
+            _locked(connection, lambda: connection.execute(CREATE_LEDGER))
+        return [m.name for m in wanted if m.version not in _applied(connection, wanted) and _apply(connection, m)]
+
+
+def _ledger_exists(connection: psycopg.Connection) -> bool:
+    row = connection.execute(LEDGER_EXISTS).fetchone()
+    return row is not None and bool(row[0])
+
+
+def _applied(connection: psycopg.Connection, wanted: list[Migration]) -> set[int]:
+    """The versions in the ledger, after checking that they are the files that we have."""
+    known = {migration.version: migration for migration in wanted}
+    ledger = dict(connection.execute(SELECT_LEDGER).fetchall())
+    for version, checksum in ledger.items():
+        if version not in known:
+            raise MigrationError(f"the database is newer than this code: it has migration {version}")
+        if known[version].checksum != checksum:
+            raise MigrationError(
+                f"{known[version].name} was changed after it had been applied: restore it and add a new migration"
+            )
+    return set(ledger)
+
+
+def _apply(connection: psycopg.Connection, migration: Migration) -> bool:
+    """Apply one migration and record it; False where another run was first."""
+
+    def statements() -> bool:
+        recorded = dict(connection.execute(SELECT_LEDGER).fetchall())
+        if migration.version in recorded:
+            return False
+        # A file of the repository, never input; sent without parameters, so that it may hold several statements.
+        connection.execute(cast(LiteralString, migration.statements))
+        connection.execute(
+            RECORD, {"version": migration.version, "name": migration.name, "checksum": migration.checksum}
+        )
+        return True
+
+    return _locked(connection, statements)
+
+
+def _locked(connection: psycopg.Connection, work: Callable[[], Result]) -> Result:
+    """Run `work` in a transaction that holds the advisory lock, and return what it returns.
+
+    Tries again where another run holds the lock or a table lock was not to be had in half a second.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            with connection.transaction():
+                connection.execute(SET_TIMEOUTS, {"lock": str(LOCK_TIMEOUT_MS), "statement": str(STATEMENT_TIMEOUT_MS)})
+                lock = connection.execute(LOCK, {"key": ADVISORY_LOCK}).fetchone()
+                if lock is not None and lock[0]:
+                    return work()
+        except psycopg.errors.LockNotAvailable:
+            pass
+        if time.monotonic() > deadline:
+            raise MigrationError(
+                f"no lock after {PATIENCE_SECONDS:.0f} s: another migration or a long transaction is in the way"
+            )
+        time.sleep(random.uniform(0.02, 0.2))
+
+
+def main(arguments: list[str]) -> int:
+    """Migrate the database of the first argument, or of DATABASE_URL; exit code 0 where it is up to date."""
+    database_url = arguments[0] if arguments else os.environ.get("DATABASE_URL", "")
+    if not database_url:
+        print("Say which database: python sql/migrate.py postgresql://... (or set DATABASE_URL)", file=sys.stderr)
+        return 1
+    try:
+        applied = migrate(database_url)
+    except (MigrationError, psycopg.Error) as error:
+        print(f"Not migrated: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(f"applied {name}" for name in applied) or "up to date")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
