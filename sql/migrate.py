@@ -124,7 +124,7 @@ def _apply(connection: psycopg.Connection, migration: Migration) -> bool:
         if migration.version in recorded:
             return False
         # A file of the repository, never input; sent without parameters, so that it may hold several statements.
-        connection.execute(cast(LiteralString, migration.statements))
+        connection.execute(cast("LiteralString", migration.statements))
         connection.execute(
             RECORD, {"version": migration.version, "name": migration.name, "checksum": migration.checksum}
         )
@@ -152,7 +152,7 @@ def _locked(connection: psycopg.Connection, work: Callable[[], Result]) -> Resul
             raise MigrationError(
                 f"no lock after {PATIENCE_SECONDS:.0f} s: another migration or a long transaction is in the way"
             )
-        time.sleep(random.uniform(0.02, 0.2))
+        time.sleep(random.uniform(0.02, 0.2))  # noqa: S311 - so that runs that met do not meet again
 
 
 def main(arguments: list[str]) -> int:

@@ -13,6 +13,4 @@ from mcp_registry.http import Request, Response, endpoint
 def lambda_handler(request: Request) -> Response:
     page = servers.list_page(database(), *listing.parse(request.query))
     # The servers are JSON already; Postgres rendered them.
-    return Response(
-        f'{{"servers":{page.servers},"total":{page.total},"next_cursor":{json.dumps(page.next_cursor)}}}'
-    )
+    return Response(f'{{"servers":{page.servers},"total":{page.total},"next_cursor":{json.dumps(page.next_cursor)}}}')

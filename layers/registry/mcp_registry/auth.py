@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from _operator import _compare_digest as compare_digest  # what hmac.compare_digest is
 from binascii import Error as Base64Error
-from binascii import a2b_base64
+from binascii import a2b_base64, b2a_base64
 
 # A header of more than this is no credential. API Gateway itself stops at 10,240 bytes of headers.
 MAX_HEADER_LENGTH = 8_192
@@ -53,9 +53,11 @@ def parse(header: str) -> tuple[bytes, bytes] | None:
     if len(header) > MAX_HEADER_LENGTH or scheme.lower() != "basic" or not space:
         return None
     try:
-        decoded = a2b_base64(token, strict_mode=True)
+        decoded = a2b_base64(token)
         decoded.decode("utf-8")
     except (Base64Error, ValueError):
+        return None
+    if b2a_base64(decoded, newline=False) != token.encode():
         return None
     username, colon, password = decoded.partition(b":")
     return (username, password) if colon else None

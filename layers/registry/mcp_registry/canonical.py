@@ -62,10 +62,14 @@ def _parts(value: Any) -> list[str]:
         return [*parts, "]"]
     if isinstance(value, dict):
         parts = ["{"]
-        for place, key in enumerate(sorted(value, key=lambda key: key.encode("utf-16-be", "surrogatepass"))):
+        for place, key in enumerate(sorted(value, key=_utf16)):
             parts += [","] * (place > 0) + [json.dumps(key, ensure_ascii=False), ":"] + _parts(value[key])
         return [*parts, "}"]
     return [json.dumps(value, ensure_ascii=False)]
+
+
+def _utf16(key: str) -> bytes:
+    return key.encode("utf-16-be", "surrogatepass")
 
 
 def _number(value: float) -> str:

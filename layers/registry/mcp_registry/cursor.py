@@ -38,7 +38,9 @@ def decode(cursor: str) -> tuple[int, Filters]:
     if urlsafe_b64encode(raw).rstrip(b"=").decode() != cursor or crc32(payload).to_bytes(4, "big") != checksum:
         raise ValueError("changed")
     match json.loads(payload):
-        case [int(after), str() | None as status, str() | None as type_, str() | None as search] if 0 < after <= MAX_ID:
+        case [after, str() | None as status, str() | None as type_, str() | None as search] if (
+            type(after) is int and 0 < after <= MAX_ID  # not isinstance: true would pass for 1
+        ):
             return after, Filters(status, type_, search)
         case _:
             raise ValueError("not a cursor")

@@ -58,7 +58,9 @@ class Request:
     def query(self) -> dict[str, str]:
         """The query parameters, decoded. Raises ValidationFailed where one is given twice."""
         parameters: Mapping[str, list[str]] = self._event.get("multiValueQueryStringParameters") or {}
-        repeated = [Fault(name, "Given more than once", "repeated") for name, values in parameters.items() if values[1:]]
+        repeated = [
+            Fault(name, "Given more than once", "repeated") for name, values in parameters.items() if values[1:]
+        ]
         if repeated:
             raise ValidationFailed(faults=repeated)
         return {name: values[0] for name, values in parameters.items()}
@@ -88,7 +90,9 @@ class Response:
 
     __slots__ = ("body", "headers", "status")
 
-    def __init__(self, body: object, status: HTTPStatus = HTTPStatus.OK, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, body: object, status: HTTPStatus = HTTPStatus.OK, headers: Mapping[str, str] | None = None
+    ) -> None:
         self.body = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False, separators=(",", ":"))
         self.status = status
         self.headers = {**HEADERS, **headers} if headers else HEADERS
@@ -134,7 +138,7 @@ def endpoint(handler: Callable[[Request], Response]) -> Callable[[Mapping[str, A
             if isinstance(error, Unavailable):
                 observability.log_unavailable(request.id, error.cause)
             code, response = error.code, error_response(error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the last stop: what gets past it is a bare 502
             observability.log_defect(request.id, error)
             code, response = RegistryError.code, error_response(RegistryError())
         elapsed = (time.perf_counter() - started) * 1000

@@ -8,9 +8,7 @@ MAX_LENGTH = 100
 
 PART = r"[A-Za-z0-9._-]*[A-Za-z0-9][A-Za-z0-9._-]*"
 LEGAL = re.compile(rf"{PART}(?:/{PART})?", re.ASCII)
-RULE = (
-    "A name has ASCII letters, digits, '.', '_' and '-', and at most one '/' with a letter or digit on either side of it"
-)
+RULE = "A name has ASCII letters, digits, '.', '_', '-' and at most one '/', with a letter or digit on each side of it"
 
 # What look-alike names have in common: 0 and o, and 1, l and i (l and I are one glyph in many fonts, and case does
 # not count) fold together; separators vanish. The rule is PyPI's ultranormalize_name.

@@ -13,7 +13,9 @@ from aws_lambda_powertools.logging import Logger
 logger = Logger()
 
 
-def log_request(request_id: str, method: str, resource: str, status: int, milliseconds: float, code: str | None) -> None:
+def log_request(
+    request_id: str, method: str, resource: str, status: int, milliseconds: float, code: str | None
+) -> None:
     """Log one answered request; `code` is the error's code, None for a success."""
     logger.set_correlation_id(request_id)
     logger.info(

@@ -182,15 +182,14 @@ def _present(mapping: dict[str, Any]) -> dict[str, Any]:
 def _field_faults(document: Document) -> Iterator[Fault]:
     """What types and lengths do not say of the fields besides the tools."""
     metadata = document.metadata or Metadata()
-    endpoint_fault = urls.endpoint_fault(document.endpoint_url)
     checks = {
         "name": names.fault(document.name),
-        "endpoint_url": endpoint_fault,
-        "health_url": document.health_url and not endpoint_fault
-        and urls.health_fault(document.health_url, document.endpoint_url),
+        "endpoint_url": urls.endpoint_fault(document.endpoint_url),
         "metadata.repository_url": metadata.repository_url and urls.repository_fault(metadata.repository_url),
         "metadata.documentation_url": metadata.documentation_url and urls.link_fault(metadata.documentation_url),
     }
+    if document.health_url is not None and not checks["endpoint_url"]:
+        checks["health_url"] = urls.health_fault(document.health_url, document.endpoint_url)
     for path, message in checks.items():
         if message:
             yield Fault(path, message, "value")
@@ -262,7 +261,7 @@ def _value_faults(value: Any, kind: Any, path: str) -> Iterator[Fault]:
 
 
 def _plain(message: str, kind: Any) -> tuple[str, str]:
-    """msgspec's message in a user's words, and the kind of fault that it is."""
+    """Msgspec's message in a user's words, and the kind of fault that it is."""
     if length := re.fullmatch(r"Expected `(str|array)` of length (<=|>=) (\d+)", message):
         unit = "characters" if length[1] == "str" else "items"
         return f"Must have {'at most' if length[2] == '<=' else 'at least'} {length[3]} {unit}", "length"

@@ -231,11 +231,11 @@ def register(database: Database, registration: Registration) -> dict[str, Any]:
 
 
 def replace(database: Database, registration: Registration) -> dict[str, Any]:
-    """Make the catalogue agree with a registration; return what `register` returns and `result`: created, updated or
-    unchanged.
+    """Make the catalogue agree with a registration; return what `register` returns, and what came of it.
 
-    The same content writes nothing, however it is spelled. An operator's `inactive` stays. Raises DuplicateServer
-    where the name exists in another spelling, and Unavailable where other replacements kept winning.
+    `result` is created, updated or unchanged. The same content writes nothing, however it is spelled.
+    An operator's `inactive` stays. Raises DuplicateServer where the name exists in another spelling, and Unavailable
+    where other replacements kept winning.
     """
     for _ in range(MAX_RACES):
         row = database.read(FIND, {"canonical_name": registration.canonical_name})
@@ -302,7 +302,7 @@ def _answer(id_: int, name: str, status: str, created_at: str) -> dict[str, Any]
 
 
 def _pattern(search: str) -> str:
-    """A LIKE pattern for a substring; `%`, `_` and `\\` are ordinary characters in a search."""
+    """A LIKE pattern for a substring: what LIKE gives a meaning to is an ordinary character in a search."""
     literal = search.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return f"%{literal}%"
 

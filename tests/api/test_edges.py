@@ -1,0 +1,74 @@
+"""What every route has in common: credentials, unknown routes, methods, sizes, headers, /health."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import registration
+
+REGISTER = "/api/registry/register"
+SERVERS = "/api/registry/servers"
+ROUTES = [
+    ("POST", REGISTER),
+    ("PUT", REGISTER),
+    ("GET", SERVERS),
+    ("GET", f"{SERVERS}/1"),
+    ("PATCH", f"{SERVERS}/1"),
+    ("DELETE", f"{SERVERS}/1"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+@pytest.mark.parametrize("auth", [None, "Basic YWRtaW46d3Jvbmc=", "Bearer x"])
+def test_without_valid_credentials_every_route_answers_401(api, method, path, auth):
+    answer = api(method, path, auth=auth)
+    assert answer.status == 401
+    assert answer.headers["www-authenticate"] == 'Basic realm="MCP Registry"'
+    assert answer.json()["code"] == "UNAUTHORIZED"
+
+
+def test_health_needs_no_credentials(api):
+    answer = api("GET", "/health", auth=None)
+    assert (answer.status, answer.json()) == (200, {"status": "ok"})
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/api", "/api/registry", "/api/registry/servers/1/x", "/nothing", "/API/REGISTRY/SERVERS"]
+)
+def test_an_unknown_route_is_404(api, path):
+    answer = api("GET", path)
+    assert (answer.status, answer.json()["code"]) == (404, "NOT_FOUND")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("GET", REGISTER, "POST, PUT"),
+        ("POST", SERVERS, "GET"),
+        ("PUT", f"{SERVERS}/1", "DELETE, GET, PATCH"),
+        ("OPTIONS", SERVERS, "GET"),
+        ("POST", "/health", "GET"),
+    ],
+)
+def test_another_method_on_a_route_is_405_and_says_which_there_are(api, method, path, allow):
+    answer = api(method, path)
+    assert (answer.status, answer.json()["code"]) == (405, "METHOD_NOT_ALLOWED")
+    assert answer.headers["allow"] == allow
+
+
+@pytest.mark.parametrize("size", [1024 * 1024 + 1, 7 * 1024 * 1024, 11 * 1024 * 1024])
+def test_a_body_over_one_mebibyte_is_413_whoever_refuses_it(api, size):
+    answer = api("POST", REGISTER, b" " * size)
+    assert (answer.status, answer.json()["code"]) == (413, "PAYLOAD_TOO_LARGE")
+
+
+def test_a_body_that_is_not_json_by_its_type_is_415(api):
+    answer = api("POST", REGISTER, b"name=x", headers={"content-type": "application/x-www-form-urlencoded"})
+    assert (answer.status, answer.json()["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
+
+
+def test_answers_are_json_that_no_cache_keeps(api):
+    for answer in (api("GET", SERVERS), api("GET", f"{SERVERS}/0"), api("POST", REGISTER, registration("a b"))):
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["x-content-type-options"] == "nosniff"

@@ -1,0 +1,177 @@
+"""POST and PUT /api/registry/register."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import rfc8785
+
+from tests.conftest import Api, registration
+
+REGISTER = "/api/registry/register"
+SERVERS = "/api/registry/servers"
+EMPTY_DIGEST = {"x-registration-digest": "00" * 32}
+
+
+def tool(name: str, **fields):
+    return {"name": name, "description": "d", "input_schema": {"type": "object"}} | fields
+
+
+def test_a_new_server_is_active_and_has_an_id(api):
+    name = api.new_name()
+    answer = api("POST", REGISTER, registration(name))
+    assert answer.status == 201
+    created = answer.json()
+    assert created["id"] > 0
+    assert (created["name"], created["status"]) == (name, "active")
+    assert created["created_at"].endswith("Z")
+    assert set(created) == {"id", "name", "status", "created_at"}
+
+
+def test_a_name_can_be_registered_only_once(api):
+    created = api.register()
+    again = api("POST", REGISTER, registration(created["name"], version="2"))
+    assert (again.status, again.json()) == (
+        409,
+        {"error": "Server with this name already exists", "code": "DUPLICATE_SERVER"},
+    )
+    assert api("GET", f"{SERVERS}/{created['id']}").json()["version"] is None
+
+
+def test_put_creates_then_leaves_alone_then_updates(api):
+    sent = registration(api.new_name(), metadata={"author": "Ann"}, tools=[tool("keep"), tool("drop")])
+    created = api("PUT", REGISTER, sent)
+    assert (created.status, created.json()["result"]) == (201, "created")
+    before = api("GET", f"{SERVERS}/{created.json()['id']}").json()
+
+    same = api("PUT", REGISTER, sent)
+    assert (same.status, same.json()) == (200, created.json() | {"result": "unchanged"})
+    assert api("GET", f"{SERVERS}/{created.json()['id']}").json() == before
+
+    changed = sent | {"version": "2", "tools": [tool("new"), tool("keep", title="Kept")]}
+    del changed["metadata"]
+    updated = api("PUT", REGISTER, changed)
+    assert (updated.status, updated.json()) == (200, created.json() | {"result": "updated"})
+    after = api("GET", f"{SERVERS}/{created.json()['id']}").json()
+    assert after["version"] == "2"
+    assert after["metadata"] is None
+    assert after["created_at"] == before["created_at"]
+    assert after["updated_at"] > before["updated_at"]
+    assert [(t["name"], t["title"]) for t in after["tools"]] == [("new", None), ("keep", "Kept")]
+    kept = {t["name"]: t["id"] for t in before["tools"]}["keep"]
+    assert {t["name"]: t["id"] for t in after["tools"]}["keep"] == kept
+    listed = api("GET", f"{SERVERS}?search={sent['name']}").json()["servers"]
+    assert [server["tools_count"] for server in listed] == [2]
+
+
+def test_put_of_the_same_content_in_another_spelling_writes_nothing(api):
+    sent = registration(api.new_name(), tools=[tool("a"), tool("b")])
+    created = api("PUT", REGISTER, sent).json()
+    before = api("GET", f"{SERVERS}/{created['id']}").json()
+    other = sent | {
+        "description": None,
+        "tools": [{"name": n, "description": "d", "inputSchema": {"type": "object"}} for n in ("b", "a")],
+    }
+    assert api("PUT", REGISTER, other).json()["result"] == "unchanged"
+    assert api("GET", f"{SERVERS}/{created['id']}").json() == before
+
+
+def test_put_under_a_look_alike_name_is_refused(api):
+    name = api.new_name("weather")
+    api("PUT", REGISTER, registration(name))
+    answer = api("PUT", REGISTER, registration(name.upper()))
+    assert (answer.status, answer.json()["code"]) == (409, "DUPLICATE_SERVER")
+    assert name in answer.json()["error"]
+
+
+def test_put_leaves_an_operators_inactive_alone(api):
+    sent = registration(api.new_name())
+    created = api("PUT", REGISTER, sent).json()
+    assert api("PATCH", f"{SERVERS}/{created['id']}", {"status": "inactive"}).status == 200
+    assert api("PUT", REGISTER, sent).json()["status"] == "inactive"
+    assert api("PUT", REGISTER, sent | {"version": "2"}).json()["status"] == "inactive"
+
+
+def test_a_digest_alone_is_enough_where_the_registration_is_known(api):
+    sent = registration(api.new_name(), metadata={"tags": ["é", "😀"]}, description=None)
+    digest = {"x-registration-digest": hashlib.sha256(rfc8785.dumps(sent)).hexdigest()}
+    unknown = api("PUT", REGISTER, headers=digest)
+    assert (unknown.status, unknown.json()["code"]) == (428, "REGISTRATION_REQUIRED")
+    assert api("PUT", REGISTER, sent, headers=digest).status == 201
+    known = api("PUT", REGISTER, headers=digest)
+    assert (known.status, known.body) == (204, b"")
+    assert api("PUT", REGISTER, sent | {"version": "2"}).json()["result"] == "updated"
+    assert api("PUT", REGISTER, headers=digest).status == 428
+
+
+def test_a_digest_that_is_none_is_refused(api):
+    answer = api("PUT", REGISTER, headers={"x-registration-digest": "abc"})
+    assert (answer.status, answer.json()["code"]) == (400, "VALIDATION_ERROR")
+
+
+def test_post_knows_no_digest(api):
+    assert api("POST", REGISTER, headers=EMPTY_DIGEST).status == 400
+
+
+def test_every_fault_is_named_with_its_path(api):
+    answer = api("POST", REGISTER, {"name": "a b", "tools": [{"name": "t"}], "colour": "red"})
+    assert answer.status == 400
+    error = answer.json()
+    assert error["code"] == "VALIDATION_ERROR"
+    found = {detail["path"] for detail in error["details"]}
+    assert found == {"colour", "display_name", "server_type", "endpoint_url", "tools.0.input_schema"}
+    assert all(set(detail) == {"path", "message", "type"} for detail in error["details"])
+
+
+def send_all(api: Api, bodies, method: str, at_once: int = 50):
+    with ThreadPoolExecutor(at_once) as pool:
+        return list(pool.map(lambda body: api(method, REGISTER, body), bodies))
+
+
+def concurrent(api: Api) -> None:
+    if api.in_process:
+        pytest.skip("one execution environment serves one request at a time: on a stack only")
+
+
+def test_200_concurrent_registrations_of_one_name_end_in_one_server(api):
+    concurrent(api)
+    sent = registration(api.new_name(), tools=[tool(f"t{i}") for i in range(5)])
+    answers = send_all(api, [sent] * 200, "POST")
+    assert sorted(answer.status for answer in answers) == [201] + [409] * 199
+    listed = api("GET", f"{SERVERS}?search={sent['name']}").json()
+    assert listed["total"] == 1
+    assert len(api("GET", f"{SERVERS}/{listed['servers'][0]['id']}").json()["tools"]) == 5
+
+
+def test_200_concurrent_equal_puts_end_in_one_server_and_no_error(api):
+    concurrent(api)
+    sent = registration(api.new_name())
+    answers = send_all(api, [sent] * 200, "PUT")
+    results = [answer.json()["result"] for answer in answers]
+    assert {answer.status for answer in answers} == {200, 201}
+    assert (results.count("created"), results.count("unchanged")) == (1, 199)
+
+
+def test_concurrent_different_puts_end_as_one_of_them_and_not_as_a_mixture(api):
+    concurrent(api)
+    name = api.new_name()
+    bodies = [
+        registration(name, version=str(n), metadata={"author": str(n)}, tools=[tool(f"t{n}-{i}") for i in range(n % 7)])
+        for n in range(100)
+    ]
+    answers = send_all(api, bodies, "PUT")
+    assert {answer.status for answer in answers} <= {200, 201}
+    detail = api("GET", f"{SERVERS}/{answers[0].json()['id']}").json()
+    winner = bodies[int(detail["version"])]
+    assert detail["metadata"]["author"] == winner["version"]
+    assert [t["name"] for t in detail["tools"]] == [t["name"] for t in winner["tools"]]
+    listed = api("GET", f"{SERVERS}?search={name}").json()["servers"]
+    assert listed[0]["tools_count"] == len(winner["tools"])
+
+
+def test_200_servers_register_at_once(api):
+    concurrent(api)
+    answers = send_all(api, [registration(api.new_name("crowd")) for _ in range(200)], "POST")
+    assert [answer.status for answer in answers] == [201] * 200

@@ -1,0 +1,215 @@
+"""GET /api/registry/servers, and GET, PATCH, DELETE /api/registry/servers/{id}."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+import pytest
+
+from tests.conftest import registration
+
+REGISTER = "/api/registry/register"
+SERVERS = "/api/registry/servers"
+RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+
+
+def pages(api, query: str = "", limit: int = 2):
+    """All pages of a list, by its cursors."""
+    path = f"{SERVERS}?limit={limit}{query}"
+    while path:
+        page = api("GET", path).json()
+        yield page
+        path = f"{SERVERS}?limit={limit}&cursor={page['next_cursor']}" if page["next_cursor"] else ""
+
+
+def test_a_listed_server_has_these_fields(api):
+    created = api.register(version="1.2.3", server_type="official")
+    page = api("GET", f"{SERVERS}?search={created['name']}").json()
+    assert page == {
+        "servers": [
+            {
+                "id": created["id"],
+                "name": created["name"],
+                "display_name": f"Server {created['name']}",
+                "server_type": "official",
+                "status": "active",
+                "version": "1.2.3",
+                "last_health_check": None,
+                "tools_count": 1,
+            }
+        ],
+        "total": 1,
+        "next_cursor": None,
+    }
+
+
+def test_pages_follow_the_order_of_registration_and_hold_each_server_once(api):
+    word = api.new_name("paged")
+    made = [api.register(name=f"{word}-{letter}")["id"] for letter in "abcde"]
+    found = list(pages(api, f"&search={word}"))
+    assert [[server["id"] for server in page["servers"]] for page in found] == [made[:2], made[2:4], made[4:]]
+    assert [page["total"] for page in found] == [5, 5, 5]
+
+
+def test_a_walk_survives_inserts_and_deletes_between_its_pages(api):
+    word = api.new_name("walked")
+    made = [api.register(name=f"{word}-{number}")["id"] for number in range(6)]
+    seen = []
+    for number, page in enumerate(pages(api, f"&search={word}")):
+        seen += [server["id"] for server in page["servers"]]
+        api("DELETE", f"{SERVERS}/{made[number]}")
+        api.register(name=f"{word}-new-{number}")
+        assert number < 10
+    assert [id_ for id_ in seen if id_ in made] == made
+
+
+def test_a_page_that_ends_exactly_has_no_next(api):
+    word = api.new_name("exact")
+    for letter in "ab":
+        api.register(name=f"{word}-{letter}")
+    assert api("GET", f"{SERVERS}?search={word}&limit=2").json()["next_cursor"] is None
+
+
+def test_filters_narrow_the_list_and_the_total(api):
+    word = api.new_name("kinds")
+    mock = api.register(name=f"{word}-mock")
+    official = api.register(name=f"{word}-official", server_type="official")
+    api("PATCH", f"{SERVERS}/{official['id']}", {"status": "inactive"})
+
+    def ids(query: str) -> list[int]:
+        page = api("GET", f"{SERVERS}?search={word}{query}").json()
+        assert page["total"] == len(page["servers"])
+        return [server["id"] for server in page["servers"]]
+
+    assert ids("") == [mock["id"], official["id"]]
+    assert ids("&type=official") == [official["id"]]
+    assert ids("&status=active") == [mock["id"]]
+    assert ids("&status=inactive&type=official") == [official["id"]]
+    assert ids("&status=error") == []
+
+
+@pytest.mark.parametrize("query", ["status=active", "type=mock", "status=active&type=mock", "status=error", ""])
+def test_the_total_is_what_the_pages_hold(api, query):
+    api.register()
+    inactive = api.register()["id"]
+    api("PATCH", f"{SERVERS}/{inactive}", {"status": "inactive"})
+    found = list(pages(api, f"&{query}" if query else "", limit=1000))
+    assert sum(len(page["servers"]) for page in found) == found[0]["total"]
+
+
+def test_search_finds_part_of_a_name_or_display_name_in_any_case(api):
+    word = api.new_name("Searched")
+    by_name = api.register(name=f"{word}-x", display_name="plain")["id"]
+    by_display = api.register(display_name=f"The {word.upper()} Ünit")["id"]
+    for text in (word.lower(), word.upper(), word[3:]):
+        found = api("GET", f"{SERVERS}?search={text}").json()["servers"]
+        assert [server["id"] for server in found] == [by_name, by_display]
+    found = api("GET", f"{SERVERS}?search={quote(f'{word} ünit')}").json()["servers"]
+    assert [server["id"] for server in found] == [by_display]
+
+
+def test_a_search_does_not_reach_from_the_name_into_the_display_name(api):
+    name = api.new_name("edge")
+    api.register(name=name, display_name="next")
+    assert api("GET", f"{SERVERS}?search={name}next").json()["total"] == 0
+
+
+def test_a_cursor_goes_with_its_filters_only(api):
+    word = api.new_name("cursor")
+    for letter in "ab":
+        api.register(name=f"{word}-{letter}")
+    cursor = api("GET", f"{SERVERS}?search={word}&limit=1").json()["next_cursor"]
+    assert re.fullmatch(r"[A-Za-z0-9_-]+", cursor)
+    assert api("GET", f"{SERVERS}?cursor={cursor}").json()["servers"][0]["name"] == f"{word}-b"
+    assert api("GET", f"{SERVERS}?cursor={cursor}&search={word}").status == 200
+    refused = api("GET", f"{SERVERS}?cursor={cursor}&search=other")
+    assert (refused.status, refused.json()["details"][0]["path"]) == (400, "cursor")
+    tampered = api("GET", f"{SERVERS}?cursor={cursor[:-2]}AA")
+    assert (tampered.status, tampered.json()["details"][0]["path"]) == (400, "cursor")
+
+
+def test_detail_has_every_column_and_the_tools_in_order(api):
+    sent = registration(
+        api.new_name(),
+        description="Forecasts",
+        health_url="/health",
+        version="1.0.0",
+        metadata={"author": "Ann", "tags": ["b", "a"]},
+        tools=[
+            {
+                "name": "zeta",
+                "title": "Z",
+                "description": "",
+                "input_schema": {"type": "object", "properties": {"b": {"maximum": 9007199254740993}, "a": {}}},
+                "output_schema": {"x": 1.0},
+                "annotations": {"readOnlyHint": True},
+                "category": "geo",
+            },
+            {"name": "alpha", "input_schema": {}},
+        ],
+    )
+    created = api("POST", REGISTER, sent).json()
+    detail = api("GET", f"{SERVERS}/{created['id']}").json()
+    for moment in ("created_at", "updated_at"):
+        assert RFC_3339.fullmatch(detail.pop(moment))
+    for tool in detail["tools"]:
+        assert RFC_3339.fullmatch(tool.pop("created_at"))
+        assert tool.pop("id") > 0
+    nothing = {"title": None, "description": None, "output_schema": None, "annotations": None, "category": None}
+    assert detail == sent | {
+        "id": created["id"],
+        "status": "active",
+        "last_health_check": None,
+        "metadata": {"author": "Ann", "repository_url": None, "documentation_url": None, "tags": ["b", "a"]},
+        "tools": [sent["tools"][0], nothing | {"name": "alpha", "input_schema": {}}],
+    }
+    assert list(detail["tools"][0]["input_schema"]["properties"]) == ["b", "a"]
+
+
+def test_metadata_that_was_not_sent_is_null(api):
+    assert api("GET", f"{SERVERS}/{api.register()['id']}").json()["metadata"] is None
+
+
+@pytest.mark.parametrize("id_", ["0", "-1", "abc", "1.0", "9223372036854775808", "%00", "1%0A", "%EF%BC%91"])
+@pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
+def test_an_id_is_a_positive_integer_in_range(api, method, id_):
+    answer = api(method, f"{SERVERS}/{id_}", {"status": "active"} if method == "PATCH" else None)
+    assert (answer.status, answer.json()["code"]) == (400, "VALIDATION_ERROR")
+
+
+@pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
+def test_a_server_that_is_not_there_is_404(api, method):
+    answer = api(method, f"{SERVERS}/9223372036854775807", {"status": "active"} if method == "PATCH" else None)
+    assert (answer.status, answer.json()["code"]) == (404, "SERVER_NOT_FOUND")
+
+
+def test_an_operator_takes_a_server_out_and_puts_it_back(api):
+    created = api.register()
+    for status in ("inactive", "inactive", "active"):
+        answer = api("PATCH", f"{SERVERS}/{created['id']}", {"status": status})
+        assert answer.status == 200
+        changed = answer.json()
+        assert RFC_3339.fullmatch(changed.pop("updated_at"))
+        assert changed == created | {"status": status}
+        assert api("GET", f"{SERVERS}/{created['id']}").json()["status"] == status
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"status": "error"}, {"status": None}, {"status": "active", "name": "x"}, [], b"", b"{"]
+)
+def test_only_the_status_can_be_changed_and_only_to_two_values(api, body):
+    created = api.register()
+    answer = api("PATCH", f"{SERVERS}/{created['id']}", body)
+    assert (answer.status, answer.json()["code"]) == (400, "VALIDATION_ERROR")
+    assert api("GET", f"{SERVERS}/{created['id']}").json()["status"] == "active"
+
+
+def test_a_deleted_server_is_gone_and_its_name_is_free(api):
+    created = api.register()
+    answer = api("DELETE", f"{SERVERS}/{created['id']}")
+    assert (answer.status, answer.body) == (204, b"")
+    assert api("GET", f"{SERVERS}/{created['id']}").status == 404
+    assert api("DELETE", f"{SERVERS}/{created['id']}").status == 404
+    assert api("GET", f"{SERVERS}?search={created['name']}").json()["total"] == 0
+    assert api.register(name=created["name"])["id"] != created["id"]

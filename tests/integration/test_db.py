@@ -1,0 +1,256 @@
+"""The connection: warm, verified after idling, replaced once, and never waited for without an end."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from mcp_registry import db
+from mcp_registry.db import Database
+from mcp_registry.errors import Unavailable
+
+PID = "SELECT pg_backend_pid()"
+
+
+@pytest.fixture
+def own(database_url) -> Iterator[Database]:
+    database = Database(database_url).begin()
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def admin(database_url) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+def pid(database: Database) -> int:
+    row = database.read(PID)
+    assert row is not None
+    return row[0]
+
+
+def end(admin: psycopg.Connection, backend: int) -> None:
+    """End a server process and wait until it is gone."""
+    assert admin.execute("SELECT pg_terminate_backend(%s, 5000)", [backend]).fetchone() == (True,)
+
+
+class Proxy:
+    """A TCP proxy before Postgres that can fall silent: no byte passes, no connection is closed."""
+
+    def __init__(self, port: int) -> None:
+        self._target = ("127.0.0.1", port)
+        self._open = threading.Event()
+        self._open.set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._sockets = [self._listener]
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def silence(self) -> None:
+        self._open.clear()
+
+    def close(self) -> None:
+        self._open.set()
+        for each in self._sockets:
+            each.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(self._target)
+            self._sockets += [client, server]
+            for pair in ((client, server), (server, client)):
+                threading.Thread(target=self._pump, args=pair, daemon=True).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                self._open.wait()
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+
+@pytest.fixture
+def proxy(database_url) -> Iterator[Proxy]:
+    port = psycopg.conninfo.conninfo_to_dict(database_url)["port"]
+    proxy = Proxy(int(port or 0))
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def through(proxy, database_url) -> Iterator[Database]:
+    """A database behind the proxy."""
+    database = Database(psycopg.conninfo.make_conninfo(database_url, port=proxy.port, host="127.0.0.1")).begin()
+    yield database
+    database.close()
+
+
+def test_the_connection_stays_warm_between_requests(own):
+    first = pid(own)
+    assert pid(own.begin()) == first
+
+
+def test_a_session_has_its_settings(own):
+    for name, value in db.SETTINGS.items():
+        assert own.read("SELECT current_setting(%(name)s)", {"name": name}) == (value,)
+
+
+def test_a_connection_that_died_while_it_idled_is_replaced_before_a_write(own, admin, monkeypatch):
+    monkeypatch.setattr(db, "TRUSTED_SECONDS", 0.0)
+    first = pid(own)
+    end(admin, first)
+    assert own.begin().write(PID) not in (None, (first,))
+
+
+def test_a_read_whose_connection_was_lost_is_repeated_on_a_new_one(own, admin):
+    first = pid(own)
+    end(admin, first)
+    assert pid(own) != first
+
+
+def test_a_write_whose_connection_was_lost_is_not_repeated(own, admin):
+    """Nobody knows whether it was committed."""
+    end(admin, pid(own))
+    with pytest.raises(Unavailable):
+        own.write(PID)
+    assert own.begin().write(PID) is not None
+
+
+@pytest.mark.parametrize("work", ["read", "write"])
+def test_a_silent_network_is_given_up_within_the_deadline(through, proxy, work, monkeypatch):
+    monkeypatch.setattr(db, "REQUEST_SECONDS", 1.0)
+    pid(through)
+    proxy.silence()
+    started = time.monotonic()
+    with pytest.raises(Unavailable):
+        getattr(through.begin(), work)(PID)
+    # It waited for the deadline, and not much longer: a loose bound, the deadline itself is a second.
+    assert 0.9 < time.monotonic() - started < 4.0
+
+
+def test_a_connection_that_is_silent_after_idling_is_replaced_in_time(through, proxy, monkeypatch):
+    monkeypatch.setattr(db, "TRUSTED_SECONDS", 0.0)
+    monkeypatch.setattr(db, "VERIFY_SECONDS", 0.2)
+    first = pid(through)
+    proxy.silence()
+    timer = threading.Timer(0.5, proxy._open.set)
+    timer.start()
+    assert pid(through.begin()) != first
+    timer.join()
+
+
+def test_a_server_that_takes_no_connection_is_unavailable():
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    with pytest.raises(Unavailable) as raised:
+        Database(f"postgresql://registry:secret@127.0.0.1:{port}/x").begin().read(PID)
+    assert "secret" not in f"{raised.value} {raised.value.cause}"
+
+
+def test_a_server_that_accepts_and_says_nothing_is_given_up_within_the_deadline(monkeypatch):
+    monkeypatch.setattr(db, "CONNECT_SECONDS", 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        started = time.monotonic()
+        with pytest.raises(Unavailable):
+            Database(f"postgresql://x@127.0.0.1:{silent.getsockname()[1]}/x").begin().read(PID)
+        assert time.monotonic() - started < db.REQUEST_SECONDS
+
+
+def test_a_wrong_password_is_unavailable_and_not_told(database_url):
+    wrong = psycopg.conninfo.make_conninfo(database_url, password="wrong-password")
+    with pytest.raises(Unavailable) as raised:
+        Database(wrong).begin().read(PID)
+    assert "wrong-password" not in f"{raised.value} {raised.value.cause}"
+
+
+def test_a_role_out_of_connections_is_unavailable_until_one_is_free(database_url, admin):
+    admin.execute("CREATE ROLE crowded LOGIN PASSWORD 'x' CONNECTION LIMIT 1")
+    conninfo = psycopg.conninfo.make_conninfo(database_url, user="crowded", password="x")
+    database = Database(conninfo)
+    with psycopg.connect(conninfo), pytest.raises(Unavailable):
+        database.begin().read(PID)
+    assert database.begin().read(PID) is not None
+    database.close()
+    admin.execute("DROP ROLE crowded")
+
+
+@pytest.mark.parametrize(
+    ("setting", "state"), [("statement_timeout", "57014"), ("lock_timeout", "55P03")], ids=["statement", "lock"]
+)
+def test_a_statement_that_waits_too_long_is_unavailable_and_keeps_its_connection(own, admin, setting, state):
+    first = pid(own)
+    own.write("SELECT set_config(%(name)s, '50ms', false)", {"name": setting})
+    with admin.transaction():
+        admin.execute("LOCK TABLE registry.server_metadata")
+        with pytest.raises(Unavailable) as raised:
+            own.write("DELETE FROM registry.server_metadata WHERE server_id = 0 RETURNING 1")
+    assert raised.value.cause == state
+    assert pid(own) == first
+
+
+def test_a_primary_that_became_read_only_is_unavailable_and_its_connection_is_dropped(own):
+    first = pid(own)
+    own.write("SELECT set_config('default_transaction_read_only', 'on', false)")
+    with pytest.raises(Unavailable) as raised:
+        own.write("DELETE FROM registry.server_metadata RETURNING 1")
+    assert raised.value.cause == "25006"
+    assert pid(own) != first
+
+
+def test_a_deadlock_is_undone_and_done_again(own, admin):
+    """Two sessions lock two rows in opposite order; ours is the one that Postgres ends, and it goes through after."""
+    admin.execute("CREATE TABLE IF NOT EXISTS public.locks (id int PRIMARY KEY, n int NOT NULL DEFAULT 0)")
+    admin.execute("TRUNCATE public.locks")
+    admin.execute("INSERT INTO public.locks VALUES (1), (2)")
+    # Ours looks for deadlocks at once, the other one never, so that ours is always the victim.
+    own.write("SELECT set_config('deadlock_timeout', '10ms', false)")
+    admin.execute("SET deadlock_timeout = '60s'")
+    ours = pid(own)
+    with admin.transaction():
+        admin.execute("UPDATE public.locks SET n = n + 1 WHERE id = 2")
+        done: list[object] = []
+        both = (
+            "WITH one AS MATERIALIZED (UPDATE public.locks SET n = n + 10 WHERE id = 1 RETURNING n),"
+            " two AS (UPDATE public.locks SET n = n + 10 WHERE id = 2 AND (SELECT n FROM one) > 0 RETURNING n)"
+            " SELECT n FROM two"
+        )
+        thread = threading.Thread(target=lambda: done.append(own.write(both)))
+        thread.start()
+        waiting = "SELECT count(*) FROM pg_locks WHERE pid = %s AND NOT granted"
+        while admin.execute(waiting, [ours]).fetchone() == (0,):
+            pass
+        admin.execute("UPDATE public.locks SET n = n + 1 WHERE id = 1")
+    thread.join(10)
+    assert done == [(11,)]
+    admin.execute("DROP TABLE public.locks")
+
+
+def test_a_statement_that_is_wrong_is_not_taken_for_an_outage(own):
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        own.read("SELECT * FROM nowhere")
+    assert pid(own)
+
+
+@pytest.mark.parametrize(
+    ("state", "unavailable"),
+    [
+        ("08006", True), ("53300", True), ("53100", True), ("57P01", True), ("57P03", True), ("57014", True),
+        ("58030", True), ("55P03", True), ("40001", True), ("40P01", True), ("25006", True), ("25P03", True),
+        ("25P04", True), ("23505", False), ("22P02", False), ("42P01", False), ("25001", False), ("XX000", False),
+    ],
+)  # fmt: skip
+def test_the_state_of_an_error_says_whether_to_come_back(state, unavailable):
+    assert db._means_unavailable(psycopg.errors.lookup(state)("")) is unavailable

@@ -1,0 +1,79 @@
+"""The files of events/: what `sam local invoke` is given, given to the handlers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from local.gateway import FunctionError
+from mcp_registry import db, servers
+from mcp_registry.registration import parse
+from tests.conftest import ROOT, registration
+
+EVENTS = ROOT / "events"
+
+# File, function, status. What an event says of server 1 is true in the test: it is registered.
+EXPECTED = [
+    ("register-post", "RegisterFunction", 201),
+    ("register-put", "RegisterFunction", 201),
+    ("register-digest", "RegisterFunction", 428),
+    ("register-invalid", "RegisterFunction", 400),
+    ("list-first-page", "ListFunction", 200),
+    ("list-search", "ListFunction", 200),
+    ("list-invalid", "ListFunction", 400),
+    ("detail", "DetailFunction", 200),
+    ("detail-invalid", "DetailFunction", 400),
+    ("update", "UpdateFunction", 200),
+    ("update-invalid", "UpdateFunction", 400),
+    ("delete", "DeleteFunction", 204),
+    ("delete-invalid", "DeleteFunction", 400),
+    ("health", "HealthFunction", 200),
+]
+AUTHORIZER = ["authorizer-allow", "authorizer-refuse"]
+
+
+def read(name: str):
+    return json.loads((EVENTS / f"{name}.json").read_text())
+
+
+def test_every_event_file_is_used_and_every_function_has_one(in_process):
+    files = {path.stem for path in EVENTS.iterdir()}
+    assert files == {name for name, _, _ in EXPECTED} | set(AUTHORIZER)
+    assert {function for _, function, _ in EXPECTED} | {"AuthorizerFunction"} == set(in_process.stack.functions)
+
+
+@pytest.fixture
+def server_1(database, monkeypatch):
+    """A catalogue whose one server has the id 1, for as long as the test takes."""
+    connection = database._connection
+    connection.execute("DELETE FROM registry.mcp_servers")
+    connection.execute("ALTER TABLE registry.mcp_servers ALTER COLUMN id RESTART WITH 1")
+    servers.register(database, parse(registration("first")))
+    monkeypatch.setattr(db, "_database", database)
+
+
+@pytest.mark.usefixtures("server_1")
+@pytest.mark.parametrize(("name", "function", "status"), EXPECTED)
+def test_an_event_is_answered(name, function, status, in_process):
+    answer = asyncio.run(in_process.invoke(function, read(name)))
+    assert answer["statusCode"] == status
+
+
+@pytest.mark.usefixtures("server_1")
+def test_the_digest_event_is_the_digest_of_the_registration_event(in_process):
+    asyncio.run(in_process.invoke("RegisterFunction", read("register-post")))
+    assert asyncio.run(in_process.invoke("RegisterFunction", read("register-digest")))["statusCode"] == 204
+
+
+def test_the_authorizer_lets_valid_credentials_through_to_the_whole_stage(in_process):
+    answer = asyncio.run(in_process.invoke("AuthorizerFunction", read("authorizer-allow")))
+    (statement,) = answer["policyDocument"]["Statement"]
+    stage = read("authorizer-allow")["methodArn"].removesuffix("/GET/api/registry/servers")
+    assert (statement["Effect"], statement["Resource"]) == ("Allow", f"{stage}/*")
+
+
+def test_the_authorizer_refuses_other_credentials_by_the_word_that_means_401(in_process):
+    with pytest.raises(FunctionError, match="Unauthorized"):
+        asyncio.run(in_process.invoke("AuthorizerFunction", read("authorizer-refuse")))

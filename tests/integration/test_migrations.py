@@ -1,0 +1,158 @@
+"""Migrations: in order, once, whole or not at all, whoever runs them and whenever they are killed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+
+from local.schema import SCHEMA, dump
+from tests.conftest import ROOT, migrate
+
+NAMES = [migration.name for migration in migrate.migrations()]
+
+
+def query(url: str, statement: str):
+    with psycopg.connect(url, autocommit=True) as connection:
+        return connection.execute(statement).fetchall()  # pyright: ignore[reportArgumentType]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with two migrations of two statements each."""
+    (tmp_path / "0001_one.sql").write_text("CREATE TABLE a (x int);\nINSERT INTO a VALUES (1);")
+    (tmp_path / "0002_two.sql").write_text("ALTER TABLE a ADD COLUMN y int;\nUPDATE a SET y = 2;")
+    return tmp_path
+
+
+def test_a_second_run_changes_nothing(new_database):
+    url = new_database(migrated=False)
+    assert migrate.migrate(url) == NAMES
+    schema = dump(url)
+    assert migrate.migrate(url) == []
+    assert dump(url) == schema
+
+
+def test_the_schema_file_is_what_the_migrations_add_up_to(database_url):
+    assert SCHEMA.read_text() == dump(database_url), "run `make schema`"
+
+
+def test_twelve_runs_at_once_all_succeed_and_apply_each_migration_once(new_database):
+    url = new_database(migrated=False)
+    with ThreadPoolExecutor(12) as pool:
+        applied = list(pool.map(lambda _: migrate.migrate(url), range(12)))
+    assert sorted(name for names in applied for name in names) == NAMES
+    assert query(url, "SELECT count(*) FROM public.schema_migrations") == [(len(NAMES),)]
+
+
+@pytest.mark.parametrize("last", range(1, 22))
+def test_a_run_that_is_cut_off_after_any_statement_leaves_each_migration_whole_or_absent(new_database, folder, last):
+    """Its server process is ended after the first statement, the second, ... until a run comes through."""
+    url = new_database(migrated=False)
+    statements = 0
+    real = psycopg.Connection.execute
+
+    def execute(connection, *arguments, **keywords):
+        nonlocal statements
+        result = real(connection, *arguments, **keywords)
+        statements += 1
+        if statements == last:
+            query(url, f"SELECT pg_terminate_backend({connection.info.backend_pid}, 5000)")
+        return result
+
+    def query(url: str, statement: str):
+        with psycopg.connect(url, autocommit=True) as connection:
+            return real(connection, statement).fetchall()  # pyright: ignore[reportArgumentType]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(psycopg.Connection, "execute", execute)
+        try:
+            applied = migrate.migrate(url, folder)
+        except psycopg.OperationalError:
+            assert statements == last
+        else:
+            assert statements <= last
+            assert len(applied) == 2
+    ledger = query(url, "SELECT to_regclass('public.schema_migrations') IS NOT NULL")[0][0]
+    versions = query(url, "SELECT version FROM public.schema_migrations ORDER BY 1") if ledger else []
+    columns = query(url, "SELECT column_name FROM information_schema.columns WHERE table_name = 'a' ORDER BY 1")
+    assert len(columns) == len(versions)
+    migrate.migrate(url, folder)
+    assert query(url, "SELECT x, y FROM a") == [(1, 2)]
+
+
+def test_a_migration_that_fails_undoes_itself_and_says_so(new_database, folder):
+    (folder / "0003_three.sql").write_text("CREATE TABLE b ();\nSELECT 1 / 0;")
+    url = new_database(migrated=False)
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        migrate.migrate(url, folder)
+    assert query(url, "SELECT to_regclass('b')") == [(None,)]
+    assert query(url, "SELECT max(version) FROM public.schema_migrations") == [(2,)]
+
+
+def test_an_applied_migration_that_was_edited_is_refused(new_database, folder):
+    url = new_database(migrated=False)
+    migrate.migrate(url, folder)
+    (folder / "0001_one.sql").write_text("CREATE TABLE a (x bigint);")
+    with pytest.raises(migrate.MigrationError, match="0001_one was changed"):
+        migrate.migrate(url, folder)
+
+
+def test_a_database_from_the_future_is_refused(new_database, folder):
+    url = new_database(migrated=False)
+    migrate.migrate(url, folder)
+    (folder / "0002_two.sql").unlink()
+    with pytest.raises(migrate.MigrationError, match="newer than this code"):
+        migrate.migrate(url, folder)
+
+
+def test_a_gap_in_the_numbers_is_refused(folder):
+    (folder / "0002_two.sql").rename(folder / "0003_two.sql")
+    with pytest.raises(migrate.MigrationError, match="must start with 0002_"):
+        migrate.migrations(folder)
+
+
+def test_a_migration_that_waits_for_a_reader_steps_back_and_comes_again(new_database, folder):
+    url = new_database(migrated=False)
+    second = (folder / "0002_two.sql").rename(folder / "later")
+    migrate.migrate(url, folder)
+    second.rename(folder / "0002_two.sql")
+    with psycopg.connect(url) as reader:
+        reader.execute("SELECT * FROM a")  # its lock lasts until the transaction's end
+        done = threading.Event()
+
+        def run() -> None:
+            migrate.migrate(url, folder)
+            done.set()
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        # Other readers get through while the migration stands in the way, because it gives up its place in time.
+        for _ in range(5):
+            assert query(f"{url}?options=-c%20statement_timeout%3D5s", "SELECT count(*) FROM a") == [(1,)]
+        assert not done.is_set()
+    thread.join(30)
+    assert query(url, "SELECT x, y FROM a") == [(1, 2)]
+
+
+def test_the_command_migrates_and_reports(new_database):
+    url = new_database(migrated=False)
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(ROOT / "sql" / "migrate.py"), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+    first = run(url)
+    assert (first.returncode, first.stdout.splitlines()) == (0, [f"applied {name}" for name in NAMES])
+    again = run(DATABASE_URL=url)
+    assert (again.returncode, again.stdout) == (0, "up to date\n")
+    nowhere = run()
+    assert nowhere.returncode == 1
+    assert "Say which database" in nowhere.stderr
+    refused = run("postgresql://127.0.0.1:1/none")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("Not migrated: ")

@@ -1,0 +1,226 @@
+"""The statements of the catalogue against Postgres 18."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+
+import mcp_registry
+from mcp_registry import registration, servers
+from mcp_registry.cursor import Filters
+from mcp_registry.db import Database
+from mcp_registry.errors import DuplicateServer, ServerNotFound
+from tests.conftest import registration as document
+
+
+def parsed(name: str, **fields) -> registration.Registration:
+    return registration.parse(document(name, **fields))
+
+
+def rows(database: Database, statement: str):
+    assert database._connection is not None
+    return database._connection.execute(statement).fetchall()  # pyright: ignore[reportArgumentType]
+
+
+def statements() -> dict[str, str]:
+    """Every statement constant of the package, by module and name."""
+    found = {}
+    for module in pkgutil.iter_modules(mcp_registry.__path__):
+        loaded = importlib.import_module(f"mcp_registry.{module.name}")
+        for name, value in vars(loaded).items():
+            if name.isupper() and isinstance(value, str) and value.split(None, 1)[:1] and value.split(None, 1)[0] in {
+                "SELECT", "WITH", "INSERT", "UPDATE", "DELETE"
+            }:  # fmt: skip
+                found[f"{module.name}.{name}"] = value
+    return found
+
+
+PARAMETERS = {
+    "after": 0, "limit": 100, "status": "active", "type": "mock", "pattern": "%x%", "id": 1, "revision": 1,
+    "canonical_name": "x", "digest": b"x", "body_digest": b"x", "content_digest": b"x", "name": "x",
+    "display_name": "x", "description": None, "server_type": "mock", "endpoint_url": "http://x", "health_url": None,
+    "version": None, "tools_count": 0, "has_metadata": True, "author": None, "repository_url": None,
+    "documentation_url": None, "tags": "[]", "tools": "[]",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", statements())
+def test_every_statement_fits_the_schema(database, name):
+    plan = database.read("EXPLAIN " + statements()[name], PARAMETERS)
+    assert plan is not None
+
+
+def test_every_statement_was_found():
+    assert {"servers.REGISTER", "servers.LIST", "servers.DETAIL", "db.VERIFY"} <= statements().keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [
+        ("servers.FIND", "mcp_servers_canonical_name_key"),
+        ("servers.HAS_DIGEST", "mcp_servers_body_digest_idx"),
+        ("servers.SEARCH", "mcp_servers_search_idx"),
+        ("servers.DETAIL", "tools_server_id_name_key"),
+    ],
+)
+def test_a_statement_is_served_by_its_index(database, name, index):
+    rows(database, "SELECT set_config('enable_seqscan', 'off', true)")
+    search = {"pattern": "%weather%", "status": None, "type": None}
+    plan = database.read("EXPLAIN (FORMAT JSON) " + statements()[name], PARAMETERS | search)
+    assert index in str(plan)
+
+
+def test_a_registration_lands_whole(database):
+    created = servers.register(database, parsed("whole", metadata={"author": "Ann", "tags": ["x"]}))
+    id_ = created["id"]
+    assert rows(database, f"SELECT author, tags FROM registry.server_metadata WHERE server_id = {id_}") == [
+        ("Ann", ["x"])
+    ]
+    assert rows(database, f"SELECT name, position FROM registry.tools WHERE server_id = {id_}") == [("forecast", 0)]
+
+
+def test_a_refused_registration_leaves_nothing(database):
+    servers.register(database, parsed("taken"))
+    before = [rows(database, f"SELECT count(*) FROM {table}") for table in ("registry.tools", "registry.mcp_servers")]
+    with pytest.raises(DuplicateServer):
+        servers.register(database, parsed("TAKEN", metadata={"author": "Eve"}))
+    after = [rows(database, f"SELECT count(*) FROM {table}") for table in ("registry.tools", "registry.mcp_servers")]
+    assert after == before
+
+
+def test_a_schema_is_kept_to_the_letter(database):
+    schema = {"zeta": 1, "alpha": {"b": [1.0, 9007199254740993, 10**400], "a": "é\u2028😀"}}
+    created = servers.register(database, parsed("letter", tools=[{"name": "t", "input_schema": schema}]))
+    (stored,) = rows(database, f"SELECT input_schema::text FROM registry.tools WHERE server_id = {created['id']}")
+    assert stored == (registration._json(schema),)
+
+
+def test_deleting_a_server_takes_everything_with_it(database):
+    id_ = servers.register(database, parsed("doomed", metadata={"author": "Ann"}))["id"]
+    rows(database, f"INSERT INTO metrics.server_health_metrics (server_id) VALUES ({id_}) RETURNING 1")
+    rows(
+        database,
+        "INSERT INTO metrics.tool_invocations (server_id, tool_id, success)"
+        f" SELECT {id_}, id, true FROM registry.tools WHERE server_id = {id_} RETURNING 1",
+    )
+    servers.delete(database, id_)
+    for table in (
+        "registry.tools",
+        "registry.server_metadata",
+        "metrics.server_health_metrics",
+        "metrics.tool_invocations",
+    ):
+        assert rows(database, f"SELECT count(*) FROM {table} WHERE server_id = {id_}") == [(0,)], table
+    with pytest.raises(ServerNotFound):
+        servers.detail(database, id_)
+
+
+def test_an_unchanged_replacement_writes_no_row(database):
+    servers.replace(database, parsed("still", metadata={"author": "Ann"}))
+    before = rows(database, "SELECT ctid, xmin, * FROM registry.mcp_servers WHERE name = 'still'")
+    assert servers.replace(database, parsed("still", metadata={"author": "Ann"}))["result"] == "unchanged"
+    assert rows(database, "SELECT ctid, xmin, * FROM registry.mcp_servers WHERE name = 'still'") == before
+
+
+def test_a_replacement_of_another_revision_changes_nothing(database):
+    """What a racing replacement would do: the revision that it read is gone."""
+    created = servers.replace(database, parsed("raced"))
+    columns = servers._columns(parsed("raced", version="2", tools=[]))
+    assert database.write(servers.REPLACE, {**columns, "id": created["id"], "revision": 7}) is None
+    assert rows(database, f"SELECT count(*) FROM registry.tools WHERE server_id = {created['id']}") == [(1,)]
+
+
+def test_a_server_in_error_stays_in_error_until_a_probe_says_otherwise(database):
+    id_ = servers.register(database, parsed("ill"))["id"]
+    rows(database, f"UPDATE registry.mcp_servers SET status = 'error' WHERE id = {id_} RETURNING 1")
+    assert servers.set_status(database, id_, "active")["status"] == "error"
+    assert servers.set_status(database, id_, "inactive")["status"] == "inactive"
+    assert servers.set_status(database, id_, "active")["status"] == "active"
+
+
+def test_the_totals_follow_every_change(database):
+    def counted():
+        return dict(rows(database, "SELECT (status, server_type)::text, servers FROM registry.server_counts"))
+
+    def actual():
+        return dict(
+            rows(
+                database,
+                "SELECT (status, server_type)::text, count(*) FROM registry.mcp_servers GROUP BY status, server_type",
+            )
+        )
+
+    ids = [servers.register(database, parsed(f"counted-{n}"))["id"] for n in range(4)]
+    servers.replace(database, parsed("counted-0", server_type="official"))
+    servers.set_status(database, ids[1], "inactive")
+    servers.delete(database, ids[2])
+    rows(database, "UPDATE registry.mcp_servers SET status = 'error' RETURNING 1")
+    assert {key: n for key, n in counted().items() if n} == actual()
+    page = servers.list_page(database, Filters(status="error", type="mock"), 1, 0)
+    assert page.total == actual()["(error,mock)"]
+
+
+def test_a_search_takes_its_text_literally(database):
+    for name, display in (("lit-a", "100% sure"), ("lit-b", "a_b"), ("lit-c", "C:\\temp"), ("lit-d", "axb")):
+        servers.register(database, parsed(name, display_name=display))
+
+    def found(search: str) -> int:
+        return servers.list_page(database, Filters(search=search), 10, 0).total
+
+    assert {text: found(text) for text in ("0% s", "A_B", "c:\\T", "\\%", "%%", "lit-")} == {
+        "0% s": 1,
+        "A_B": 1,
+        "c:\\T": 1,
+        "\\%": 0,
+        "%%": 0,
+        "lit-": 4,
+    }
+
+
+def test_a_page_is_one_statement_and_detail_is_one_statement(database, monkeypatch):
+    id_ = servers.register(database, parsed("counted-statements"))["id"]
+    statements_run = []
+    real = psycopg.Cursor.execute
+
+    def execute(self, query, *arguments, **keywords):
+        statements_run.append(query)
+        return real(self, query, *arguments, **keywords)
+
+    monkeypatch.setattr(psycopg.Cursor, "execute", execute)
+    servers.detail(database, id_)
+    servers.list_page(database, Filters(), 10, 0)
+    servers.list_page(database, Filters(search="x"), 10, 0)
+    servers.register(database, parsed("counted-statements-2"))
+    assert len(statements_run) == 4
+
+
+def test_replacements_that_race_never_mix_their_tools(database_url):
+    """Twenty connections replace one server with different tools, again and again."""
+    name = "mixed-never"
+
+    def tools(n: int):
+        return [{"name": f"t{n}-{i}", "input_schema": {}} for i in range(n % 5 + 1)]
+
+    def run(n: int) -> None:
+        database = Database(database_url)
+        for round_ in range(5):
+            version = n * 10 + round_
+            servers.replace(database.begin(), parsed(name, version=str(version), tools=tools(version)))
+        database.close()
+
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(run, range(20)))
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        version, count, names = connection.execute(
+            "SELECT s.version, s.tools_count, array_agg(t.name ORDER BY t.position)"
+            " FROM registry.mcp_servers AS s JOIN registry.tools AS t ON t.server_id = s.id"
+            " WHERE s.name = %s GROUP BY s.id",
+            [name],
+        ).fetchall()[0]
+        connection.execute("DELETE FROM registry.mcp_servers WHERE name = %s", [name])
+    assert names == [tool["name"] for tool in tools(int(version))]
+    assert count == len(names)

@@ -1,0 +1,88 @@
+"""Basic credentials: what is let in, and what is not."""
+
+from base64 import b64encode
+
+import pytest
+
+from mcp_registry import auth
+
+
+def header(credentials: str | bytes, scheme: str = "Basic") -> str:
+    raw = credentials.encode() if isinstance(credentials, str) else credentials
+    return f"{scheme} {b64encode(raw).decode()}"
+
+
+@pytest.fixture(autouse=True)
+def configured(monkeypatch):
+    monkeypatch.delenv("REGISTRY_SECRET_ARN", raising=False)
+    monkeypatch.setenv("REGISTRY_USERNAME", "admin")
+    monkeypatch.setenv("REGISTRY_PASSWORD", "pass:word")
+
+
+@pytest.mark.parametrize("scheme", ["Basic", "basic", "BASIC", "bAsIc"])
+def test_the_scheme_is_matched_in_any_case(scheme):
+    assert auth.permits(header("admin:pass:word", scheme))
+
+
+def test_the_password_is_everything_after_the_first_colon():
+    assert auth.parse(header("admin:a:b:c")) == (b"admin", b"a:b:c")
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        "admin:pass",
+        "admin:pass:wor",
+        "admin:pass:word ",
+        "admin:pass:word\0",
+        "Admin:pass:word",
+        "admin:",
+        ":",
+        "admin",
+    ],
+)
+def test_anything_but_the_exact_credentials_is_refused(credentials):
+    assert not auth.permits(header(credentials))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "Basic",
+        "Basic ",
+        "Bearer abc",
+        "Basic None",
+        "Basic !!!!",
+        "Basic YWRtaW46cGFzczp3b3Jk=",  # padding that an encoder would not write
+        "Basic YWRtaW46cGFzczp3b3Jk ",
+        "Basic  YWRtaW46cGFzczp3b3Jk",
+        "Basic\tYWRtaW46cGFzczp3b3Jk",
+        "Basic eDp5, Basic YWRtaW46cGFzczp3b3Jk",
+        header(b"\xff\xfe:\xff"),
+        "Basic " + "YWFh" * 16_000,
+    ],
+)
+def test_what_is_not_a_well_formed_header_is_refused_without_an_error(value):
+    assert not auth.permits(value)
+
+
+def test_base64_with_other_trailing_bits_is_not_a_second_spelling_of_a_credential(monkeypatch):
+    monkeypatch.setenv("REGISTRY_PASSWORD", "password")
+    assert auth.permits("Basic YWRtaW46cGFzc3dvcmQ=")
+    assert not auth.permits("Basic YWRtaW46cGFzc3dvcmR=")
+
+
+def test_a_password_beyond_ascii_is_compared_byte_for_byte(monkeypatch):
+    monkeypatch.setenv("REGISTRY_PASSWORD", "päßwörd😀")
+    assert auth.permits(header("admin:päßwörd😀"))
+    assert not auth.permits(header("admin:päßwörd"))
+    assert not auth.permits(header("admin:pa\u0308ßwörd😀"))
+
+
+@pytest.mark.parametrize("missing", ["REGISTRY_USERNAME", "REGISTRY_PASSWORD"])
+@pytest.mark.parametrize("credentials", ["admin:pass:word", ":", "admin:", ":pass:word"])
+def test_without_a_configured_half_no_credential_is_right(monkeypatch, missing, credentials):
+    monkeypatch.setenv(missing, "")
+    with pytest.raises(auth.NotConfigured):
+        auth.permits(header(credentials))

@@ -1,0 +1,135 @@
+"""The house rules: who may import what, who owns which library, how long a handler is, what a cold start loads."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mcp_registry.errors import RegistryError
+from mcp_registry.http import STATUSES
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "layers" / "registry" / "mcp_registry"
+FUNCTIONS = sorted(path.parent.name for path in (ROOT / "functions").glob("*/app.py"))
+DEPLOYED = [*PACKAGE.glob("*.py"), *(ROOT / "functions").glob("*/*.py"), *(ROOT / "sql").glob("*.py")]
+ALL = [
+    path
+    for folder in ("functions", "layers", "sql", "local", "benchmarks", "tests")
+    for path in (ROOT / folder).rglob("*.py")
+]
+
+# One library, one owner.
+OWNERS = {
+    "aws_lambda_powertools": {"observability"},
+    "boto3": {"secret"},
+    "msgspec": {"registration"},
+    "psycopg": {"db"},
+}
+MAX_HANDLER_LINES = 30
+
+# What a cold start of each function loads of the package and of others' libraries. Each module is paid for in
+# milliseconds at every cold start: adding one here is a decision.
+EDGE = {"errors", "http", "observability", "db"}
+READ = EDGE | {"servers", "cursor"}
+WRITE = READ | {"intake", "registration", "names", "urls", "canonical"}
+COLD_START = {
+    "authorizer": ({"auth"}, set()),
+    "register": (WRITE, {"aws_lambda_powertools", "jmespath", "msgspec", "psycopg", "psycopg_binary"}),
+    "update": (WRITE, {"aws_lambda_powertools", "jmespath", "msgspec", "psycopg", "psycopg_binary"}),
+    "list": (READ | {"listing"}, {"aws_lambda_powertools", "jmespath", "psycopg", "psycopg_binary"}),
+    "detail": (READ, {"aws_lambda_powertools", "jmespath", "psycopg", "psycopg_binary"}),
+    "delete": (READ, {"aws_lambda_powertools", "jmespath", "psycopg", "psycopg_binary"}),
+    "health": (EDGE, {"aws_lambda_powertools", "jmespath", "psycopg", "psycopg_binary"}),
+}
+# Small: what the libraries above bring along. Of botocore, Powertools reads the empty top only, to learn whether it
+# is installed; its sessions and clients are what costs 275 ms.
+INCIDENTAL = {"typing_extensions", "cython_runtime", "botocore"}
+
+
+def imports(path: Path) -> set[str]:
+    """The modules that a file names in imports, wherever they stand, but for those only a type checker sees."""
+    found: set[str] = set()
+    hidden: set[ast.AST] = set()
+    tree = ast.parse(path.read_text(), str(path))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            hidden |= {inner for statement in node.body for inner in ast.walk(statement)}
+    for node in ast.walk(tree):
+        if node in hidden:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            found |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def top(modules: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in modules}
+
+
+@pytest.mark.parametrize("path", DEPLOYED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_deployed_imports_what_is_not(path):
+    assert not top(imports(path)) & {"local", "tests", "benchmarks", "client", "app"}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.name)
+def test_a_library_is_imported_by_its_owner_only(path):
+    ours = top(imports(path)) - set(sys.stdlib_module_names) - {"mcp_registry"}
+    assert {library for library in ours if path.stem not in OWNERS.get(library, set())} == set()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "functions").glob("*/app.py")), ids=lambda path: path.parent.name)
+def test_a_function_imports_the_package_and_the_standard_library_only(path):
+    assert top(imports(path)) <= set(sys.stdlib_module_names) | {"mcp_registry"}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_function_is_one_thin_handler(name):
+    folder = ROOT / "functions" / name
+    assert [path.name for path in folder.iterdir() if path.name != "__pycache__"] == ["app.py"]
+    tree = ast.parse((folder / "app.py").read_text())
+    defined = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    assert [node.name for node in defined] == ["lambda_handler"]
+    (handler,) = defined
+    assert (handler.end_lineno or 0) - handler.lineno < MAX_HANDLER_LINES
+
+
+def test_every_function_has_its_cold_start_stated():
+    assert set(COLD_START) == set(FUNCTIONS)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_cold_start_loads_what_is_stated_and_nothing_else(name):
+    script = "import json, sys; import app; print(json.dumps(sorted(sys.modules)))"
+    environment = {
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "functions" / name), str(PACKAGE.parent)]),
+        "POWERTOOLS_SERVICE_NAME": "test",
+    }
+    command = [sys.executable, "-c", script]
+    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    loaded = {module for module in json.loads(output) if not module.startswith("_")}
+    ours = {module.removeprefix("mcp_registry.") for module in loaded if module.startswith("mcp_registry.")}
+    theirs = top(loaded) - set(sys.stdlib_module_names) - {"app", "mcp_registry"} - INCIDENTAL
+    assert (ours, theirs) == COLD_START[name]
+    assert "botocore.session" not in loaded
+
+
+def test_every_error_of_the_registry_has_a_status():
+    def codes(error: type[RegistryError]) -> set[str]:
+        return {error.code}.union(*(codes(kind) for kind in error.__subclasses__()))
+
+    assert codes(RegistryError) == set(STATUSES)
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_says_what_it_is(path):
+    tree = ast.parse(path.read_text())
+    assert not tree.body or ast.get_docstring(tree), f"{path} has no docstring"

@@ -1,0 +1,115 @@
+"""Reading a body: JSON in UTF-8 and nothing else."""
+
+import json
+from base64 import b64encode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcp_registry import intake
+from mcp_registry.errors import PayloadTooLarge, UnsupportedMediaType, ValidationFailed
+from mcp_registry.http import Request
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**30), 10**30)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), inner)
+    ),
+    max_leaves=20,
+)
+
+
+def request(body: str | bytes | None, headers: dict[str, str] | None = None, *, flag: bool | None = None) -> Request:
+    is_bytes = isinstance(body, bytes)
+    return Request(
+        {
+            "httpMethod": "POST",
+            "resource": "/",
+            "requestContext": {"requestId": "test"},
+            "headers": headers or {},
+            "body": b64encode(body).decode() if is_bytes else body,
+            "isBase64Encoded": is_bytes if flag is None else flag,
+        }
+    )
+
+
+@given(VALUES, st.booleans())
+def test_json_comes_in_unchanged(value, ascii_only):
+    assert intake.parse(json.dumps(value, ensure_ascii=ascii_only).encode()) == value
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"", "empty"),
+        (b" \n", "empty"),
+        (b"{}{}", "Extra data (line 1, column 3)"),
+        (b'{"a": 1,}', "line 1, column"),
+        (b"\xff\xfe{", "not UTF-8 (byte 0)"),
+        (b'{"a": "\xed\xa0\x80"}', "not UTF-8 (byte 7)"),
+        (b"\xef\xbb\xbf{}", "BOM"),
+        (b'{"a": NaN}', "NaN is not JSON"),
+        (b'{"a": -Infinity}', "-Infinity is not JSON"),
+        (b'{"a": 1e400}', "too large"),
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' stands twice"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"a": ' + b"1" * 5_000 + b"}", "too many digits"),
+    ],
+)
+def test_what_is_not_strict_json_is_refused_with_the_reason(body, says):
+    with pytest.raises(ValidationFailed) as refused:
+        intake.parse(body)
+    assert says in str(refused.value)
+
+
+@pytest.mark.parametrize("escape", ["\\u0000", "\\ud83d", "\\udc00", "\\uDBFF"])
+def test_nul_and_half_surrogates_are_refused_where_they_stand(escape):
+    body = f'{{"a": [1, {{"b": "x{escape}"}}], "{escape}": 1, "c": "\\ud83d\\ude00"}}'
+    with pytest.raises(ValidationFailed) as refused:
+        intake.parse(body.encode())
+    assert [fault.path for fault in refused.value.faults] == ["", "a.1.b"]
+
+
+def test_an_escaped_backslash_before_u0000_is_an_ordinary_text():
+    assert intake.parse(rb'"\\u0000"') == "\\u0000"
+
+
+@pytest.mark.parametrize(
+    "media_type", [None, "", "application/json", "APPLICATION/JSON", "application/json; charset=utf-8"]
+)
+def test_json_is_what_a_body_is_taken_for(media_type):
+    headers = {} if media_type is None else {"Content-Type": media_type}
+    assert intake.read_json(request("{}", headers)) == {}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"content-type": "application/x-www-form-urlencoded"},
+        {"content-type": "application/vnd.api+json"},
+        {"content-type": "text/plain"},
+        {"content-encoding": "gzip"},
+    ],
+)
+def test_other_media_types_and_encodings_are_refused(headers):
+    with pytest.raises(UnsupportedMediaType):
+        intake.read_json(request("{}", headers))
+
+
+def test_a_body_of_exactly_one_mebibyte_is_read_and_one_byte_more_is_not():
+    longest = b'"' + b"a" * (intake.MAX_BODY - 2) + b'"'
+    assert len(intake.read_json(request(longest))) == intake.MAX_BODY - 2
+    with pytest.raises(PayloadTooLarge):
+        intake.read_json(request(longest + b" "))
+
+
+@pytest.mark.parametrize("body", ["{not base64}", "e30", "e30=\n"])
+def test_a_body_that_is_not_the_base64_it_claims_to_be_is_refused(body):
+    with pytest.raises(ValidationFailed, match="base64"):
+        intake.read_json(request(body, flag=True))

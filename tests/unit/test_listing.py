@@ -1,0 +1,61 @@
+"""The query of a list."""
+
+import pytest
+
+from mcp_registry import cursor, listing
+from mcp_registry.cursor import Filters
+from mcp_registry.errors import ValidationFailed
+
+
+def paths(query: dict[str, str]) -> list[str]:
+    with pytest.raises(ValidationFailed) as refused:
+        listing.parse(query)
+    return [fault.path for fault in refused.value.faults]
+
+
+def test_nothing_asked_is_the_first_hundred():
+    assert listing.parse({}) == (Filters(), 100, 0)
+
+
+def test_empty_filters_are_no_filters():
+    assert listing.parse({"status": "", "type": "", "search": ""}).filters == Filters()
+
+
+@pytest.mark.parametrize("limit", ["1", "100", "1000"])
+def test_a_page_may_have_one_to_a_thousand_servers(limit):
+    assert listing.parse({"limit": limit}).limit == int(limit)
+
+
+@pytest.mark.parametrize("limit", ["", "0", "-1", "+1", "1001", "1e3", "1.5", "0x10", "１", " 1", "01", "9" * 30])
+def test_other_limits_are_refused(limit):
+    assert paths({"limit": limit}) == ["limit"]
+
+
+@pytest.mark.parametrize("value", ["bogus", "ACTIVE", "active ", "active\0", "active,error", "null"])
+def test_unknown_filters_are_refused(value):
+    assert paths({"status": value, "type": value}) == ["status", "type"]
+
+
+@pytest.mark.parametrize("search", ["a" * 201, "\0", "a\nb", "\ufffd", chr(0xD800)])
+def test_a_search_that_can_match_nothing_is_refused(search):
+    assert paths({"search": search}) == ["search"]
+
+
+def test_every_fault_is_told_at_once():
+    assert paths({"offset": "1", "status": "x", "limit": "0", "cursor": "abc"}) == [
+        "offset",
+        "status",
+        "limit",
+        "cursor",
+    ]
+
+
+def test_a_cursor_brings_its_filters_along():
+    filters = Filters("active", None, "weather")
+    issued = cursor.encode(7, filters)
+    assert listing.parse({"cursor": issued}) == (filters, 100, 7)
+    assert listing.parse({"cursor": issued, "status": "active", "search": "weather"}) == (filters, 100, 7)
+
+
+def test_a_cursor_of_other_filters_is_refused():
+    assert paths({"cursor": cursor.encode(7, Filters("active")), "status": "error"}) == ["cursor"]
