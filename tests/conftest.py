@@ -70,7 +70,7 @@ def new_database(postgres: str) -> Callable[..., str]:
     def create(*, migrated: bool = True) -> str:
         name = f"test_{next(numbers)}"
         with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}")  # pyright: ignore[reportArgumentType]
+            connection.execute(f"CREATE DATABASE {name}".encode())
         url = f"{postgres}/{name}"
         if migrated:
             migrate.migrate(url)
@@ -324,4 +324,4 @@ def api(request: pytest.FixtureRequest) -> Api:
             url = request.getfixturevalue("stack_url")
             return Api(over_http(url), in_process=False, database_url=request.getfixturevalue("stack_database_url"))
         case _:
-            return Api(over_http(request.config.getoption("--api-url")), in_process=False)
+            return Api(over_http(str(request.config.getoption("--api-url"))), in_process=False)

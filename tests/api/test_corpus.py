@@ -124,7 +124,7 @@ def assert_reads_back(sent: Any, got: Any, path: str = "") -> None:
     if isinstance(sent, dict) and not path.endswith("_schema"):
         for key, value in sent.items():
             ours = {"inputSchema": "input_schema", "outputSchema": "output_schema"}.get(key, key)
-            if value is None or (value == "" and ours.endswith("_url")):
+            if value is None or (value == "" and str(ours).endswith("_url")):
                 assert got[ours] in (None, [])
             else:
                 assert_reads_back(value, got[ours], f"{path}.{ours}")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from mcp_registry import db
 from mcp_registry.db import Database
@@ -84,7 +85,7 @@ class Proxy:
 
 @pytest.fixture
 def proxy(database_url) -> Iterator[Proxy]:
-    port = psycopg.conninfo.conninfo_to_dict(database_url)["port"]
+    port = conninfo_to_dict(database_url)["port"]
     proxy = Proxy(int(port or 0))
     yield proxy
     proxy.close()
@@ -93,7 +94,7 @@ def proxy(database_url) -> Iterator[Proxy]:
 @pytest.fixture
 def through(proxy, database_url) -> Iterator[Database]:
     """A database behind the proxy."""
-    database = Database(psycopg.conninfo.make_conninfo(database_url, port=proxy.port, host="127.0.0.1")).begin()
+    database = Database(make_conninfo(database_url, port=proxy.port, host="127.0.0.1")).begin()
     yield database
     database.close()
 
@@ -170,7 +171,7 @@ def test_a_server_that_accepts_and_says_nothing_is_given_up_within_the_deadline(
 
 
 def test_a_wrong_password_is_unavailable_and_not_told(database_url):
-    wrong = psycopg.conninfo.make_conninfo(database_url, password="wrong-password")
+    wrong = make_conninfo(database_url, password="wrong-password")
     with pytest.raises(Unavailable) as raised:
         Database(wrong).begin().read(PID)
     assert "wrong-password" not in f"{raised.value} {raised.value.cause}"
@@ -178,7 +179,7 @@ def test_a_wrong_password_is_unavailable_and_not_told(database_url):
 
 def test_a_role_out_of_connections_is_unavailable_until_one_is_free(database_url, admin):
     admin.execute("CREATE ROLE crowded LOGIN PASSWORD 'x' CONNECTION LIMIT 1")
-    conninfo = psycopg.conninfo.make_conninfo(database_url, user="crowded", password="x")
+    conninfo = make_conninfo(database_url, user="crowded", password="x")
     database = Database(conninfo)
     with psycopg.connect(conninfo), pytest.raises(Unavailable):
         database.begin().read(PID)

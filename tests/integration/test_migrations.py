@@ -18,7 +18,7 @@ NAMES = [migration.name for migration in migrate.migrations()]
 
 def query(url: str, statement: str):
     with psycopg.connect(url, autocommit=True) as connection:
-        return connection.execute(statement).fetchall()  # pyright: ignore[reportArgumentType]
+        return connection.execute(statement.encode()).fetchall()
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_run_that_is_cut_off_after_any_statement_leaves_each_migration_whole_o
 
     def query(url: str, statement: str):
         with psycopg.connect(url, autocommit=True) as connection:
-            return real(connection, statement).fetchall()  # pyright: ignore[reportArgumentType]
+            return real(connection, statement.encode()).fetchall()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(psycopg.Connection, "execute", execute)

@@ -23,7 +23,7 @@ def parsed(name: str, **fields) -> registration.Registration:
 
 def rows(database: Database, statement: str):
     assert database._connection is not None
-    return database._connection.execute(statement).fetchall()  # pyright: ignore[reportArgumentType]
+    return database._connection.execute(statement.encode()).fetchall()
 
 
 def statements() -> dict[str, str]:

@@ -35,8 +35,7 @@ def logged(monkeypatch):
     handler.setFormatter(observability.logger.registered_formatter)
     logger = observability.logger._logger
     monkeypatch.setattr(logger, "handlers", [handler])
-    monkeypatch.setattr(logger, "level", logging.DEBUG)
-    logger.manager._clear_cache()  # levels are remembered
+    logger.setLevel(logging.DEBUG)
 
     def lines():
         assert SECRET not in stream.getvalue()
@@ -47,7 +46,7 @@ def logged(monkeypatch):
 
 def answer(behave, **fields):
     result = endpoint(behave)(event(**fields), None)
-    return result["statusCode"], json.loads(result["body"]) if result["body"] else None, result["headers"]
+    return result["statusCode"], json.loads(result["body"]), result["headers"]
 
 
 def raising(error: Exception):

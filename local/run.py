@@ -1,0 +1,339 @@
+"""The local run from its first check to "Stopped."; see main().
+
+What a user can put right ends the run with one line on stderr and exit code 1.
+"""
+
+import asyncio
+import contextlib
+import errno
+import importlib.util
+import json
+import os
+import shlex
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from local import server, template
+from local.gateway import MAX_BODY, Gateway, HttpRequest, HttpResponse
+from local.postgres import Postgres, PostgresError
+from local.runtime import Runtime
+
+ROOT = Path(__file__).resolve().parent.parent
+OLDEST_POSTGRES = 15
+
+# boto3 in a function would look for credentials in the user's files, and then for a metadata service that is not there.
+FAKE_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
+
+EXAMPLE = {
+    "name": "test-server",
+    "display_name": "Test Server",
+    "description": "A test MCP server",
+    "server_type": "mock",
+    "endpoint_url": "http://localhost:8080",
+    "version": "1.0.0",
+    "tools": [
+        {
+            "name": "test_tool",
+            "description": "A test tool",
+            "input_schema": {"type": "object"},
+            "category": "testing",
+        }
+    ],
+}
+
+MAY_CREATE = """
+SELECT has_database_privilege(current_database(), 'CREATE')
+       OR (to_regnamespace('registry') IS NOT NULL AND has_schema_privilege(to_regnamespace('registry'), 'USAGE'))
+"""
+
+
+class StartError(Exception):
+    """The registry cannot start; the message is the line that the user reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a user may set, by the environment."""
+
+    port: int
+    database_url: str | None
+    username: str
+    password: str
+    data_dir: Path
+    log_level: str
+    endpoint_url: str | None
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> "Settings":
+        """The settings of an environment. A variable that is set but empty counts as not set."""
+        given = {name: value for name, value in environment.items() if value}
+        port = given.get("PORT", "3000")
+        if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+            raise StartError(f"PORT must be a number from 0 to 65535, not {port!r}.")
+        username = given.get("REGISTRY_USERNAME", "admin")
+        if ":" in username:
+            raise StartError("REGISTRY_USERNAME must not hold a colon: in Basic credentials the password begins there.")
+        return cls(
+            port=int(port),
+            database_url=given.get("DATABASE_URL"),
+            username=username,
+            password=given.get("REGISTRY_PASSWORD", "password"),
+            data_dir=Path(given.get("DATA_DIR", ".data")),
+            log_level=given.get("LOG_LEVEL", "WARNING").upper(),
+            endpoint_url=given.get("AWS_ENDPOINT_URL"),
+        )
+
+
+def main() -> int:
+    """Run the registry until Ctrl-C or SIGTERM; returns the exit code."""
+    try:
+        settings = Settings.of(os.environ)
+        # The port first: everything after it takes time, and has to be stopped again.
+        with contextlib.closing(_bind(settings.port)) as sock, contextlib.ExitStack() as cleanup:
+            database_url = _open_database(settings, cleanup)
+            _migrate(database_url)
+            _run(_serve(sock, settings, database_url))
+            # Postgres stops now. It is quick about it, and must not be left half way.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
+    except StartError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:  # while starting; __main__ makes SIGTERM the same
+        pass
+    _say("\nStopped.")
+    return 0
+
+
+# ------------------------------------------------------------------ checks before the start
+
+
+def _bind(port: int) -> socket.socket:
+    try:
+        return server.bind(port)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise StartError(
+                f"Port {port} is taken: stop the program that listens there, or choose another (PORT=0: any free one)."
+            ) from error
+        raise StartError(f"Port {port} can't be used: {error.strerror}. Choose another one with PORT.") from error
+
+
+def _open_database(settings: Settings, cleanup: contextlib.ExitStack) -> str:
+    """The URL of a database that answers: the user's, or a Postgres of our own that `cleanup` stops."""
+    if settings.database_url:
+        _check_database(settings.database_url)
+        return settings.database_url
+    postgres = Postgres(settings.data_dir / "postgres")
+    cleanup.callback(postgres.stop)
+    try:
+        return postgres.start()
+    except PostgresError as error:
+        raise StartError(str(error)) from error
+
+
+def _check_database(url: str) -> None:
+    try:
+        where = _database_name(url)
+    except psycopg.ProgrammingError as error:
+        # libpq's own message quotes what it can't read, which may be the password.
+        raise StartError(
+            "DATABASE_URL is not a connection string; it should look like postgresql://user:password@host:5432/database."
+        ) from error
+    try:
+        with psycopg.Connection.connect(url, connect_timeout=5, autocommit=True) as connection:
+            version = connection.info.server_version // 10000
+            may_create = connection.execute(MAY_CREATE).fetchone()
+    except psycopg.Error as error:
+        raise StartError(
+            f"The database {where} can't be used: {_reason(error, url)}. "
+            "Put that right, or unset DATABASE_URL and the registry brings a Postgres of its own."
+        ) from error
+    if version < OLDEST_POSTGRES:
+        raise StartError(
+            f"The database {where} is PostgreSQL {version}; the registry needs {OLDEST_POSTGRES} or newer."
+        )
+    if may_create != (True,):
+        raise StartError(
+            f"The database {where} does not let this user create schemas: "
+            "GRANT CREATE ON DATABASE to it, or choose another user in DATABASE_URL."
+        )
+
+
+def _migrate(database_url: str) -> None:
+    migrations = _load_by_path(ROOT / "sql" / "migrate.py")
+    try:
+        migrations.migrate(database_url)
+    except (migrations.MigrationError, psycopg.Error) as error:
+        raise StartError(f"The database can't be brought up to date: {_reason(error, database_url)}.") from error
+
+
+def _load_by_path(path: Path) -> ModuleType:
+    """sql/ is the folder of a function and no package, so its module is not on the path."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look their module up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def _database_name(url: str) -> str:
+    """host:port/database, which is what of a URL may be shown."""
+    parts = conninfo_to_dict(url)
+    return f"{parts.get('host') or 'localhost'}:{parts.get('port') or 5432}/{parts.get('dbname') or ''}"
+
+
+def _reason(error: Exception, url: str) -> str:
+    """The first line of an error, without the password."""
+    line = str(error).strip().partition("\n")[0].rstrip(".")
+    password = conninfo_to_dict(url).get("password")
+    return line.replace(str(password), "***") if password else line
+
+
+# ------------------------------------------------------------------ serving
+
+
+def _run(work: Any) -> None:
+    """Run until done or interrupted. The first signal ends it in good order, a second one cuts the waiting short."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+
+        async def interruptible() -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            for number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+            with contextlib.suppress(asyncio.CancelledError):
+                await work
+
+        runner.run(interruptible())
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ModuleNotFoundError:  # there is none for Windows
+        return None
+    return uvloop.new_event_loop
+
+
+async def _serve(sock: socket.socket, settings: Settings, database_url: str) -> None:
+    stack = _load_template(settings, database_url)
+    environment = dict(FAKE_CREDENTIALS)
+    if settings.endpoint_url:
+        environment["AWS_ENDPOINT_URL"] = settings.endpoint_url
+    async with Runtime(stack.functions, environment) as runtime:
+        gateway = Gateway(stack.api, runtime.invoke)
+        await _check_gateway(gateway)
+        public = server.PublicServer(_application(gateway))
+        serving = asyncio.create_task(public.serve(sockets=[sock]))
+        _say(_welcome(sock.getsockname()[1], settings, database_url))
+        try:
+            await asyncio.shield(serving)
+        finally:
+            public.should_exit = True
+            await serving
+
+
+def _load_template(settings: Settings, database_url: str) -> template.Stack:
+    parameters = {
+        "DatabaseUrl": database_url,
+        "LogLevel": settings.log_level,
+        "RegistryPassword": settings.password,
+        "RegistryUsername": settings.username,
+    }
+    try:
+        return template.load(ROOT / "template.yaml", parameters)
+    except template.TemplateError as error:
+        raise StartError(f"template.yaml can't be played: {error}.") from error
+
+
+async def _check_gateway(gateway: Gateway) -> None:
+    """One request through everything: who reads the ready line may rely on it."""
+    response = await gateway.handle(HttpRequest("GET", "/health"))
+    if response.status != 200:
+        raise StartError(
+            f"The registry does not work yet: GET /health answers {response.status} {response.body.decode()}"
+        )
+
+
+def _application(gateway: Gateway) -> Any:
+    """The gateway as an ASGI callable."""
+
+    async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        started = time.perf_counter()
+        body = await server.read_body(receive, MAX_BODY)
+        if body is None:
+            return
+        # uvicorn writes the names of headers in lower case; API Gateway keeps them as they were sent.
+        request = HttpRequest(
+            method=scope["method"],
+            path=scope["raw_path"].decode("ascii"),
+            query=scope["query_string"].decode("utf-8", errors="replace"),
+            headers=tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]),
+            body=body,
+            source_ip=scope["client"][0],
+            protocol=f"HTTP/{scope['http_version']}",
+        )
+        response = await gateway.handle(request)
+        await _send(send, response)
+        _log(request, response.status, time.perf_counter() - started)
+
+    return application
+
+
+async def _send(send: Any, response: HttpResponse) -> None:
+    headers = [(name.encode("latin-1"), value.encode()) for name, value in response.headers]
+    body = response.body
+    if response.status in (204, 304):  # RFC 9110: no body, and so no length
+        body = b""
+    else:
+        headers.append((b"content-length", b"%d" % len(body)))
+    await server.respond(send, response.status, headers, body)
+
+
+def _log(request: HttpRequest, status: int, seconds: float) -> None:
+    """One line per request. The path alone: queries, headers and bodies may hold what is secret."""
+    path = request.path if request.path.isprintable() else ascii(request.path)
+    _say(f"{time.strftime('%H:%M:%S')}  {request.method:<7} {path[:200]}  {status}  {seconds * 1000:.0f} ms")
+
+
+def _welcome(port: int, settings: Settings, database_url: str) -> str:
+    """The ready line, and what to try first."""
+    url = f"http://{server.HOST}:{port}"
+    user = shlex.quote(f"{settings.username}:{settings.password}")
+    example = shlex.quote(json.dumps(EXAMPLE))
+    database = _database_name(database_url)
+    if not settings.database_url:
+        database += f", kept in {settings.data_dir}"
+    return f"""
+MCP Registry ready on {url}
+
+  Credentials  {settings.username} / {settings.password}  (set REGISTRY_USERNAME and REGISTRY_PASSWORD to change them)
+  Database     {database}
+  Stop         Ctrl-C, which stops everything that was started
+
+Try:
+
+curl -u {user} -X POST {url}/api/registry/register -H 'Content-Type: application/json' -d {example}
+
+curl -u {user} {url}/api/registry/servers
+
+curl -u {user} {url}/api/registry/servers/1
+"""
+
+
+def _say(text: str) -> None:
+    # Whoever read our output may have gone (`make run | head`); the registry goes on.
+    with contextlib.suppress(BrokenPipeError):
+        print(text, flush=True)

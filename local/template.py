@@ -1,0 +1,478 @@
+"""template.yaml, read the way AWS reads it.
+
+The SAM translator expands the template to what CloudFormation would see; the intrinsics that are left are resolved
+here against parameter values and names that look like an account's. What comes out is plain data: the functions and
+the API. Nothing of the wiring is written down a second time for the local run.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
+
+import msgspec
+import yaml
+from samtranslator.model.exceptions import InvalidDocumentException
+from samtranslator.parser.parser import Parser
+from samtranslator.translator.translator import Translator
+from samtranslator.yaml_helper import yaml_parse
+
+REGION = "us-east-1"
+ACCOUNT_ID = "000000000000"
+PARTITION = "aws"
+
+_PSEUDO_PARAMETERS = {
+    "AWS::AccountId": ACCOUNT_ID,
+    "AWS::Partition": PARTITION,
+    "AWS::Region": REGION,
+    "AWS::StackId": f"arn:{PARTITION}:cloudformation:{REGION}:{ACCOUNT_ID}:stack/local/local",
+    "AWS::StackName": "local",
+    "AWS::URLSuffix": "amazonaws.com",
+}
+_METHODS = frozenset({"delete", "get", "head", "options", "patch", "post", "put"})
+_ANY_METHOD = "x-amazon-apigateway-any-method"
+_NO_VALUE = object()
+
+# The translator warns of feature toggles that only AWS's own deployment of it has.
+logging.getLogger("samtranslator").setLevel(logging.ERROR)
+
+Json = dict[str, Any]
+_Shape = TypeVar("_Shape")
+
+
+class TemplateError(Exception):
+    """The template can't be used; the message says where and why, in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """One Lambda function: its code on disk and how Lambda would run it."""
+
+    logical_id: str
+    code_dir: Path
+    handler: str
+    timeout: float
+    memory: int
+    environment: Mapping[str, str]
+    layers: tuple[Path, ...]
+    log_format: str
+
+
+@dataclass(frozen=True, slots=True)
+class Invoke:
+    """A route's integration (aws_proxy): the function that answers."""
+
+    function: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mock:
+    """A route's integration (mock): the answer itself."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One method (or "ANY") on one path such as /api/registry/servers/{id}."""
+
+    method: str
+    path: str
+    integration: Invoke | Mock
+    authorized: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Authorizer:
+    """A TOKEN authorizer: the function, the header that holds the token, how long a decision is remembered."""
+
+    function: str
+    header: str
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayResponse:
+    """What API Gateway says by itself. `status` is None where the type's own status stays."""
+
+    status: int | None
+    headers: Mapping[str, str]
+    template: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """The REST API: routes, who may pass, and the words of every refusal."""
+
+    api_id: str
+    stage: str
+    routes: tuple[Route, ...]
+    authorizer: Authorizer | None
+    gateway_responses: Mapping[str, GatewayResponse]
+    binary_media_types: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Everything of the template that the local run plays."""
+
+    functions: Mapping[str, Function]
+    api: Api
+
+
+def load(path: Path, parameters: Mapping[str, str]) -> Stack:
+    """Read the template at `path`, with `parameters` as a deployment would pass them."""
+    source = _read(path)
+    values = _parameter_values(source, parameters)
+    folders = _take_folders(source, path.parent)
+    expanded = _expand(source, values)
+    resolver = _Resolver(expanded, values)
+    layers = {
+        resolver.ref(logical_id): folders[_artifact(properties["Content"])]
+        for logical_id, properties in resolver.resources("AWS::Lambda::LayerVersion")
+    }
+    functions = {
+        logical_id: _function(logical_id, properties, resolver, folders, layers)
+        for logical_id, properties in resolver.resources("AWS::Lambda::Function")
+    }
+    return Stack(functions, _api(resolver))
+
+
+# ------------------------------------------------------------------ from YAML to CloudFormation
+
+
+def _read(path: Path) -> Json:
+    try:
+        source = yaml_parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TemplateError(f"{path.name} can't be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise TemplateError(f"{path.name} is not YAML: {_one_line(error)}") from error
+    if not isinstance(source, dict) or not isinstance(source.get("Resources"), dict):
+        raise TemplateError(f"{path.name} has no Resources")
+    return cast("Json", source)
+
+
+def _parameter_values(source: Json, given: Mapping[str, str]) -> dict[str, str]:
+    declared: Json = source.get("Parameters", {})
+    unknown = sorted(given.keys() - declared.keys())
+    if unknown:
+        raise TemplateError(f"the template has no parameter {', '.join(unknown)}")
+    values: dict[str, str] = {}
+    for name, parameter in declared.items():
+        value = given[name] if name in given else parameter.get("Default")
+        if value is None:
+            raise TemplateError(f"the parameter {name} has no value and no default")
+        allowed = [str(choice) for choice in parameter.get("AllowedValues", [])]
+        if allowed and str(value) not in allowed:
+            raise TemplateError(f"the parameter {name} must be one of {', '.join(allowed)}, not {value!r}")
+        values[name] = str(value)
+    return values
+
+
+def _take_folders(source: Json, root: Path) -> dict[str, Path]:
+    """Put an S3 address where the template names a folder, as `sam package` does, and return the folders by its key."""
+    folders: dict[str, Path] = {}
+    kinds = {"AWS::Serverless::Function": "CodeUri", "AWS::Serverless::LayerVersion": "ContentUri"}
+    for logical_id, resource in source["Resources"].items():
+        key = kinds.get(resource.get("Type"))
+        if key is None:
+            continue
+        uri = resource.get("Properties", {}).get(key)
+        if not isinstance(uri, str) or not (root / uri).is_dir():
+            raise TemplateError(f"{logical_id}: {key} must name a folder, not {uri!r}")
+        folders[logical_id] = (root / uri).resolve()
+        resource["Properties"][key] = f"s3://local/{logical_id}"
+    return folders
+
+
+def _expand(source: Json, values: Mapping[str, str]) -> Json:
+    # All that the translator wants of a session is its region. A real one would read the user's AWS configuration,
+    # and fail where that names a profile that is gone.
+    session = cast("Any", SimpleNamespace(region_name=REGION))
+    translator: Any = Translator(None, Parser(), boto_session=session)
+    try:
+        return translator.translate(source, parameter_values=dict(values), get_managed_policy_map=dict)
+    except InvalidDocumentException as error:
+        reasons = "; ".join(_one_line(cause.message) for cause in error.causes)
+        raise TemplateError(f"the SAM translator refuses the template: {reasons}") from error
+
+
+def _artifact(location: Json) -> str:
+    return location["S3Key"]
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())
+
+
+# ------------------------------------------------------------------ intrinsics
+
+
+class _Resolver:
+    """Gives intrinsics the values that CloudFormation would, for one expanded template."""
+
+    def __init__(self, template: Json, parameters: Mapping[str, str]) -> None:
+        self._resources: Json = template["Resources"]
+        self._conditions: Json = template.get("Conditions", {})
+        self._values: dict[str, str] = {**_PSEUDO_PARAMETERS, **parameters}
+        self._intrinsics: dict[str, Callable[[Any], Any]] = {
+            "Ref": self.ref,
+            "Fn::If": self._if,
+            "Fn::Sub": self._sub,
+            "Fn::GetAtt": self._get_att,
+            "Fn::Join": self._join,
+            "Fn::Equals": lambda pair: self.resolve(pair[0]) == self.resolve(pair[1]),
+            "Fn::Not": lambda one: not self._holds(one[0]),
+            "Fn::And": lambda many: all(self._holds(one) for one in many),
+            "Fn::Or": lambda many: any(self._holds(one) for one in many),
+            "Condition": self._condition,
+        }
+
+    def resources(self, kind: str) -> list[tuple[str, Json]]:
+        """(logical id, unresolved properties) of each resource of this type whose condition holds."""
+        return [
+            (logical_id, resource.get("Properties", {}))
+            for logical_id, resource in self._resources.items()
+            if resource["Type"] == kind and ("Condition" not in resource or self._condition(resource["Condition"]))
+        ]
+
+    def resolve(self, node: Any) -> Any:
+        """`node` with every intrinsic in it replaced; what is AWS::NoValue is left out."""
+        if isinstance(node, list):
+            items = [self.resolve(item) for item in cast("list[Any]", node)]
+            return [item for item in items if item is not _NO_VALUE]
+        if not isinstance(node, dict):
+            return node
+        mapping = cast("Json", node)
+        if len(mapping) == 1:
+            name, argument = next(iter(mapping.items()))
+            if name in self._intrinsics:
+                return self._intrinsics[name](argument)
+            if name.startswith("Fn::"):
+                raise TemplateError(f"the local run does not know {name}")
+        items = {key: self.resolve(value) for key, value in mapping.items()}
+        return {key: value for key, value in items.items() if value is not _NO_VALUE}
+
+    def ref(self, name: str) -> Any:
+        """What Ref gives: a parameter's value, or the name of a resource."""
+        if name == "AWS::NoValue":
+            return _NO_VALUE
+        if name in self._values:
+            return self._values[name]
+        # Ref of most resources is a name; of these it is the ARN.
+        if self._type(name) in {"AWS::Lambda::LayerVersion", "AWS::SecretsManager::Secret"}:
+            return self._arn(name)
+        return name
+
+    def _get_att(self, argument: str | list[str]) -> str:
+        name, attribute = argument.split(".", 1) if isinstance(argument, str) else argument
+        if attribute != "Arn":
+            raise TemplateError(f"the local run knows no attribute {attribute} of {name}")
+        return self._arn(name)
+
+    def _sub(self, argument: str | list[Any]) -> str:
+        text, names = (argument, {}) if isinstance(argument, str) else argument
+        local: Json = self.resolve(names)
+
+        def value(match: re.Match[str]) -> str:
+            name = match[1]
+            if name.startswith("!"):  # ${!Literal} stands for ${Literal}
+                return f"${{{name[1:]}}}"
+            if name in local:
+                return str(local[name])
+            return str(self._get_att(name) if "." in name else self.ref(name))
+
+        return re.sub(r"\$\{([^}]+)\}", value, text)
+
+    def _join(self, argument: list[Any]) -> str:
+        separator, parts = argument
+        return str(separator).join(str(part) for part in self.resolve(parts))
+
+    def _if(self, argument: list[Any]) -> Any:
+        condition, yes, no = argument
+        return self.resolve(yes if self._condition(condition) else no)
+
+    def _condition(self, name: str) -> bool:
+        if name not in self._conditions:
+            raise TemplateError(f"the template has no condition {name}")
+        return self._holds(self._conditions[name])
+
+    def _holds(self, node: Any) -> bool:
+        return bool(self.resolve(node))
+
+    def _type(self, name: str) -> str:
+        if name not in self._resources:
+            raise TemplateError(f"the template has neither a parameter nor a resource {name}")
+        return self._resources[name]["Type"]
+
+    def _arn(self, name: str) -> str:
+        service = self._type(name).split("::")[1].lower()
+        kinds = {"AWS::Lambda::Function": "function:", "AWS::SecretsManager::Secret": "secret:"}
+        return f"arn:{PARTITION}:{service}:{REGION}:{ACCOUNT_ID}:{kinds.get(self._type(name), '')}{name}"
+
+
+# ------------------------------------------------------------------ functions
+
+
+class _FunctionProperties(msgspec.Struct):
+    Handler: str
+    Timeout: float = 3
+    MemorySize: int = 128
+    Environment: dict[str, dict[str, str]] = {}
+    Layers: list[str] = []
+    LoggingConfig: dict[str, str] = {}
+
+
+def _function(
+    logical_id: str, properties: Json, resolver: _Resolver, folders: Mapping[str, Path], layers: Mapping[str, Path]
+) -> Function:
+    wanted = {key: value for key, value in properties.items() if key in _FunctionProperties.__struct_fields__}
+    shape = _convert(resolver.resolve(wanted), _FunctionProperties, logical_id)
+    return Function(
+        logical_id=logical_id,
+        code_dir=folders[_artifact(properties["Code"])],
+        handler=shape.Handler,
+        timeout=shape.Timeout,
+        memory=shape.MemorySize,
+        environment=shape.Environment.get("Variables", {}),
+        layers=tuple(layers[arn] for arn in shape.Layers if arn in layers and _has_modules(layers[arn])),
+        log_format=shape.LoggingConfig.get("LogFormat", "Text"),
+    )
+
+
+def _has_modules(folder: Path) -> bool:
+    """Whether a layer's folder is itself on the path. One that only lists requirements is the virtualenv's part."""
+    return any(entry.suffix == ".py" or (entry / "__init__.py").is_file() for entry in folder.iterdir())
+
+
+# ------------------------------------------------------------------ the API
+
+
+class _RestApi(msgspec.Struct):
+    Body: dict[str, Any]
+    BinaryMediaTypes: list[str] = []
+
+
+class _Authorizer(msgspec.Struct, rename="camel"):
+    type: str
+    authorizer_uri: str
+    authorizer_result_ttl_in_seconds: float = 300
+
+
+class _Response(msgspec.Struct, rename="camel"):
+    """What a mock integration and a gateway response have in common."""
+
+    status_code: int | None = None
+    response_parameters: dict[str, str] = {}
+    response_templates: dict[str, str] = {}
+
+
+def _api(resolver: _Resolver) -> Api:
+    found = resolver.resources("AWS::ApiGateway::RestApi")
+    if len(found) != 1:
+        raise TemplateError(f"the local run plays exactly one REST API; the template has {len(found)}")
+    api_id, properties = found[0]
+    rest_api = _convert(resolver.resolve(properties), _RestApi, api_id)
+    stages = [
+        resolver.resolve(stage["StageName"])
+        for _, stage in resolver.resources("AWS::ApiGateway::Stage")
+        if resolver.resolve(stage["RestApiId"]) == api_id
+    ]
+    body = rest_api.Body
+    name, authorizer = _authorizer(body)
+    return Api(
+        api_id=api_id,
+        stage=stages[0],
+        routes=tuple(
+            _route(path, method, operation, name)
+            for path, operations in body["paths"].items()
+            for method, operation in operations.items()
+            if method in _METHODS or method == _ANY_METHOD
+        ),
+        authorizer=authorizer,
+        gateway_responses={
+            kind: _gateway_response(kind, response)
+            for kind, response in body.get("x-amazon-apigateway-gateway-responses", {}).items()
+        },
+        # CloudFormation writes the slash of a media type as ~1, as in a JSON pointer.
+        binary_media_types=tuple(kind.replace("~1", "/") for kind in rest_api.BinaryMediaTypes),
+    )
+
+
+def _authorizer(body: Json) -> tuple[str | None, Authorizer | None]:
+    schemes: Json = body.get("components", {}).get("securitySchemes", {}) or body.get("securityDefinitions", {})
+    found = [(name, scheme) for name, scheme in schemes.items() if "x-amazon-apigateway-authorizer" in scheme]
+    if not found:
+        return None, None
+    if len(found) > 1:
+        raise TemplateError("the local run plays one authorizer; the template has several")
+    name, scheme = found[0]
+    shape = _convert(scheme["x-amazon-apigateway-authorizer"], _Authorizer, name)
+    if shape.type != "token":
+        raise TemplateError(f"{name}: the local run plays TOKEN authorizers, not {shape.type}")
+    return name, Authorizer(
+        function=_function_of(shape.authorizer_uri), header=scheme["name"], ttl=shape.authorizer_result_ttl_in_seconds
+    )
+
+
+def _route(path: str, method: str, operation: Json, authorizer: str | None) -> Route:
+    integration: Json = operation["x-amazon-apigateway-integration"]
+    required = {name for requirement in operation.get("security", []) for name in requirement}
+    return Route(
+        method="ANY" if method == _ANY_METHOD else method.upper(),
+        path=path,
+        integration=_mock(path, integration)
+        if integration["type"].lower() == "mock"
+        else Invoke(_function_of(integration["uri"])),
+        authorized=authorizer in required,
+    )
+
+
+def _mock(path: str, integration: Json) -> Mock:
+    response = _convert(integration["responses"]["default"], _Response, path)
+    return Mock(
+        status=response.status_code or 200,
+        headers=_static_headers(response.response_parameters, "method.response.header."),
+        body=next(iter(response.response_templates.values()), ""),
+    )
+
+
+def _gateway_response(kind: str, response: Json) -> GatewayResponse:
+    shape = _convert(response, _Response, kind)
+    return GatewayResponse(
+        status=shape.status_code,
+        headers=_static_headers(shape.response_parameters, "gatewayresponse.header."),
+        template=next(iter(shape.response_templates.values()), None),
+    )
+
+
+def _static_headers(parameters: Mapping[str, str], prefix: str) -> dict[str, str]:
+    """Header values are 'quoted' where they are literal; mapping expressions are not played."""
+    headers: dict[str, str] = {}
+    for name, value in parameters.items():
+        if not (name.startswith(prefix) and len(value) >= 2 and value[0] == value[-1] == "'"):
+            raise TemplateError(f"the local run knows only literal header values, not {name}: {value}")
+        headers[name.removeprefix(prefix)] = value[1:-1]
+    return headers
+
+
+def _function_of(uri: str) -> str:
+    """The logical id in an integration's URI, .../functions/<function ARN>/invocations."""
+    match = re.search(r"/functions/arn:[^/]+:function:(\w+)/invocations$", uri)
+    if match is None:
+        raise TemplateError(f"not the address of a function: {uri}")
+    return match[1]
+
+
+def _convert(node: Any, shape: type[_Shape], where: str) -> _Shape:
+    try:
+        # CloudFormation takes a number written as text (a parameter is always text).
+        return msgspec.convert(node, shape, strict=False)
+    except msgspec.ValidationError as error:
+        raise TemplateError(f"{where}: {error}") from error

@@ -1,0 +1,194 @@
+"""Whatever is asked, the running stack answers as docs/openapi.yaml says: generated requests, valid and not."""
+
+# pyright: reportUntypedFunctionDecorator=false
+# (schemathesis does not say what its decorators return)
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import hypothesis
+import pytest
+import schemathesis
+from schemathesis import Case, CheckContext, Response
+from schemathesis.checks import CheckFunction, not_a_server_error
+from schemathesis.core import NOT_SET
+from schemathesis.core.parameters import ParameterLocation
+from schemathesis.specs.openapi.checks import (
+    allow_header_conformance,
+    content_type_conformance,
+    negative_data_rejection,
+    positive_data_acceptance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+    unsupported_method,
+)
+
+from tests.contract.document import DOCUMENT, closed
+
+CREDENTIALS = ("admin", "password")
+
+api = schemathesis.openapi.from_dict(
+    closed(),
+    config=schemathesis.Config.from_dict(
+        {
+            # A slow machine is no fault of the API.
+            "suppress-health-check": ["all"],
+            "generation": {
+                # The same requests in every run, so that a failure is a change of ours.
+                "deterministic": True,
+                "database": "none",
+                # Of each operation, besides the examples and the edges of every limit in the document.
+                "max-examples": 25,
+                # Credentials are the business of one test below.
+                "with-security-parameters": False,
+                # NUL is refused in any string, which the document says in words.
+                "allow-x00": False,
+            },
+            # 428 is no refusal of a digest but its answer; 404 and 409 depend on what is stored.
+            "checks": {"positive_data_acceptance": {"expected-statuses": ["2xx", "404", "409", "428"]}},
+        }
+    ),
+)
+
+# Kinds of faults that break a rule which the document can only state in words: what a host name is, which names are
+# reserved, that two tools have different names, how deep a schema is.
+IN_WORDS = {"value", "repeated", "depth"}
+
+
+def valid_requests_are_accepted(ctx: CheckContext, response: Response, case: Case) -> bool | None:
+    """A request that fits the document is refused only for a rule that the document has in words."""
+    if response.status_code == 400:
+        details = response.json().get("details", [])
+        if details and {fault["type"] for fault in details} <= IN_WORDS:
+            return True
+        if case.operation.label == "PUT /api/registry/register" and not response.request.body:
+            return True  # neither a body nor a digest: either may be left out, and no schema can say "not both"
+    return positive_data_acceptance(ctx, response, case)
+
+
+def invalid_requests_are_refused(ctx: CheckContext, response: Response, case: Case) -> bool | None:
+    """A request that does not fit the document is refused; only a digest beside a body is never read."""
+    if case.operation.label == "PUT /api/registry/register" and response.request.body and case.meta is not None:
+        wrong = {place for place, part in case.meta.components.items() if part.mode.is_negative}
+        if wrong == {ParameterLocation.HEADER}:
+            return True
+    return negative_data_rejection(ctx, response, case)
+
+
+CONFORMS: list[CheckFunction] = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+CHECKS = [
+    *CONFORMS,
+    valid_requests_are_accepted,
+    invalid_requests_are_refused,
+    unsupported_method,
+    allow_header_conformance,
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def leaves_no_servers_behind(stack_url: str) -> Iterator[None]:
+    """Other tests share the stack: what these registered is removed again."""
+    with httpx.Client(base_url=stack_url, auth=CREDENTIALS, timeout=30) as client:
+        before = set(ids(client))
+        yield
+        for id_ in set(ids(client)) - before:
+            client.delete(f"/api/registry/servers/{id_}").raise_for_status()
+
+
+def ids(client: httpx.Client) -> Iterator[int]:
+    """The id of every server."""
+    query: dict[str, Any] | None = {"limit": 1000}
+    while query:
+        page = client.get("/api/registry/servers", params=query).raise_for_status().json()
+        yield from (server["id"] for server in page["servers"])
+        query = {"limit": 1000, "cursor": page["next_cursor"]} if page["next_cursor"] else None
+
+
+@api.parametrize()
+def test_every_answer_is_one_of_the_document(case: Case, stack_url: str):
+    if case.meta is not None and case.meta.generation.mode.is_positive:
+        # The registry alone issues cursors: a generated one ends in a refusal and hides the other parameters.
+        case.query.pop("cursor", None)
+    case.call_and_validate(base_url=stack_url, auth=CREDENTIALS, checks=CHECKS)
+
+
+@api.include(operation_id="replaceServer").parametrize()
+def test_a_digest_without_a_body_is_answered_as_documented(case: Case, stack_url: str):
+    if case.method != "PUT":
+        return  # other methods on this path are the affair of the test above
+    case.body = NOT_SET
+    case.media_type = None
+    response = case.call_and_validate(base_url=stack_url, auth=CREDENTIALS, checks=CONFORMS)
+    assert response.status_code in (204, 400, 428)
+
+
+def test_the_example_of_a_digest_is_that_of_the_example_of_a_registration(stack_url: str):
+    operation = DOCUMENT["paths"]["/api/registry/register"]["put"]
+    registration = operation["requestBody"]["content"]["application/json"]["example"]
+    (digest,) = operation["parameters"]
+    with httpx.Client(base_url=stack_url, auth=CREDENTIALS, timeout=30) as client:
+        assert client.put("/api/registry/register", json=registration).is_success
+        answer = client.put("/api/registry/register", headers={digest["name"]: digest["example"]})
+    assert answer.status_code == 204
+
+
+@api.exclude(path="/health").parametrize()
+@hypothesis.settings(max_examples=5)
+def test_nothing_but_the_health_of_the_registry_is_answered_without_credentials(case: Case, stack_url: str):
+    response = case.call_and_validate(base_url=stack_url, checks=CONFORMS)
+    assert response.status_code == 401
+
+
+@api.include(path="/health").parametrize()
+@hypothesis.settings(max_examples=5)
+def test_the_health_of_the_registry_is_answered_without_credentials(case: Case, stack_url: str):
+    case.call_and_validate(base_url=stack_url, checks=CHECKS)
+
+
+def test_every_link_leads_from_an_answer_to_another(stack_url: str):
+    """Not generated: what a registration answers hangs on those before it, which Hypothesis takes for flakiness."""
+    register, servers, server = "/api/registry/register", "/api/registry/servers", "/api/registry/servers/{id}"
+    body = {"display_name": "Linked", "server_type": "mock", "endpoint_url": "http://127.0.0.1:8080"}
+    with httpx.Client(base_url=stack_url, auth=CREDENTIALS, timeout=30) as client:
+        first = client.post(register, json=body | {"name": "contract/linked-1"})
+        path = {"id": first.json()["id"]}
+        sources = {
+            (register, "post", "201"): first,
+            (register, "put", "201"): client.put(register, json=body | {"name": "contract/linked-2"}),
+            (register, "put", "200"): client.put(register, json=body | {"name": "contract/linked-1"}),
+            (servers, "get", "200"): client.get(servers, params={"search": "contract/linked", "limit": 1}),
+            (server, "get", "200"): client.get(server.format(**path)),
+            (server, "patch", "200"): client.patch(server.format(**path), json={"status": "inactive"}),
+        }
+        for (source, method, status), answer in sources.items():
+            assert str(answer.status_code) == status
+            for link in DOCUMENT["paths"][source][method]["responses"][status]["links"].values():
+                values = {name: linked(text, answer.json(), path) for name, text in link["parameters"].items()}
+                if link["operationId"] == "deleteServer":
+                    assert values == {"id": answer.json()["id"]}  # it would end the walk
+                elif link["operationId"] == "changeServer":
+                    assert client.patch(server.format(**values), json={"status": "active"}).is_success
+                elif link["operationId"] == "getServer":
+                    assert client.get(server.format(**values)).json()["id"] == values["id"]
+                else:
+                    (following,) = client.get(servers, params=values | {"limit": 1}).json()["servers"]
+                    assert following["name"] == "contract/linked-2"
+
+
+def linked(expression: str, body: Any, path: dict[str, int]) -> Any:
+    """The value of one of OpenAPI's runtime expressions, of the two kinds that the document uses."""
+    if expression.startswith("$request.path."):
+        return path[expression.removeprefix("$request.path.")]
+    for key in expression.removeprefix("$response.body#/").split("/"):
+        body = body[int(key) if isinstance(body, list) else key]
+    return body

@@ -1,0 +1,156 @@
+"""`python -m local` as a person meets it: what it prints, how it refuses, what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from tests.conftest import PASSWORD, ROOT, USERNAME, Local, over_http, registration
+
+SERVERS = "/api/registry/servers"
+
+
+def refuse(environment: dict[str, str]) -> str:
+    """Start with an environment that cannot work; the one line that it says."""
+    run = subprocess.run(
+        [sys.executable, "-m", "local"],
+        cwd=ROOT,
+        env={**os.environ, "PORT": "0", **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert run.returncode == 1
+    assert run.stdout == ""
+    (line,) = run.stderr.splitlines()
+    return line
+
+
+def descendants(pid: int) -> set[int]:
+    """The processes that stem from a process, by /proc."""
+    children = {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+    return children.union(*(descendants(child) for child in children)) if children else set()
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def data_dir(tmp_path) -> Path:
+    return tmp_path / "a folder – with 'any' name"
+
+
+@pytest.fixture
+def start(data_dir) -> Iterator:
+    started: list[Local] = []
+
+    def start(**environment: str) -> Local:
+        local = Local({"PORT": "0", "DATABASE_URL": "", "DATA_DIR": str(data_dir), **environment})
+        started.append(local)
+        return local
+
+    yield start
+    for local in started:
+        if local.process.poll() is None:
+            local.stop()
+
+
+def test_it_prints_where_it_is_and_three_lines_to_try_that_work(start):
+    local = start(REGISTRY_PASSWORD="it's a $ecret")
+    url = local.wait_until_ready()
+    assert url.startswith("http://127.0.0.1:")
+    while len(curls := [line for line in local.output if line.startswith("curl ")]) < 3:
+        assert local.process.poll() is None
+    answers = [subprocess.run(shlex.split(line), capture_output=True, text=True, check=True).stdout for line in curls]
+    assert all('"test-server"' in answer for answer in answers), answers
+    assert local.stop() == 0
+    assert local.output[-1] == "Stopped."
+
+
+def test_what_was_registered_is_there_after_a_restart(start):
+    first = start()
+    send = over_http(first.wait_until_ready())
+    auth = [("authorization", "Basic YWRtaW46cGFzc3dvcmQ="), ("content-type", "application/json")]
+    body = json.dumps(registration("kept")).encode()
+    assert send("POST", "/api/registry/register", auth, body).status == 201
+    assert first.stop() == 0
+    second = start()
+    assert over_http(second.wait_until_ready())("GET", f"{SERVERS}?search=kept", auth, b"").json()["total"] == 1
+    assert second.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_running_however_it_ends(start, number):
+    local = start()
+    url = local.wait_until_ready()
+    assert over_http(url)("GET", "/health", [], b"").status == 200
+    processes = descendants(local.process.pid)
+    assert len(processes) > 3  # Postgres with its helpers, and a function
+    local.process.send_signal(number)
+    code = local.process.wait(30)
+    assert code == (-signal.SIGKILL if number == signal.SIGKILL else 0)
+    while any(alive(pid) for pid in processes):
+        pass
+
+
+def test_a_taken_port_is_said():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        line = refuse({"PORT": str(taken.getsockname()[1])})
+    assert "is taken" in line
+    assert "PORT" in line
+
+
+@pytest.mark.parametrize("port", ["http", "-1", "65536", "3.5"])
+def test_a_port_that_is_none_is_said(port):
+    assert "PORT must be a number" in refuse({"PORT": port})
+
+
+def test_a_database_that_does_not_answer_is_said_without_its_password():
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    line = refuse({"DATABASE_URL": f"postgresql://me:{PASSWORD}-canary@127.0.0.1:{port}/registry"})
+    assert "DATABASE_URL" in line
+    assert "canary" not in line
+
+
+def test_a_database_without_the_right_to_create_is_said(new_database, postgres):
+    url = new_database(migrated=False)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE guest LOGIN PASSWORD 'guest'")
+    line = refuse({"DATABASE_URL": make_conninfo(url, user="guest", password="guest")})
+    assert "CREATE" in line
+
+
+def test_a_data_folder_in_use_is_said(start, data_dir):
+    local = start()
+    local.wait_until_ready()
+    assert "another run uses" in refuse({"DATABASE_URL": "", "DATA_DIR": str(data_dir)}).lower()
+
+
+def test_the_terminal_shows_one_line_a_request_and_no_credential(start):
+    local = start(LOG_LEVEL="DEBUG")
+    send = over_http(local.wait_until_ready())
+    send("GET", f"{SERVERS}?search=canary-query", [("authorization", "Basic Y2FuYXJ5OmNhbmFyeQ==")], b"")
+    send("GET", "/health", [], b"")
+    assert local.stop() == 0
+    lines = [line for line in local.output if f"  {SERVERS}" in line or "  /health" in line]
+    assert [line.split()[3] for line in lines] == ["401", "200"]
+    text = "\n".join(local.output)
+    assert "canary" not in text.lower()
+    assert "Y2FuYXJ5" not in text
+    assert USERNAME in text  # the hint which credentials to use, and nothing else
