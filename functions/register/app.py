@@ -15,7 +15,7 @@ def lambda_handler(request: Request) -> Response:
     if request.method == "POST":
         sent = registration.parse(intake.read_json(request))
         return Response(servers.register(database(), sent), HTTPStatus.CREATED)
-    if "x-registration-digest" in request.headers and not request.body:
+    if "x-registration-digest" in request.headers and not request.body:  # the handshake of PUT
         if servers.has_digest(database(), registration.parse_digest(request.headers["x-registration-digest"])):
             return Response.empty()
         raise RegistrationRequired

@@ -195,6 +195,12 @@ def test_an_operator_takes_a_server_out_and_puts_it_back(api):
         assert api("GET", f"{SERVERS}/{created['id']}").json()["status"] == status
 
 
+def test_a_change_that_changes_nothing_is_no_change(api):
+    created = api.register()
+    first, second = (api("PATCH", f"{SERVERS}/{created['id']}", {"status": "inactive"}).json() for _ in range(2))
+    assert first == second
+
+
 @pytest.mark.parametrize(
     "body", [{}, {"status": "error"}, {"status": None}, {"status": "active", "name": "x"}, [], b"", b"{"]
 )

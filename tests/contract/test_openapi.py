@@ -318,6 +318,16 @@ def test_null_is_taken_where_the_document_takes_it():
     assert [fits(document) for document in documents] == [accepted(document) for document in documents]
 
 
+def test_a_value_of_another_type_is_refused_where_the_document_refuses_it():
+    fits = schema("Registration").is_valid
+    tool = {"name": "a", "input_schema": {}}
+    for value in (False, True, 0, 1, 1.5, [], [1], [[]], [{}], {}, {"a": 1}, ""):
+        documents = [{**SMALL, name: value} for name in SCHEMAS["Registration"]["properties"]]
+        documents += [{**SMALL, "metadata": {name: value}} for name in SCHEMAS["Metadata"]["properties"]]
+        documents += [{**SMALL, "tools": [{**tool, name: value}]} for name in SCHEMAS["Tool"]["properties"]]
+        assert [document for document in documents if accepted(document) and not fits(document)] == []
+
+
 def corpus() -> Iterator[tuple[str, Any]]:
     """(name, value) of every registration in the corpus, real, odd and refused; None where it is no JSON."""
     for path in sorted(CORPUS.glob("*/*.json")):

@@ -122,7 +122,9 @@ def test_a_server_id_is_a_positive_integer(id_):
     assert Request(event(pathParameters={"id": id_})).server_id == int(id_)
 
 
-@pytest.mark.parametrize("id_", ["0", "-1", "+1", " 1", "1\n", "1.0", "1e3", "١", "²", "", str(2**63), "9" * 5000])
+@pytest.mark.parametrize(
+    "id_", ["0", "-1", "+1", " 1", "1\n", "1.0", "1e3", "١", "²", "", str(2**63), "9" * 5000, "01"]
+)
 def test_anything_else_is_no_server_id(id_):
-    with pytest.raises(ValidationFailed, match="positive integer"):
+    with pytest.raises(ValidationFailed, match="Invalid server ID"):
         assert Request(event(pathParameters={"id": id_})).server_id

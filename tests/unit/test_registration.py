@@ -79,6 +79,20 @@ def test_every_fault_is_told_with_its_path():
     }
 
 
+def test_faults_are_told_in_words():
+    value = {"name": "", "display_name": 1, "server_type": "x", "endpoint_url": {}, "version": True, "tools": {}}
+    with pytest.raises(ValidationFailed) as refused:
+        registration.parse(value)
+    assert {fault.path: fault.message for fault in refused.value.faults} == {
+        "name": "Must have at least 1 character",
+        "display_name": "Expected a string, got a number",
+        "server_type": "Must be one of official, community, mock",
+        "endpoint_url": "Expected a string, got an object",
+        "version": "Expected a string, got true or false",
+        "tools": "Expected an array, got an object",
+    }
+
+
 def test_what_types_cannot_say_is_told_in_one_go_too():
     value = {
         **MINIMAL,
@@ -101,6 +115,12 @@ def test_null_is_as_good_as_absent(field):
     absent = registration.parse({key: value for key, value in FULL.items() if key != field})
     null = registration.parse({**FULL, field: None})
     assert null.content_digest == absent.content_digest
+
+
+@pytest.mark.parametrize("value", [{}, [], False, 0])
+def test_empty_is_not_null(value):
+    for field in ("health_url", "description", "version"):
+        assert faults({**MINIMAL, field: value}) == {field: "type"}
 
 
 @pytest.mark.parametrize("field", ["name", "display_name", "server_type", "endpoint_url"])

@@ -69,8 +69,10 @@ class Request:
     def server_id(self) -> int:
         """The path parameter `id`. Raises ValidationFailed where it is not a positive integer of the column's range."""
         text = self.path.get("id", "")
-        if not (text.isascii() and text.isdigit() and len(text) <= len(str(MAX_ID)) and 0 < int(text) <= MAX_ID):
+        if not (text.isascii() and text.isdigit() and text[0] != "0" and len(text) <= len(str(MAX_ID))):
             raise ValidationFailed("Invalid server ID: it is a positive integer")
+        if int(text) > MAX_ID:
+            raise ValidationFailed(f"Invalid server ID: the largest is {MAX_ID}")
         return int(text)
 
     @property

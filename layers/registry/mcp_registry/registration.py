@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from functools import cached_property
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, Struct
@@ -160,7 +160,7 @@ def _normalised(value: dict[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
     """One spelling: null is absent, an empty link is absent, a tool's fields have our names."""
     faults: list[Fault] = []
     normal = _present(value)
-    if not normal.get("health_url", True):
+    if normal.get("health_url") == "":
         del normal["health_url"]
     if isinstance(metadata := normal.get("metadata"), dict):
         links = ("repository_url", "documentation_url")
@@ -245,7 +245,7 @@ def _struct_faults(value: Any, struct: type[Struct], path: str) -> Iterator[Faul
 
 def _value_faults(value: Any, kind: Any, path: str) -> Iterator[Fault]:
     """Every fault of a value that should be of the type `kind`."""
-    if get_origin(kind) is UnionType:
+    if get_origin(kind) in (Union, UnionType):
         kind = next(part for part in get_args(kind) if part is not NoneType)  # null was taken out before
     try:
         msgspec.convert(value, kind)
@@ -263,7 +263,7 @@ def _value_faults(value: Any, kind: Any, path: str) -> Iterator[Fault]:
 def _plain(message: str, kind: Any) -> tuple[str, str]:
     """Msgspec's message in a user's words, and the kind of fault that it is."""
     if length := re.fullmatch(r"Expected `(str|array)` of length (<=|>=) (\d+)", message):
-        unit = "characters" if length[1] == "str" else "items"
+        unit = ("character" if length[1] == "str" else "item") + "s" * (length[3] != "1")
         return f"Must have {'at most' if length[2] == '<=' else 'at least'} {length[3]} {unit}", "length"
     if get_origin(kind) is Literal:
         return f"Must be one of {', '.join(get_args(kind))}", "enum"

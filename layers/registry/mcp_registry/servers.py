@@ -196,12 +196,23 @@ SELECT row_to_json(server)::text
 
 # A server in error is in the sweeps already; only a probe may say that it is well again.
 SET_STATUS = """
-UPDATE registry.mcp_servers
-   SET status = CASE WHEN status = 'error' AND %(status)s = 'active' THEN status
-                     ELSE %(status)s::registry.server_status END,
-       updated_at = now()
- WHERE id = %(id)s
-RETURNING id, name, status::text, registry.rfc3339(created_at), registry.rfc3339(updated_at)
+WITH changed AS (
+    UPDATE registry.mcp_servers
+       SET status = %(status)s::registry.server_status,
+           updated_at = now()
+     WHERE id = %(id)s
+       AND status <> %(status)s::registry.server_status
+       AND NOT (status = 'error' AND %(status)s = 'active')
+    RETURNING id, name, status, created_at, updated_at
+)
+SELECT id, name, status::text, registry.rfc3339(created_at), registry.rfc3339(updated_at)
+  FROM (SELECT id, name, status, created_at, updated_at
+          FROM changed
+         UNION ALL
+        SELECT id, name, status, created_at, updated_at
+          FROM registry.mcp_servers
+         WHERE id = %(id)s
+           AND NOT EXISTS (SELECT FROM changed)) AS server
 """
 
 DELETE = """
