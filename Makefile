@@ -45,12 +45,12 @@ clean:  ## Remove the environment, the local data and every cache
 # The lists are complete (`make lock`), so --no-deps resolves nothing; every file is checked against its hash.
 $(VENV)/run.stamp: requirements/run.txt | $(BIN)/python
 	@echo "Installing what the registry runs with ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/run.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements/run.txt
 	@touch $@
 
 $(VENV)/dev.stamp: requirements/dev.txt | $(BIN)/python
 	@echo "Installing what the tests need ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
 	@touch $@ $(VENV)/run.stamp
 
 $(BIN)/python:
