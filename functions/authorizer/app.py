@@ -5,18 +5,16 @@ Contract: AWS documentation, "Input to an API Gateway Lambda authorizer" (TOKEN)
 
 from __future__ import annotations
 
-from typing import Any
-
 from mcp_registry import auth
 
 
-def lambda_handler(event: dict[str, Any], context: object) -> dict[str, Any]:
+def lambda_handler(event: dict[str, str], context: object) -> dict[str, object]:
     """Answer a policy that allows every route of the stage.
 
     Every route, because API Gateway remembers the answer for the header, whatever route it was asked for. An
     exception with the message "Unauthorized" is how API Gateway is told to answer 401; any other means 500.
     """
-    if not auth.permits(event.get("authorizationToken") or ""):
+    if not auth.permits(event.get("authorizationToken", "")):
         raise Exception("Unauthorized")
     stage = "/".join(event["methodArn"].split("/")[:2])
     statement = {"Action": "execute-api:Invoke", "Effect": "Allow", "Resource": f"{stage}/*"}
