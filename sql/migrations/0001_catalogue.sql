@@ -105,7 +105,8 @@ SELECT status, server_type, 0
  CROSS JOIN unnest(enum_range(NULL::registry.server_type)) AS server_type;
 
 -- Statement triggers with transition tables: one update per status and type, however many rows a statement touched.
--- The rows are locked in key order, so that two statements cannot wait for each other.
+-- A change of status moves servers from one row to another; those rows are locked in key order, so that two sweeps
+-- cannot wait for each other.
 CREATE FUNCTION registry.count_servers() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path = ''
@@ -114,19 +115,13 @@ DECLARE
     change record;
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        FOR change IN
-            SELECT status, server_type, count(*) AS n FROM new_rows GROUP BY status, server_type ORDER BY status, server_type
-        LOOP
-            UPDATE registry.server_counts AS c SET servers = c.servers + change.n
-             WHERE c.status = change.status AND c.server_type = change.server_type;
-        END LOOP;
+        UPDATE registry.server_counts AS c SET servers = c.servers + added.n
+          FROM (SELECT status, server_type, count(*) AS n FROM new_rows GROUP BY status, server_type) AS added
+         WHERE c.status = added.status AND c.server_type = added.server_type;
     ELSIF TG_OP = 'DELETE' THEN
-        FOR change IN
-            SELECT status, server_type, count(*) AS n FROM old_rows GROUP BY status, server_type ORDER BY status, server_type
-        LOOP
-            UPDATE registry.server_counts AS c SET servers = c.servers - change.n
-             WHERE c.status = change.status AND c.server_type = change.server_type;
-        END LOOP;
+        UPDATE registry.server_counts AS c SET servers = c.servers - gone.n
+          FROM (SELECT status, server_type, count(*) AS n FROM old_rows GROUP BY status, server_type) AS gone
+         WHERE c.status = gone.status AND c.server_type = gone.server_type;
     ELSE
         FOR change IN
             SELECT status, server_type, sum(n) AS n

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 import mcp_registry
-from mcp_registry import registration, servers
+from mcp_registry import listing, registration, servers
 from mcp_registry.cursor import Filters
 from mcp_registry.db import Database
 from mcp_registry.errors import DuplicateServer, ServerNotFound
@@ -52,6 +52,10 @@ PARAMETERS = {
 def test_every_statement_fits_the_schema(database, name):
     plan = database.read("EXPLAIN " + statements()[name], PARAMETERS)
     assert plan is not None
+
+
+def test_the_longest_page_fits_the_literal_limit_of_the_list():
+    assert f"LIMIT {listing.MAX_LIMIT + 1})" in servers.LIST
 
 
 def test_every_statement_was_found():

@@ -7,10 +7,21 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_registry.canonical import canonical, digest
+from mcp_registry import canonical as module
+from mcp_registry.canonical import survey
 
 SAFE_INTEGERS = st.integers(-(2**53) + 1, 2**53 - 1)
 SCALARS = st.none() | st.booleans() | SAFE_INTEGERS | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+
+
+def canonical(value) -> bytes:
+    return module.canonical(value, plain=survey(value).plain)
+
+
+def digest(value) -> bytes:
+    return module.digest(value, plain=survey(value).plain)
+
+
 VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=30)
 
 
@@ -50,3 +61,22 @@ def test_what_is_not_json_has_no_form(number):
 def test_half_a_surrogate_pair_has_no_form():
     with pytest.raises(UnicodeEncodeError):
         canonical({"a": "\ud83d"})
+
+
+@given(VALUES)
+def test_what_is_plain_is_written_the_same_either_way(value):
+    if survey(value).plain:
+        assert module.canonical(value, plain=True) == module.canonical(value, plain=False)
+
+
+def test_floats_and_keys_beyond_the_plane_are_not_plain():
+    assert not survey([{"a": [1.0]}]).plain
+    assert not survey([{"\U0001f600": 1}]).plain
+    assert survey([{"\uffff": "\U0001f600", "a": [1, None, True]}]).plain
+
+
+@pytest.mark.parametrize(
+    ("value", "depth"), [(1, 0), ({}, 1), ([], 1), ({"a": 1}, 1), ({"a": {}}, 2), ([1, [2, {"a": [3]}], []], 4)]
+)
+def test_the_depth_counts_containers_inside_one_another(value, depth):
+    assert survey(value).depth == depth

@@ -28,7 +28,7 @@ ALL = [
 OWNERS = {
     "aws_lambda_powertools": {"observability"},
     "boto3": {"secret"},
-    "msgspec": {"registration"},
+    "msgspec": {"canonical", "registration"},
     "psycopg": {"sync_psycopg"},
 }
 MAX_HANDLER_LINES = 30

@@ -32,14 +32,15 @@ TRUSTED_SECONDS = 1.0
 WRITE_ATTEMPTS = 3
 
 # Set for the session, so that a statement needs no round trip of its own for them.
-#   plan_cache_mode: a list's filters are optional, so a plan that fits every choice of them fits none.
+#   random_page_cost: what it costs on solid-state disks; at the default of 4 a filter with few matches walks the whole
+#   primary key rather than its own index (0.93 against 0.60 ms, 2026-11-22).
 #   jit: compiling a 1 ms statement takes 100 ms.
 SETTINGS = {
     "statement_timeout": "4s",
     "lock_timeout": "2s",
     "idle_in_transaction_session_timeout": "5s",
     "TimeZone": "UTC",
-    "plan_cache_mode": "force_custom_plan",
+    "random_page_cost": "1.1",
     "jit": "off",
 }
 
@@ -89,18 +90,21 @@ class Database:
         self._deadline = time.monotonic() + REQUEST_SECONDS
         return self
 
-    def read(self, statement: LiteralString, parameters: Parameters | None = None) -> TupleRow | None:
+    def read(
+        self, statement: LiteralString, parameters: Parameters | None = None, *, plan_anew: bool = False
+    ) -> TupleRow | None:
         """Run a statement that changes nothing and return its row.
 
-        Where the connection is lost meanwhile, tried once more on a new one.
+        Postgres keeps the plan of a statement that comes again and again, unless it is to be planned anew each time
+        for the parameters that it has. Where the connection is lost meanwhile, tried once more on a new one.
         """
         try:
             try:
-                return self._execute(statement, parameters)
+                return self._execute(statement, parameters, plan_anew)
             except psycopg.OperationalError:
                 if self._connection is not None:
                     raise
-                return self._execute(statement, parameters)
+                return self._execute(statement, parameters, plan_anew)
         except psycopg.Error as error:
             raise _translated(error) from error
 
@@ -124,10 +128,12 @@ class Database:
         if connection is not None:
             connection.close()
 
-    def _execute(self, statement: LiteralString, parameters: Parameters | None) -> TupleRow | None:
+    def _execute(
+        self, statement: LiteralString, parameters: Parameters | None, plan_anew: bool = False
+    ) -> TupleRow | None:
         connection = self._verified()
         try:
-            row = connection.execute(statement, parameters).fetchone()
+            row = connection.execute(statement, parameters, prepare=False if plan_anew else None).fetchone()
         except psycopg.Error as error:
             if error.sqlstate not in KEPT_STATES and _means_unavailable(error):
                 self.close()

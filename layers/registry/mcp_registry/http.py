@@ -37,6 +37,8 @@ MAX_ID = 2**63 - 1
 # Postgres restarts in about a second; so does a client's patience.
 RETRY_AFTER_SECONDS = "1"
 
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 
 class Request:
     """One HTTP request, as API Gateway hands it over.
@@ -95,7 +97,7 @@ class Response:
     def __init__(
         self, body: object, status: HTTPStatus = HTTPStatus.OK, headers: Mapping[str, str] | None = None
     ) -> None:
-        self.body = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+        self.body = body if isinstance(body, str) else _json(body)
         self.status = status
         self.headers = {**HEADERS, **headers} if headers else HEADERS
 

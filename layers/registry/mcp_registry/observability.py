@@ -10,23 +10,27 @@ import traceback
 
 from aws_lambda_powertools.logging import Logger
 
-logger = Logger()
+# Without the place in the code, which is the same for every line and costs a walk up the stack; times in UTC.
+logger = Logger(location=None, utc=True, use_rfc3339=True)
+
+# Powertools' key for it. Given with each line rather than set on the logger, which is twice as dear (67 against 28 us,
+# 2026-11-22) and would outlive the request.
+CORRELATION_ID = "correlation_id"
 
 
 def log_request(
     request_id: str, method: str, resource: str, status: int, milliseconds: float, code: str | None
 ) -> None:
     """Log one answered request; `code` is the error's code, None for a success."""
-    logger.set_correlation_id(request_id)
-    logger.info(
-        "request", method=method, resource=resource, status=status, duration_ms=round(milliseconds, 1), code=code
-    )
+    fields = {"method": method, "resource": resource, "status": status, "duration_ms": round(milliseconds, 1)}
+    if code is not None:
+        fields["code"] = code
+    logger.info("request", extra={CORRELATION_ID: request_id, **fields})
 
 
 def log_unavailable(request_id: str, cause: str) -> None:
     """Log that the database could not be used; `cause` is an SQLSTATE or an exception's class."""
-    logger.set_correlation_id(request_id)
-    logger.warning("database unavailable", cause=cause)
+    logger.warning("database unavailable", extra={CORRELATION_ID: request_id, "cause": cause})
 
 
 def log_defect(request_id: str, error: BaseException) -> None:
@@ -34,10 +38,9 @@ def log_defect(request_id: str, error: BaseException) -> None:
 
     Not its message and not the values in its frames, which may hold what a client sent or where the database is.
     """
-    logger.set_correlation_id(request_id)
     frames = traceback.extract_tb(error.__traceback__)
-    logger.error(
-        "unexpected exception",
-        exception_class=f"{type(error).__module__}.{type(error).__qualname__}",
-        exception_frames=[f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
-    )
+    fields = {
+        "exception_class": f"{type(error).__module__}.{type(error).__qualname__}",
+        "exception_frames": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
+    }
+    logger.error("unexpected exception", extra={CORRELATION_ID: request_id, **fields})

@@ -6,7 +6,6 @@ may be missing, a description may be, null is as good as absent, and the spellin
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from functools import cached_property
@@ -17,7 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from mcp_registry import names, urls
-from mcp_registry.canonical import digest
+from mcp_registry.canonical import digest, survey
 from mcp_registry.errors import Fault, ValidationFailed
 
 MAX_TOOLS = 2_000
@@ -86,10 +85,14 @@ class Change(Struct, forbid_unknown_fields=True, kw_only=True):
 class Registration:
     """A valid registration."""
 
-    def __init__(self, sent: dict[str, Any], normal: dict[str, Any], document: Document) -> None:
-        """`sent`: the JSON object that came in; `normal`: the same in one spelling; `document`: the same, typed."""
+    def __init__(self, sent: dict[str, Any], normal: dict[str, Any], document: Document, *, plain: bool) -> None:
+        """`sent`: the JSON object that came in; `normal`: the same in one spelling; `document`: the same, typed.
+
+        `plain` is what `canonical.survey` says of it.
+        """
         self._sent = sent
         self._normal = normal
+        self._plain = plain
         self.document = document
 
     @property
@@ -100,15 +103,16 @@ class Registration:
     @cached_property
     def body_digest(self) -> bytes:
         """SHA-256 of the registration as it was sent (RFC 8785): what a client can compute too."""
-        return digest(self._sent)
+        return digest(self._sent, plain=self._plain)
 
     @cached_property
     def content_digest(self) -> bytes:
         """SHA-256 of what the registration means: equal for two spellings, and for two orders of the tools."""
-        tools = sorted(self._normal.get("tools", ()), key=lambda tool: tool["name"])
-        return digest({**self._normal, "tools": tools})
+        content = {**self._normal, "tools": sorted(self._normal.get("tools", ()), key=lambda tool: tool["name"])}
+        # Sent in our spelling and in order, as most clients do: one digest is the other.
+        return self.body_digest if content == self._sent else digest(content, plain=self._plain)
 
-    @property
+    @cached_property
     def tools_json(self) -> str:
         """The tools as a JSON array in our spelling, each with its `position` in the list."""
         tools = self._normal.get("tools", ())
@@ -136,9 +140,16 @@ def parse(value: Any) -> Registration:
     except msgspec.ValidationError:
         # msgspec stops at the first fault. A person wants them all, and this path has the time.
         raise ValidationFailed(faults=_struct_faults(normal, Document, "")) from None
-    if faults := [*_field_faults(document), *_tool_faults(document.tools)]:
+    found = survey(value)
+    # Where the whole is not nested too deeply, no schema in it is.
+    depth_faults = _depth_faults(document.tools) if found.depth > MAX_SCHEMA_DEPTH else ()
+    if faults := [*_field_faults(document), *_tool_faults(document.tools), *depth_faults]:
         raise ValidationFailed(faults=faults)
-    return Registration(value, normal, document)
+    registration = Registration(value, normal, document, plain=found.plain)
+    # Only where the tools together are longer than one schema may be can one of them be.
+    if len(registration.tools_json.encode()) > MAX_SCHEMA and (faults := [*_size_faults(document.tools)]):
+        raise ValidationFailed(faults=faults)
+    return registration
 
 
 def parse_digest(header: str) -> bytes:
@@ -204,28 +215,24 @@ def _tool_faults(tools: list[Tool]) -> Iterator[Fault]:
             yield Fault(f"{path}.name", f"The same name as tools.{first[tool.name]}", "repeated")
         if tool.description and len(tool.description.encode()) > MAX_TOOL_DESCRIPTION:
             yield Fault(f"{path}.description", f"Longer than {MAX_TOOL_DESCRIPTION} bytes of UTF-8", "length")
+
+
+def _depth_faults(tools: list[Tool]) -> Iterator[Fault]:
+    """Schemas that are nested too deeply."""
+    for place, tool in enumerate(tools):
         for field in SCHEMAS:
             schema = getattr(tool, field)
-            if schema is None:
-                continue
-            if _depth(schema) > MAX_SCHEMA_DEPTH:
-                yield Fault(f"{path}.{field}", f"Nested more than {MAX_SCHEMA_DEPTH} levels deep", "depth")
-            elif len(_json(schema).encode()) > MAX_SCHEMA:
-                yield Fault(f"{path}.{field}", f"Longer than {MAX_SCHEMA} bytes of JSON", "length")
+            if schema is not None and survey(schema).depth > MAX_SCHEMA_DEPTH:
+                yield Fault(f"tools.{place}.{field}", f"Nested more than {MAX_SCHEMA_DEPTH} levels deep", "depth")
 
 
-def _depth(value: dict[str, Any]) -> int:
-    """How many objects and arrays stand inside one another, the outermost included."""
-    depth, level = 0, [value]
-    while level:
-        depth += 1
-        level = [
-            child
-            for container in level
-            for child in (container.values() if isinstance(container, dict) else container)
-            if isinstance(child, dict | list)
-        ]
-    return depth
+def _size_faults(tools: list[Tool]) -> Iterator[Fault]:
+    """Schemas that are too long. Not for schemas that may be nested too deeply to be written."""
+    for place, tool in enumerate(tools):
+        for field in SCHEMAS:
+            schema = getattr(tool, field)
+            if schema is not None and len(_json(schema).encode()) > MAX_SCHEMA:
+                yield Fault(f"tools.{place}.{field}", f"Longer than {MAX_SCHEMA} bytes of JSON", "length")
 
 
 def _struct_faults(value: Any, struct: type[Struct], path: str) -> Iterator[Fault]:
@@ -275,4 +282,4 @@ def _join(path: str, name: str) -> str:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return msgspec.json.encode(value).decode()

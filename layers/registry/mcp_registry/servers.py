@@ -125,7 +125,33 @@ SELECT EXISTS (SELECT FROM registry.mcp_servers WHERE body_digest = %(digest)s)
 """
 
 # One page in id order, which is the order of registration; one row more than asked for says whether another follows.
+# The inner LIMIT is a literal, MAX_LIMIT and that row, because a plan that is kept knows literals only: it would take
+# %(limit)s for a tenth of the table.
 LIST = """
+WITH page AS (
+    SELECT id, name, display_name, server_type, status, version,
+           registry.rfc3339(last_health_check) AS last_health_check, tools_count
+      FROM (SELECT *
+              FROM registry.mcp_servers
+             WHERE id > %(after)s
+             ORDER BY id
+             LIMIT 1001) AS following
+     ORDER BY id
+     LIMIT %(limit)s + 1
+), shown AS (
+    SELECT *
+      FROM page
+     ORDER BY id
+     LIMIT %(limit)s
+)
+SELECT (SELECT COALESCE(json_agg(shown), '[]')::text FROM shown),
+       (SELECT sum(servers)::bigint FROM registry.server_counts),
+       CASE WHEN (SELECT count(*) FROM page) > %(limit)s THEN (SELECT max(id) FROM shown) END
+"""
+
+# The same, narrowed. Planned anew each time: the filters are optional, so that a plan for every choice of them fits
+# none (2.1 against 0.5 ms for a rare status, 2026-11-22).
+FILTER = """
 WITH page AS (
     SELECT id, name, display_name, server_type, status, version,
            registry.rfc3339(last_health_check) AS last_health_check, tools_count
@@ -149,29 +175,31 @@ SELECT (SELECT COALESCE(json_agg(shown), '[]')::text FROM shown),
        CASE WHEN (SELECT count(*) FROM page) > %(limit)s THEN (SELECT max(id) FROM shown) END
 """
 
-# The total needs every match, so the matches are found once, through the trigram index, and serve the page too.
+# Page and total are found apart: for a common word the page comes from the primary key at once, and only the count
+# has to touch every match (29 against 38 ms at 80,000 matches, 2026-11-22).
 SEARCH = """
-WITH matches AS MATERIALIZED (
-    SELECT id
+WITH page AS (
+    SELECT id, name, display_name, server_type, status, version,
+           registry.rfc3339(last_health_check) AS last_health_check, tools_count
       FROM registry.mcp_servers
      WHERE search_text LIKE lower(%(pattern)s)
        AND (%(status)s::registry.server_status IS NULL OR status = %(status)s::registry.server_status)
        AND (%(type)s::registry.server_type IS NULL OR server_type = %(type)s::registry.server_type)
-), page AS (
-    SELECT id
-      FROM matches
-     WHERE id > %(after)s
+       AND id > %(after)s
      ORDER BY id
      LIMIT %(limit)s + 1
 ), shown AS (
-    SELECT id, name, display_name, server_type, status, version,
-           registry.rfc3339(last_health_check) AS last_health_check, tools_count
-      FROM registry.mcp_servers
-     WHERE id IN (SELECT id FROM page ORDER BY id LIMIT %(limit)s)
+    SELECT *
+      FROM page
      ORDER BY id
+     LIMIT %(limit)s
 )
 SELECT (SELECT COALESCE(json_agg(shown), '[]')::text FROM shown),
-       (SELECT count(*) FROM matches),
+       (SELECT count(*)
+          FROM registry.mcp_servers
+         WHERE search_text LIKE lower(%(pattern)s)
+           AND (%(status)s::registry.server_status IS NULL OR status = %(status)s::registry.server_status)
+           AND (%(type)s::registry.server_type IS NULL OR server_type = %(type)s::registry.server_type)),
        CASE WHEN (SELECT count(*) FROM page) > %(limit)s THEN (SELECT max(id) FROM shown) END
 """
 
@@ -274,10 +302,12 @@ def has_digest(database: Database, digest: bytes) -> bool:
 def list_page(database: Database, filters: Filters, limit: int, after: int) -> Page:
     """The page of at most `limit` servers whose ids follow `after`, oldest registration first."""
     parameters = {"status": filters.status, "type": filters.type, "after": after, "limit": limit}
-    if filters.search is None:
+    if filters == Filters():
         row = database.read(LIST, parameters)
+    elif filters.search is None:
+        row = database.read(FILTER, parameters, plan_anew=True)
     else:
-        row = database.read(SEARCH, {**parameters, "pattern": _pattern(filters.search)})
+        row = database.read(SEARCH, {**parameters, "pattern": _pattern(filters.search)}, plan_anew=True)
     assert row is not None
     servers, total, last = row
     return Page(servers, total, None if last is None else cursor.encode(last, filters))
