@@ -27,8 +27,15 @@ ROUNDS = 21
 
 FUNCTIONS = ("authorizer", "list", "detail", "register", "update", "delete", "health")
 AUTHORIZER_MS = 5.0
-# Functions that only read, and functions that validate a body.
-BARS = {"list": 0.30, "detail": 0.30, "delete": 0.30, "health": 0.30, "register": 0.45, "update": 0.45}
+BARS = {"list": 0.30, "detail": 0.30, "register": 0.45}
+
+# What single libraries cost, for docs/decisions/0001: the driver alone, and with either validation library as far as a
+# first model.
+LIBRARIES = {
+    "psycopg alone": "import psycopg",
+    "psycopg, msgspec": "import psycopg, msgspec; msgspec.defstruct('Model', [('name', str)])",
+    "psycopg, pydantic": "import psycopg, pydantic; pydantic.create_model('Model', name=(str, ...))",
+}
 
 # What benchmarks/baseline.py imports and what that needs, by their names in requirements/dev.txt.
 BASELINE_REQUIREMENTS = """
@@ -98,6 +105,7 @@ def _starts(interpreter: str, folder: Path) -> Mapping[str, Start]:
     for name in FUNCTIONS:
         shutil.copytree(ROOT / "functions" / name, folder / name)
         starts[name] = Start((folder / name, layer), "import app")
+    starts |= {name: Start((), statement) for name, statement in LIBRARIES.items()}
     (folder / "fastapi").mkdir()
     shutil.copy(ROOT / "benchmarks" / "baseline.py", folder / "fastapi")
     starts["baseline"] = Start((folder / "fastapi",), "import baseline")

@@ -1,8 +1,7 @@
 """Whether a page of the list costs the same in a catalogue of 100,000 servers as in one of 1,000.
 
 Through `servers.list_page`, `total` included, on one warm connection to each catalogue, in turns. Both give a page of
-as many servers: 100, or fewer where the small catalogue has no more. A search is timed twice: in a catalogue at rest,
-and just after a server came and went, when nothing that was remembered of it may be used.
+as many servers: 100, or fewer where the small catalogue has no more.
 """
 
 from __future__ import annotations
@@ -20,15 +19,6 @@ from mcp_registry.db import Database
 SMALL, LARGE = 1_000, 100_000
 PAGE = 100
 ROUNDS = 40
-# A server that passes the filters of a search and is found by none of the words.
-COME = """
-INSERT INTO registry.mcp_servers
-       (name, canonical_name, display_name, server_type, status, endpoint_url, body_digest, content_digest)
-VALUES ('fleeting', 'fleeting', 'fleeting', 'mock', COALESCE(%(status)s, 'active')::registry.server_status,
-        'https://example.com', sha256(''), sha256(''))
-RETURNING id
-"""
-GO = "DELETE FROM registry.mcp_servers WHERE id = %(id)s RETURNING id"
 PAGE_BAR, SEARCH_BAR = 1.2, 3.0
 
 
@@ -70,48 +60,23 @@ ASKS = (
 def run(server_url: str) -> list[Result]:
     """Measure every kind of page in both catalogues and print what they took."""
     catalogues = {count: Database(filled(server_url, f"paging_{count}", count)) for count in (SMALL, LARGE)}
-    return compare(catalogues)
-
-
-def compare(catalogues: dict[int, Database]) -> list[Result]:
-    """Measure every kind of page in two catalogues of these sizes and print what they took."""
     rows = [("page", "servers", f"matches in {LARGE:,}", f"ms at {SMALL:,}", f"ms at {LARGE:,}", "ratio", "bar")]
     results: list[Result] = []
     for ask in ASKS:
         size = max(1, _on_page(catalogues[SMALL], ask))
         pages = {count: _page(database, ask, count, size) for count, database in catalogues.items()}
         total = pages[LARGE]().total
-        for state in ("at rest",) if ask.filters.search is None else ("at rest", "just changed"):
-            subjects = {
-                str(count): _timed(page, catalogues[count] if state == "just changed" else None, ask)
-                for count, page in pages.items()
-            }
-            alternate(subjects, 2)
-            measured = medians(alternate(subjects, ROUNDS))
-            what = ask.what if state == "at rest" else f"{ask.what}, just changed"
-            result = Result(f"page: {what}", measured[str(LARGE)], measured[str(SMALL)], "ms", ask.bar)
-            figures = (figure(result.baseline), figure(result.ours), f"{result.ratio:.2f}", f"<= {ask.bar}")
-            rows.append((what, str(size), f"{total:,}", *figures))
-            results.append(result)
+        subjects = {str(count): wall_ms(page) for count, page in pages.items()}
+        alternate(subjects, 2)
+        measured = medians(alternate(subjects, ROUNDS))
+        result = Result(f"page: {ask.what}", measured[str(LARGE)], measured[str(SMALL)], "ms", ask.bar)
+        figures = (figure(result.baseline), figure(result.ours), f"{result.ratio:.2f}", f"<= {ask.bar}")
+        rows.append((ask.what, str(size), f"{total:,}", *figures))
+        results.append(result)
     print(table(rows))
     for database in catalogues.values():
         database.close()
     return results
-
-
-def _timed(page: Callable[[], servers.Page], changed: Database | None, ask: Ask) -> Callable[[], float]:
-    """A subject that times a page, in a catalogue that is changed before where `changed` is given."""
-    measure = wall_ms(page)
-    if changed is None:
-        return measure
-
-    def measure_changed() -> float:
-        row = changed.begin().write(COME, {"status": ask.filters.status})
-        assert row is not None
-        changed.write(GO, {"id": row[0]})
-        return measure()
-
-    return measure_changed
 
 
 def _on_page(small: Database, ask: Ask) -> int:

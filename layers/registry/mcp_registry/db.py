@@ -13,14 +13,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, LiteralString, TypeVar
+from typing import Any, LiteralString, TypeVar
+
+import psycopg
+from psycopg.abc import PQGen
+from psycopg.rows import TupleRow
 
 from mcp_registry.errors import Unavailable
-from mcp_registry.sync_psycopg import psycopg
-
-if TYPE_CHECKING:
-    from psycopg.abc import PQGen
-    from psycopg.rows import TupleRow
 
 REQUEST_SECONDS = 5.0
 CONNECT_SECONDS = 3
@@ -60,7 +59,7 @@ Result = TypeVar("Result")
 Parameters = Mapping[str, Any]
 
 
-class DeadlineConnection(psycopg.Connection["TupleRow"]):
+class DeadlineConnection(psycopg.Connection[TupleRow]):
     """A connection whose every wait ends at `deadline`, a moment of time.monotonic."""
 
     deadline: float = float("inf")
