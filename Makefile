@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench schema lock clean
+.PHONY: help run test lint format bench build schema lock clean
 
 help:  ## What there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -15,7 +15,7 @@ run: $(VENV)/run.stamp  ## Serve the registry on http://127.0.0.1:3000, with a P
 
 test: $(VENV)/dev.stamp  ## Run every check and every test
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -rs
 
 lint: $(VENV)/dev.stamp  ## Style, types and the template
 	@$(BIN)/ruff check --quiet .
@@ -29,6 +29,9 @@ format: $(VENV)/dev.stamp  ## Rewrite the code in the house's format
 
 bench: $(VENV)/dev.stamp  ## Measure what docs and goals state; takes minutes
 	@$(BIN)/python -m benchmarks
+
+build: $(VENV)/dev.stamp  ## Build what is deployed; needs Python 3.13 on the PATH, or Docker: make build ARGS=--use-container
+	@SAM_CLI_TELEMETRY=0 $(BIN)/sam build $(ARGS)
 
 schema: $(VENV)/dev.stamp  ## Write sql/schema.sql from the migrations
 	@$(BIN)/python -m local.schema

@@ -64,6 +64,7 @@ _REFUSALS = {
     "MISSING_AUTHENTICATION_TOKEN": (403, "Missing Authentication Token"),
     "REQUEST_TOO_LARGE": (413, "Request Too Long"),
     "UNAUTHORIZED": (401, "Unauthorized"),
+    "UNSUPPORTED_MEDIA_TYPE": (415, "Unsupported Media Type"),
     "DEFAULT_5XX": (500, "Internal server error"),
 }
 
@@ -152,6 +153,9 @@ class Gateway:
         if route.authorized and self._door:
             identity = await self._door.admit(request, self._method_arn(request))
         if isinstance(route.integration, Mock):
+            # "Integration passthrough behaviors": never refuses what no request template is there for.
+            if not _media_type_matcher(route.integration.media_types)(_content_type(request)):
+                raise _Refusal("UNSUPPORTED_MEDIA_TYPE")
             return _mock_response(route.integration)
         event = self._event(request, request_id, route, path_parameters, identity)
         return await self._integrate(route.integration, event, len(request.body))
@@ -217,8 +221,7 @@ class Gateway:
     def _body(self, request: HttpRequest) -> tuple[str | None, bool]:
         if not request.body:
             return None, False
-        # "Content type conversions in API Gateway": no Content-Type counts as application/json.
-        if self._is_binary(request.header("content-type") or "application/json"):
+        if self._is_binary(_content_type(request)):
             return base64.b64encode(request.body).decode("ascii"), True
         return request.body.decode("utf-8", errors="replace"), False
 
@@ -441,6 +444,11 @@ def _media_type_matcher(kinds: Iterable[str]) -> Callable[[str], bool]:
         return any(_matches(pattern, media_type) for pattern in patterns)
 
     return matches
+
+
+def _content_type(request: HttpRequest) -> str:
+    # "Content type conversions in API Gateway": none counts as application/json.
+    return request.header("content-type") or "application/json"
 
 
 def _mock_response(mock: Mock) -> HttpResponse:

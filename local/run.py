@@ -30,6 +30,7 @@ from local.runtime import Runtime
 
 ROOT = Path(__file__).resolve().parent.parent
 OLDEST_POSTGRES = 15
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 # boto3 in a function would look for credentials in the user's files, and then for a metadata service that is not there.
 FAKE_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
@@ -83,13 +84,16 @@ class Settings:
         username = given.get("REGISTRY_USERNAME", "admin")
         if ":" in username:
             raise StartError("REGISTRY_USERNAME must not hold a colon: in Basic credentials the password begins there.")
+        log_level = given.get("LOG_LEVEL", "WARNING").upper()
+        if log_level not in LOG_LEVELS:
+            raise StartError(f"LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}, not {log_level!r}.")
         return cls(
             port=int(port),
             database_url=given.get("DATABASE_URL"),
             username=username,
             password=given.get("REGISTRY_PASSWORD", "password"),
             data_dir=Path(given.get("DATA_DIR", ".data")),
-            log_level=given.get("LOG_LEVEL", "WARNING").upper(),
+            log_level=log_level,
             endpoint_url=given.get("AWS_ENDPOINT_URL"),
         )
 

@@ -70,8 +70,9 @@ class Invoke:
 
 @dataclass(frozen=True, slots=True)
 class Mock:
-    """A route's integration (mock): the answer itself."""
+    """A route's integration (mock): the answer itself, for bodies of these media types (passthroughBehavior never)."""
 
+    media_types: tuple[str, ...]
     status: int
     headers: Mapping[str, str]
     body: str
@@ -435,8 +436,11 @@ def _route(path: str, method: str, operation: Json, authorizer: str | None) -> R
 
 
 def _mock(path: str, integration: Json) -> Mock:
+    if integration.get("passthroughBehavior", "").lower() != "never":
+        raise TemplateError(f"{path}: only mock integrations with passthroughBehavior never can be played.")
     response = _convert(integration["responses"]["default"], _Response, path)
     return Mock(
+        media_types=tuple(integration["requestTemplates"]),
         status=response.status_code or 200,
         headers=_static_headers(response.response_parameters, "method.response.header."),
         body=next(iter(response.response_templates.values()), ""),

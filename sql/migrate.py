@@ -32,8 +32,11 @@ LOCK_TIMEOUT_MS = 500
 STATEMENT_TIMEOUT_MS = 300_000
 PATIENCE_SECONDS = 120.0
 
+# In a schema of ours: on a new database `public` is closed to all but its owner.
+CREATE_SCHEMA = "CREATE SCHEMA IF NOT EXISTS registry"
+
 CREATE_LEDGER = """
-CREATE TABLE IF NOT EXISTS public.schema_migrations (
+CREATE TABLE IF NOT EXISTS registry.migrations (
     version    integer PRIMARY KEY,
     name       text NOT NULL,
     checksum   text NOT NULL,
@@ -41,11 +44,11 @@ CREATE TABLE IF NOT EXISTS public.schema_migrations (
 )
 """
 
-SELECT_LEDGER = "SELECT version, checksum FROM public.schema_migrations"
+SELECT_LEDGER = "SELECT version, checksum FROM registry.migrations"
 
-LEDGER_EXISTS = "SELECT to_regclass('public.schema_migrations') IS NOT NULL"
+LEDGER_EXISTS = "SELECT to_regclass('registry.migrations') IS NOT NULL"
 
-RECORD = "INSERT INTO public.schema_migrations (version, name, checksum) VALUES (%(version)s, %(name)s, %(checksum)s)"
+RECORD = "INSERT INTO registry.migrations (version, name, checksum) VALUES (%(version)s, %(name)s, %(checksum)s)"
 
 SET_TIMEOUTS = """
 SELECT set_config('lock_timeout', %(lock)s, true),
@@ -93,7 +96,7 @@ def migrate(database_url: str, folder: Path = MIGRATIONS) -> list[str]:
     wanted = migrations(folder)
     with psycopg.connect(database_url, autocommit=True, connect_timeout=10) as connection:
         if not _ledger_exists(connection):
-            _locked(connection, lambda: connection.execute(CREATE_LEDGER))
+            _locked(connection, lambda: (connection.execute(CREATE_SCHEMA), connection.execute(CREATE_LEDGER)))
         return [m.name for m in wanted if m.version not in _applied(connection, wanted) and _apply(connection, m)]
 
 

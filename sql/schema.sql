@@ -21,16 +21,17 @@ CREATE FUNCTION registry.count_servers() RETURNS trigger
     SET search_path TO ''
     AS $$
 DECLARE
+    my_slot CONSTANT smallint := pg_backend_pid() % 8;
     change record;
 BEGIN
     IF TG_OP = 'INSERT' THEN
         UPDATE registry.server_counts AS c SET servers = c.servers + added.n
           FROM (SELECT status, server_type, count(*) AS n FROM new_rows GROUP BY status, server_type) AS added
-         WHERE c.status = added.status AND c.server_type = added.server_type;
+         WHERE c.slot = my_slot AND c.status = added.status AND c.server_type = added.server_type;
     ELSIF TG_OP = 'DELETE' THEN
         UPDATE registry.server_counts AS c SET servers = c.servers - gone.n
           FROM (SELECT status, server_type, count(*) AS n FROM old_rows GROUP BY status, server_type) AS gone
-         WHERE c.status = gone.status AND c.server_type = gone.server_type;
+         WHERE c.slot = my_slot AND c.status = gone.status AND c.server_type = gone.server_type;
     ELSE
         FOR change IN
             SELECT status, server_type, sum(n) AS n
@@ -42,7 +43,7 @@ BEGIN
              ORDER BY status, server_type
         LOOP
             UPDATE registry.server_counts AS c SET servers = c.servers + change.n
-             WHERE c.status = change.status AND c.server_type = change.server_type;
+             WHERE c.slot = my_slot AND c.status = change.status AND c.server_type = change.server_type;
         END LOOP;
     END IF;
     RETURN NULL;
@@ -120,9 +121,17 @@ ALTER TABLE registry.mcp_servers ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTIT
     CACHE 1
 );
 
+CREATE TABLE registry.migrations (
+    version integer NOT NULL,
+    name text NOT NULL,
+    checksum text NOT NULL,
+    applied_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
 CREATE TABLE registry.server_counts (
     status registry.server_status NOT NULL,
     server_type registry.server_type NOT NULL,
+    slot smallint NOT NULL,
     servers bigint NOT NULL
 )
 WITH (fillfactor='50');
@@ -170,8 +179,11 @@ ALTER TABLE ONLY registry.mcp_servers
 ALTER TABLE ONLY registry.mcp_servers
     ADD CONSTRAINT mcp_servers_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY registry.migrations
+    ADD CONSTRAINT migrations_pkey PRIMARY KEY (version);
+
 ALTER TABLE ONLY registry.server_counts
-    ADD CONSTRAINT server_counts_pkey PRIMARY KEY (status, server_type);
+    ADD CONSTRAINT server_counts_pkey PRIMARY KEY (slot, status, server_type);
 
 ALTER TABLE ONLY registry.server_metadata
     ADD CONSTRAINT server_metadata_pkey PRIMARY KEY (server_id);
@@ -190,7 +202,7 @@ CREATE INDEX tool_invocations_tool_idx ON metrics.tool_invocations USING btree (
 
 CREATE INDEX mcp_servers_body_digest_idx ON registry.mcp_servers USING btree (body_digest);
 
-CREATE INDEX mcp_servers_search_idx ON registry.mcp_servers USING gin (search_text public.gin_trgm_ops);
+CREATE INDEX mcp_servers_search_idx ON registry.mcp_servers USING gin (search_text registry.gin_trgm_ops);
 
 CREATE INDEX mcp_servers_status_idx ON registry.mcp_servers USING btree (status, id);
 

@@ -39,6 +39,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--api-url", help="run the API suite against this URL instead of the two stacks it starts")
 
 
+# How long the answers to the corpus took.
+SLOWEST = pytest.StashKey[list[tuple[float, str]]]()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if taken := config.stash.get(SLOWEST, []):
+        seconds, case = max(taken)
+        terminalreporter.write_line(f"corpus: {len(taken)} answers, the slowest after {seconds:.2f} s ({case})")
+
+
 def load_module(path: Path, name: str) -> ModuleType:
     """Import a file under a name of its own: every function's module is called `app`."""
     spec = importlib.util.spec_from_file_location(name, path)

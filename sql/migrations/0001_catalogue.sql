@@ -7,10 +7,12 @@
 -- Which query an index serves stands beside the index. Column limits repeat the rules of
 -- mcp_registry/registration.py; a test holds the two together.
 
-CREATE EXTENSION IF NOT EXISTS pg_trgm;
-
-CREATE SCHEMA registry;
+-- The schema registry is there already: the ledger of migrations is in it.
 CREATE SCHEMA metrics;
+
+-- Into a schema of ours, because `public` may be closed to us; where it is in public already, it is found there.
+SET LOCAL search_path = registry, public;
+CREATE EXTENSION IF NOT EXISTS pg_trgm;
 
 CREATE TYPE registry.server_type AS ENUM ('official', 'community', 'mock');
 CREATE TYPE registry.server_status AS ENUM ('active', 'inactive', 'error');
@@ -94,34 +96,39 @@ CREATE TABLE registry.server_metadata (
 CREATE TABLE registry.server_counts (
     status      registry.server_status NOT NULL,
     server_type registry.server_type NOT NULL,
+    -- Each count is the sum of eight: a row is locked until its transaction ends, and one row alone would let only one
+    -- registration commit at a time.
+    slot        smallint NOT NULL,
     servers     bigint NOT NULL,
-    PRIMARY KEY (status, server_type)
+    PRIMARY KEY (slot, status, server_type)
 )
 WITH (fillfactor = 50);
 
-INSERT INTO registry.server_counts (status, server_type, servers)
-SELECT status, server_type, 0
+INSERT INTO registry.server_counts (status, server_type, slot, servers)
+SELECT status, server_type, slot, 0
   FROM unnest(enum_range(NULL::registry.server_status)) AS status
- CROSS JOIN unnest(enum_range(NULL::registry.server_type)) AS server_type;
+ CROSS JOIN unnest(enum_range(NULL::registry.server_type)) AS server_type
+ CROSS JOIN generate_series(0, 7) AS slot;
 
 -- Statement triggers with transition tables: one update per status and type, however many rows a statement touched.
--- A change of status moves servers from one row to another; those rows are locked in key order, so that two sweeps
--- cannot wait for each other.
+-- Registering or removing a server touches one row of the session's slot, a change of status two; those are taken in key
+-- order, so that two statements cannot wait for each other.
 CREATE FUNCTION registry.count_servers() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path = ''
 AS $$
 DECLARE
+    my_slot CONSTANT smallint := pg_backend_pid() % 8;
     change record;
 BEGIN
     IF TG_OP = 'INSERT' THEN
         UPDATE registry.server_counts AS c SET servers = c.servers + added.n
           FROM (SELECT status, server_type, count(*) AS n FROM new_rows GROUP BY status, server_type) AS added
-         WHERE c.status = added.status AND c.server_type = added.server_type;
+         WHERE c.slot = my_slot AND c.status = added.status AND c.server_type = added.server_type;
     ELSIF TG_OP = 'DELETE' THEN
         UPDATE registry.server_counts AS c SET servers = c.servers - gone.n
           FROM (SELECT status, server_type, count(*) AS n FROM old_rows GROUP BY status, server_type) AS gone
-         WHERE c.status = gone.status AND c.server_type = gone.server_type;
+         WHERE c.slot = my_slot AND c.status = gone.status AND c.server_type = gone.server_type;
     ELSE
         FOR change IN
             SELECT status, server_type, sum(n) AS n
@@ -133,7 +140,7 @@ BEGIN
              ORDER BY status, server_type
         LOOP
             UPDATE registry.server_counts AS c SET servers = c.servers + change.n
-             WHERE c.status = change.status AND c.server_type = change.server_type;
+             WHERE c.slot = my_slot AND c.status = change.status AND c.server_type = change.server_type;
         END LOOP;
     END IF;
     RETURN NULL;

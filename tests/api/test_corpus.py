@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.conftest import BASIC, ROOT, Answer, Api, registration
+from tests.conftest import BASIC, ROOT, SLOWEST, Answer, Api, registration
 
 SAMPLE = ROOT / "tests" / "corpus"
 WHOLE = ROOT.parent / "shared" / "corpus"
@@ -24,7 +24,8 @@ REGISTER = "/api/registry/register"
 SERVERS = "/api/registry/servers"
 REQUESTS = ("json_bodies", "fields", "stored_output", "list_query", "detail_id", "routing", "auth")
 
-# Nothing a client sends may take longer than the deadline of a request; pg_sleep(5) in a search would.
+# Nothing a client sends may take as long as the deadline of a request; pg_sleep(5) in a search would. The bar of one
+# second is no assertion, because a busy machine would fail it: the slowest answer is told at the end of the run.
 SECONDS = 4.0
 
 # Where the contract is wider than a case assumes, the contract decides; the reason stands beside.
@@ -158,6 +159,7 @@ def test_every_request_gets_an_answer_that_is_right(case, api, request, monkeypa
 
     assert answer.status in accept, (case["why"], answer.body[:500])
     assert answer.seconds < SECONDS, case["why"]
+    request.config.stash.setdefault(SLOWEST, []).append((answer.seconds, case["id"]))
     if answer.status >= 400:
         if asked["method"] != "HEAD":
             check_refusal(answer)

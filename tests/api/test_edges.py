@@ -56,6 +56,11 @@ def test_another_method_on_a_route_is_405_and_says_which_there_are(api, method, 
     assert answer.headers["allow"] == allow
 
 
+def test_another_method_with_a_body_that_is_not_json_is_415(api):
+    answer = api("POST", SERVERS, b"name=x", headers={"content-type": "application/x-www-form-urlencoded"})
+    assert (answer.status, answer.json()["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
+
+
 @pytest.mark.parametrize("size", [1024 * 1024 + 1, 7 * 1024 * 1024, 11 * 1024 * 1024])
 def test_a_body_over_one_mebibyte_is_413_whoever_refuses_it(api, size):
     answer = api("POST", REGISTER, b" " * size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -82,18 +83,23 @@ def test_killed_under_writers_postgres_loses_no_acknowledged_registration(stack,
                 other.add(answer.status)
                 check_unavailable(answer)
 
+    def await_writers(reached: int) -> None:
+        """Until so many are acknowledged, or a writer has failed."""
+        deadline = time.monotonic() + 60
+        while len(acknowledged) < reached and not any(writer.done() for writer in writers):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+
     with ThreadPoolExecutor(8) as pool:
         writers = [pool.submit(write, writer) for writer in range(8)]
         try:
             for _ in range(3):
                 reached = len(acknowledged) + 20
-                while len(acknowledged) < reached and not any(writer.done() for writer in writers):
-                    pass
+                await_writers(reached)
                 server.kill()
                 server.start()
             reached = len(acknowledged) + 20
-            while len(acknowledged) < reached and not any(writer.done() for writer in writers):
-                pass
+            await_writers(reached)
         finally:
             stop.set()
         for writer in writers:

@@ -125,6 +125,13 @@ def test_every_fault_is_named_with_its_path(api):
     assert all(set(detail) == {"path", "message", "type"} for detail in error["details"])
 
 
+def test_a_body_full_of_faults_is_refused_in_a_body_of_bearable_size(api):
+    answer = api("POST", REGISTER, {f"field-{n}": 1 for n in range(50_000)})
+    assert answer.status == 400
+    assert len(answer.json()["details"]) == 100
+    assert len(answer.body) < 50_000
+
+
 def send_all(api: Api, bodies, method: str, at_once: int = 50):
     with ThreadPoolExecutor(at_once) as pool:
         return list(pool.map(lambda body: api(method, REGISTER, body), bodies))

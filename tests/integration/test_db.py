@@ -116,17 +116,24 @@ def test_a_connection_that_died_while_it_idled_is_replaced_before_a_write(own, a
     assert own.begin().write(PID) not in (None, (first,))
 
 
-def test_a_read_whose_connection_was_lost_is_repeated_on_a_new_one(own, admin):
+@pytest.mark.parametrize("work", ["read", "write"])
+def test_a_connection_that_ended_a_moment_ago_is_replaced_before_it_is_used(own, admin, work):
     first = pid(own)
     end(admin, first)
+    assert getattr(own, work)(PID) not in (None, (first,))
+
+
+def test_a_read_whose_connection_is_lost_meanwhile_is_repeated_on_a_new_one(own, admin, monkeypatch):
+    first = pid(own)
+    end(admin, first)
+    monkeypatch.setattr(db, "_stirs", lambda connection: False)  # it ends just after the look
     assert pid(own) != first
 
 
-def test_a_write_whose_connection_was_lost_is_not_repeated(own, admin):
+def test_a_write_whose_connection_is_lost_meanwhile_is_not_repeated(own):
     """Nobody knows whether it was committed."""
-    end(admin, pid(own))
     with pytest.raises(Unavailable):
-        own.write(PID)
+        own.write("SELECT pg_terminate_backend(pg_backend_pid())")
     assert own.begin().write(PID) is not None
 
 
@@ -168,6 +175,26 @@ def test_a_server_that_accepts_and_says_nothing_is_given_up_within_the_deadline(
         with pytest.raises(Unavailable):
             Database(f"postgresql://x@127.0.0.1:{silent.getsockname()[1]}/x").begin().read(PID)
         assert time.monotonic() - started < db.REQUEST_SECONDS
+
+
+def test_a_name_with_several_silent_addresses_is_given_up_within_the_deadline():
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        ports = f"{one.getsockname()[1]},{two.getsockname()[1]},{one.getsockname()[1]}"
+        started = time.monotonic()
+        with pytest.raises(Unavailable):
+            Database(f"host=127.0.0.1,127.0.0.1,127.0.0.1 port={ports} user=x dbname=x").begin().read(PID)
+        # The deadline and a little; psycopg alone would take three times three seconds.
+        assert time.monotonic() - started < db.REQUEST_SECONDS + 1.0
+
+
+def test_the_second_address_is_taken_where_the_first_refuses(database_url):
+    port = conninfo_to_dict(database_url)["port"]
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        refused = closed.getsockname()[1]
+    both = make_conninfo(database_url, host="127.0.0.1,127.0.0.1", port=f"{refused},{port}")
+    database = Database(both).begin()
+    assert pid(database)
+    database.close()
 
 
 def test_a_wrong_password_is_unavailable_and_not_told(database_url):

@@ -120,6 +120,10 @@ def test_a_port_that_is_none_is_said(port):
     assert "PORT must be a number" in refuse({"PORT": port})
 
 
+def test_a_log_level_that_is_none_is_said():
+    assert "LOG_LEVEL must be one of" in refuse({"LOG_LEVEL": "loud"})
+
+
 def test_a_database_that_does_not_answer_is_said_without_its_password():
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]

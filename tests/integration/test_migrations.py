@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from local.schema import SCHEMA, dump
 from tests.conftest import ROOT, migrate
@@ -46,7 +47,7 @@ def test_twelve_runs_at_once_all_succeed_and_apply_each_migration_once(new_datab
     with ThreadPoolExecutor(12) as pool:
         applied = list(pool.map(lambda _: migrate.migrate(url), range(12)))
     assert sorted(name for names in applied for name in names) == NAMES
-    assert query(url, "SELECT count(*) FROM public.schema_migrations") == [(len(NAMES),)]
+    assert query(url, "SELECT count(*) FROM registry.migrations") == [(len(NAMES),)]
 
 
 @pytest.mark.parametrize("last", range(1, 22))
@@ -77,8 +78,8 @@ def test_a_run_that_is_cut_off_after_any_statement_leaves_each_migration_whole_o
         else:
             assert statements <= last
             assert len(applied) == 2
-    ledger = query(url, "SELECT to_regclass('public.schema_migrations') IS NOT NULL")[0][0]
-    versions = query(url, "SELECT version FROM public.schema_migrations ORDER BY 1") if ledger else []
+    ledger = query(url, "SELECT to_regclass('registry.migrations') IS NOT NULL")[0][0]
+    versions = query(url, "SELECT version FROM registry.migrations ORDER BY 1") if ledger else []
     columns = query(url, "SELECT column_name FROM information_schema.columns WHERE table_name = 'a' ORDER BY 1")
     assert len(columns) == len(versions)
     migrate.migrate(url, folder)
@@ -91,7 +92,7 @@ def test_a_migration_that_fails_undoes_itself_and_says_so(new_database, folder):
     with pytest.raises(psycopg.errors.DivisionByZero):
         migrate.migrate(url, folder)
     assert query(url, "SELECT to_regclass('b')") == [(None,)]
-    assert query(url, "SELECT max(version) FROM public.schema_migrations") == [(2,)]
+    assert query(url, "SELECT max(version) FROM registry.migrations") == [(2,)]
 
 
 def test_an_applied_migration_that_was_edited_is_refused(new_database, folder):
@@ -137,6 +138,15 @@ def test_a_migration_that_waits_for_a_reader_steps_back_and_comes_again(new_data
         assert not done.is_set()
     thread.join(30)
     assert query(url, "SELECT x, y FROM a") == [(1, 2)]
+
+
+def test_the_right_to_create_schemas_is_enough(new_database):
+    url = new_database(migrated=False)
+    name = conninfo_to_dict(url)["dbname"]
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE deployer LOGIN PASSWORD 'x'")
+        connection.execute(f"GRANT CREATE ON DATABASE {name} TO deployer".encode())
+    assert migrate.migrate(make_conninfo(url, user="deployer", password="x")) == NAMES
 
 
 def test_the_command_migrates_and_reports(new_database):

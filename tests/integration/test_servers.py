@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
@@ -148,7 +149,9 @@ def test_a_server_in_error_stays_in_error_until_a_probe_says_otherwise(database)
 
 def test_the_totals_follow_every_change(database):
     def counted():
-        return dict(rows(database, "SELECT (status, server_type)::text, servers FROM registry.server_counts"))
+        return dict(
+            rows(database, "SELECT (status, server_type)::text, sum(servers) FROM registry.server_counts GROUP BY 1")
+        )
 
     def actual():
         return dict(
@@ -166,6 +169,71 @@ def test_the_totals_follow_every_change(database):
     assert {key: n for key, n in counted().items() if n} == actual()
     page = servers.list_page(database, Filters(status="error", type="mock"), 1, 0)
     assert page.total == actual()["(error,mock)"]
+
+
+@pytest.fixture
+def contended(database_url):
+    """A server, a session that holds its row, and a database that has to wait for it."""
+    with psycopg.connect(database_url, autocommit=True) as holder:
+        database = Database(database_url).begin()
+        id_ = servers.register(database, parsed("contended"))["id"]
+        yield id_, holder, database
+        database.close()
+        holder.execute("DELETE FROM registry.mcp_servers WHERE id = %s", [id_])
+
+
+def while_waiting(holder: psycopg.Connection, database: Database, work):
+    """Run `work` in a thread until it waits for a lock, then let the block of the holder go on."""
+    assert database._connection is not None
+    pid = database._connection.info.backend_pid
+    outcome: list[object] = []
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except Exception as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    while holder.execute("SELECT count(*) FROM pg_locks WHERE pid = %s AND NOT granted", [pid]).fetchone() == (0,):
+        assert thread.is_alive()
+    return thread, outcome
+
+
+@pytest.mark.parametrize("status", ["active", "inactive"])
+def test_a_change_that_waited_for_another_answers_what_is_true_then(contended, status):
+    id_, holder, database = contended
+    with holder.transaction():
+        holder.execute("UPDATE registry.mcp_servers SET status = 'inactive' WHERE id = %s", [id_])
+        thread, outcome = while_waiting(holder, database, lambda: servers.set_status(database, id_, status))
+    thread.join()
+    assert outcome[0]["status"] == status  # pyright: ignore[reportIndexIssue]
+    assert holder.execute("SELECT status::text FROM registry.mcp_servers WHERE id = %s", [id_]).fetchone() == (status,)
+
+
+def test_a_change_that_waited_for_a_delete_finds_no_server(contended):
+    id_, holder, database = contended
+    with holder.transaction():
+        holder.execute("DELETE FROM registry.mcp_servers WHERE id = %s", [id_])
+        thread, outcome = while_waiting(holder, database, lambda: servers.set_status(database, id_, "active"))
+    thread.join()
+    assert isinstance(outcome[0], ServerNotFound)
+
+
+def test_an_open_change_of_one_server_does_not_hold_up_a_registration_of_another_session(contended, database_url):
+    id_, holder, _ = contended
+    with holder.transaction():
+        holder.execute("UPDATE registry.mcp_servers SET status = 'error' WHERE id = %s", [id_])
+        mine = holder.info.backend_pid % 8
+        # A session of another slot; which one a session gets is up to its process id.
+        others = [Database(database_url).begin() for _ in range(2)]
+        pids = [row[0] for other in others if (row := other.read("SELECT pg_backend_pid()"))]
+        free = next(other for other, pid in zip(others, pids, strict=True) if pid % 8 != mine)
+        created = servers.register(free, parsed("not-held-up"))
+        servers.delete(free, created["id"])
+        for other in others:
+            other.close()
 
 
 def test_a_search_takes_its_text_literally(database):

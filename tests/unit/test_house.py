@@ -28,6 +28,7 @@ ALL = [
 OWNERS = {
     "aws_lambda_powertools": {"observability"},
     "boto3": {"secret"},
+    "botocore": {"secret"},
     "msgspec": {"canonical", "registration"},
     "psycopg": {"db"},
 }

@@ -76,6 +76,19 @@ def test_nul_and_half_surrogates_are_refused_where_they_stand(escape):
     assert [fault.path for fault in refused.value.faults] == ["", "a.1.b"]
 
 
+def test_a_duplicate_among_many_keys_is_found_in_one_pass():
+    body = "{" + "".join(f'"k{n}":1,' for n in range(60_000)) + '"k59999":1}'
+    with pytest.raises(ValidationFailed, match="'k59999' stands twice"):
+        intake.parse(body.encode())  # comparing each with each would take minutes
+
+
+def test_only_the_first_hundred_faults_are_told_and_long_paths_are_cut():
+    with pytest.raises(ValidationFailed) as refused:
+        intake.parse(b'{"' + b"k" * 5_000 + b'": [' + b",".join([b'"\\u0000"'] * 1_000) + b"]}")
+    assert len(refused.value.faults) == 100
+    assert max(len(fault.path) for fault in refused.value.faults) == 200
+
+
 def test_an_escaped_backslash_before_u0000_is_an_ordinary_text():
     assert intake.parse(rb'"\\u0000"') == "\\u0000"
 

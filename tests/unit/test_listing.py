@@ -1,5 +1,9 @@
 """The query of a list."""
 
+import json
+from base64 import urlsafe_b64encode
+from zlib import crc32
+
 import pytest
 
 from mcp_registry import cursor, listing
@@ -55,6 +59,21 @@ def test_a_cursor_brings_its_filters_along():
     issued = cursor.encode(7, filters)
     assert listing.parse({"cursor": issued}) == (filters, 100, 7)
     assert listing.parse({"cursor": issued, "status": "active", "search": "weather"}) == (filters, 100, 7)
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [Filters("bogus"), Filters(None, "x"), Filters(search="a\0b"), Filters(search="\ud800"), Filters(search="a" * 201)],
+)
+def test_a_forged_cursor_with_filters_that_nobody_could_ask_for_is_refused(filters):
+    payload = json.dumps([1, *filters]).encode()
+    forged = urlsafe_b64encode(crc32(payload).to_bytes(4, "big") + payload).rstrip(b"=").decode()
+    assert paths({"cursor": forged}) == ["cursor"]
+
+
+def test_a_forged_cursor_that_is_nested_too_deeply_is_refused():
+    payload = b"[" * 1_500
+    assert paths({"cursor": urlsafe_b64encode(crc32(payload).to_bytes(4, "big") + payload).rstrip(b"=").decode()})
 
 
 def test_a_cursor_of_other_filters_is_refused():

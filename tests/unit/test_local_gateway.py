@@ -19,7 +19,12 @@ API = Api(
     stage="v1",
     routes=(
         Route("GET", "/open", Invoke("Open"), authorized=False),
-        Route("ANY", "/open", Mock(405, {"Allow": "GET"}, '{"error": "GET only"}'), authorized=False),
+        Route(
+            "ANY",
+            "/open",
+            Mock(("application/json",), 405, {"Allow": "GET"}, '{"error": "GET only"}'),
+            authorized=False,
+        ),
         Route("GET", "/things/{id}", Invoke("Open"), authorized=False),
         Route("GET", "/things/first", Invoke("First"), authorized=False),
         Route("GET", "/files/{name+}", Invoke("Open"), authorized=False),

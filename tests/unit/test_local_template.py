@@ -47,6 +47,7 @@ Resources:
               responses: {"405": {description: no}}
               x-amazon-apigateway-integration:
                 type: mock
+                passthroughBehavior: never
                 requestTemplates: {application/json: '{"statusCode": 405}'}
                 responses:
                   default:
@@ -152,7 +153,9 @@ def test_routes_name_their_function_or_their_mock(stack: Stack):
     }
     by_key = {_key(route): route.integration for route in stack.api.routes}
     assert by_key["GET", "/things/{id}", True] == Invoke("ThingFunction")
-    assert by_key["ANY", "/things/{id}", True] == Mock(405, {"Allow": "GET"}, '{"error": "GET only"}')
+    assert by_key["ANY", "/things/{id}", True] == Mock(
+        ("application/json",), 405, {"Allow": "GET"}, '{"error": "GET only"}'
+    )
 
 
 def test_the_api_has_its_stage_authorizer_and_media_types(stack: Stack):
@@ -218,3 +221,11 @@ def test_the_template_of_this_repository_can_be_read():
 
 def _key(route: Route) -> tuple[str, str, bool]:
     return route.method, route.path, route.authorized
+
+
+def test_a_mock_that_would_pass_bodies_through_is_refused(template: Path):
+    template.write_text(
+        template.read_text().replace("passthroughBehavior: never", "passthroughBehavior: when_no_match")
+    )
+    with pytest.raises(TemplateError, match="passthroughBehavior"):
+        load(template, {"Url": "x", "Password": "p"})

@@ -79,6 +79,12 @@ def test_every_fault_is_told_with_its_path():
     }
 
 
+def test_only_the_first_hundred_faults_are_told():
+    with pytest.raises(ValidationFailed) as refused:
+        registration.parse({f"field-{n}": 1 for n in range(50_000)})
+    assert len(refused.value.faults) == 100
+
+
 def test_faults_are_told_in_words():
     value = {"name": "", "display_name": 1, "server_type": "x", "endpoint_url": {}, "version": True, "tools": {}}
     with pytest.raises(ValidationFailed) as refused:

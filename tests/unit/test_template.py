@@ -54,6 +54,14 @@ def test_every_path_refuses_the_methods_that_it_does_not_have(stack):
         assert json.loads(refusal.body)["code"] == "METHOD_NOT_ALLOWED"
 
 
+def test_what_a_mock_says_is_text_both_ways():
+    """JSON is a binary media type of this API: without CONVERT_TO_TEXT API Gateway takes an answer for base64."""
+    text = (ROOT / "template.yaml").read_text()
+    assert text.count("type: mock") == 4
+    assert text.count("contentHandling: CONVERT_TO_TEXT") == 8
+    assert text.count("passthroughBehavior: never") == 4
+
+
 def test_only_the_authorizer_knows_the_credentials_and_it_knows_no_database(stack):
     for name, function in stack.functions.items():
         knows = {variable for variable in function.environment if variable.startswith("REGISTRY_")}

@@ -37,7 +37,11 @@ def decode(cursor: str) -> tuple[int, Filters]:
     checksum, payload = raw[:4], raw[4:]
     if urlsafe_b64encode(raw).rstrip(b"=").decode() != cursor or crc32(payload).to_bytes(4, "big") != checksum:
         raise ValueError("changed")
-    match json.loads(payload):
+    try:
+        value = json.loads(payload)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    match value:
         case [after, str() | None as status, str() | None as type_, str() | None as search] if (
             type(after) is int and 0 < after <= MAX_ID  # not isinstance: true would pass for 1
         ):

@@ -11,12 +11,14 @@ gateway 29 s > function 10 s > request 5 s > statement 4 s > connect 3 s > lock 
 from __future__ import annotations
 
 import os
+import select
 import time
 from collections.abc import Mapping
 from typing import Any, LiteralString, TypeVar
 
 import psycopg
-from psycopg.abc import PQGen
+from psycopg.abc import ConnDict, PQGen
+from psycopg.conninfo import conninfo_attempts, conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
 from mcp_registry.errors import Unavailable
@@ -143,7 +145,7 @@ class Database:
     def _verified(self) -> DeadlineConnection:
         """The warm connection, checked if it has idled, or a new one."""
         now = time.monotonic()
-        if self._connection is not None and now - self._used > TRUSTED_SECONDS:
+        if self._connection is not None and (now - self._used > TRUSTED_SECONDS or _stirs(self._connection)):
             self._connection.deadline = min(now + VERIFY_SECONDS, self._deadline)
             try:
                 self._connection.execute(VERIFY)
@@ -155,17 +157,37 @@ class Database:
         return self._connection
 
     def _connect(self) -> DeadlineConnection:
-        remaining = self._deadline - time.monotonic()
-        if remaining < MIN_CONNECT_SECONDS:
-            raise psycopg.OperationalError("no time left to connect")
+        """A new connection to the first address that answers, as long as there is time.
+
+        psycopg gives each address of a name a connect_timeout of its own, so the addresses are tried from here.
+        """
+        failure: psycopg.Error | None = None
+        for attempt in conninfo_attempts(conninfo_to_dict(self._conninfo)):
+            remaining = self._deadline - time.monotonic()
+            if remaining < MIN_CONNECT_SECONDS:
+                break
+            try:
+                return self._connect_to(attempt, int(min(remaining, CONNECT_SECONDS)))
+            except psycopg.OperationalError as error:
+                failure = error
+        raise failure or psycopg.OperationalError("no time left to connect")
+
+    def _connect_to(self, attempt: ConnDict, seconds: int) -> DeadlineConnection:
         return DeadlineConnection.connect(
-            self._conninfo,
+            make_conninfo("", **attempt),
             autocommit=True,
-            connect_timeout=int(min(remaining, CONNECT_SECONDS)),
+            connect_timeout=seconds,
             tcp_user_timeout=int(REQUEST_SECONDS * 1000),
             application_name=os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "mcp-registry"),
             options=" ".join(f"-c {name}={value}" for name, value in SETTINGS.items()),
         )
+
+
+def _stirs(connection: DeadlineConnection) -> bool:
+    """Whether something arrived on a connection that asked for nothing: most likely its end. Costs no round trip."""
+    poll = select.poll()
+    poll.register(connection.pgconn.socket, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 _database: Database | None = None

@@ -7,7 +7,14 @@ gives each code its status.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import NamedTuple
+
+# A body of 1 MiB can have 100,000 faults, and telling all of them would exceed the 6 MB that Lambda lets out. Nobody
+# mends more than these before trying again.
+MAX_FAULTS = 100
+# A path holds the client's own keys, which have no limit.
+MAX_PATH = 200
 
 
 class Fault(NamedTuple):
@@ -19,13 +26,16 @@ class Fault(NamedTuple):
 
 
 class RegistryError(Exception):
-    """Internal server error"""
+    """Internal server error
+
+    `faults` are the first hundred of what is wrong with the input.
+    """
 
     code = "INTERNAL_ERROR"
 
     def __init__(self, message: str | None = None, faults: Iterable[Fault] = ()) -> None:
         super().__init__(message or (type(self).__doc__ or "").partition("\n")[0])
-        self.faults = tuple(faults)
+        self.faults = tuple(fault._replace(path=fault.path[:MAX_PATH]) for fault in islice(faults, MAX_FAULTS))
 
 
 class ValidationFailed(RegistryError):

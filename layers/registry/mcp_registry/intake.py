@@ -16,6 +16,9 @@ from mcp_registry.http import Request
 
 MAX_BODY = 1024 * 1024
 
+# Keys have no limit of their own; what is told of one has.
+MAX_KEY_SHOWN = 100
+
 MEDIA_TYPE = "application/json"
 
 # Only these escapes can put a NUL or a surrogate into a string; a pair of surrogates (an emoji) is well.
@@ -69,8 +72,11 @@ def parse(body: bytes) -> Any:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise _Refused(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice in one object")
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _Refused(f"the key {key[:MAX_KEY_SHOWN]!r} stands twice in one object")
+            seen.add(key)
     return value
 
 

@@ -39,14 +39,7 @@ def parse(query: Mapping[str, str]) -> Listing:
     """
     faults = [Fault(name, "There is no such parameter", "unknown") for name in query if name not in PARAMETERS]
     filters = Filters(query.get("status") or None, query.get("type") or None, query.get("search") or None)
-    for name, value, allowed in (("status", filters.status, STATUSES), ("type", filters.type, TYPES)):
-        if value is not None and value not in allowed:
-            faults.append(Fault(name, f"Must be one of {', '.join(allowed)}", "enum"))
-    if filters.search is not None:
-        if len(filters.search) > MAX_SEARCH:
-            faults.append(Fault("search", f"Must have at most {MAX_SEARCH} characters", "length"))
-        if UNSEARCHABLE.search(filters.search):
-            faults.append(Fault("search", "Holds control characters or is not UTF-8", "text"))
+    faults += _filter_faults(filters)
     limit = query.get("limit", str(DEFAULT_LIMIT))
     if not LIMIT.fullmatch(limit) or int(limit) > MAX_LIMIT:
         faults.append(Fault("limit", f"Must be a number from 1 to {MAX_LIMIT}", "value"))
@@ -54,6 +47,8 @@ def parse(query: Mapping[str, str]) -> Listing:
     if "cursor" in query:
         try:
             after, issued_for = cursor.decode(query["cursor"])
+            if _filter_faults(issued_for):
+                raise ValueError("a cursor of our own making has valid filters")
         except ValueError:
             faults.append(Fault("cursor", "Not a cursor of this registry: start again without one", "value"))
         else:
@@ -63,3 +58,16 @@ def parse(query: Mapping[str, str]) -> Listing:
     if faults:
         raise ValidationFailed(faults=faults)
     return Listing(filters, int(limit), after)
+
+
+def _filter_faults(filters: Filters) -> list[Fault]:
+    faults: list[Fault] = []
+    for name, value, allowed in (("status", filters.status, STATUSES), ("type", filters.type, TYPES)):
+        if value is not None and value not in allowed:
+            faults.append(Fault(name, f"Must be one of {', '.join(allowed)}", "enum"))
+    if filters.search is not None:
+        if len(filters.search) > MAX_SEARCH:
+            faults.append(Fault("search", f"Must have at most {MAX_SEARCH} characters", "length"))
+        if UNSEARCHABLE.search(filters.search):
+            faults.append(Fault("search", "Holds control characters or is not UTF-8", "text"))
+    return faults

@@ -222,25 +222,17 @@ SELECT row_to_json(server)::text
          WHERE s.id = %(id)s) AS server
 """
 
-# A server in error is in the sweeps already; only a probe may say that it is well again.
+# A server in error is in the sweeps already; only a probe may say that it is well again. One UPDATE and nothing beside
+# it, because what it returns is the newest row even where it had to wait for another session's change.
 SET_STATUS = """
-WITH changed AS (
-    UPDATE registry.mcp_servers
-       SET status = %(status)s::registry.server_status,
-           updated_at = now()
-     WHERE id = %(id)s
-       AND status <> %(status)s::registry.server_status
-       AND NOT (status = 'error' AND %(status)s = 'active')
-    RETURNING id, name, status, created_at, updated_at
-)
-SELECT id, name, status::text, registry.rfc3339(created_at), registry.rfc3339(updated_at)
-  FROM (SELECT id, name, status, created_at, updated_at
-          FROM changed
-         UNION ALL
-        SELECT id, name, status, created_at, updated_at
-          FROM registry.mcp_servers
-         WHERE id = %(id)s
-           AND NOT EXISTS (SELECT FROM changed)) AS server
+UPDATE registry.mcp_servers
+   SET status = CASE WHEN status = 'error' AND %(status)s = 'active' THEN status
+                     ELSE %(status)s::registry.server_status END,
+       updated_at = CASE WHEN status = %(status)s::registry.server_status THEN updated_at
+                         WHEN status = 'error' AND %(status)s = 'active' THEN updated_at
+                         ELSE now() END
+ WHERE id = %(id)s
+RETURNING id, name, status::text, registry.rfc3339(created_at), registry.rfc3339(updated_at)
 """
 
 DELETE = """
