@@ -16,35 +16,40 @@ CREATE TYPE registry.server_type AS ENUM (
     'mock'
 );
 
-CREATE FUNCTION registry.count_servers() RETURNS trigger
+CREATE FUNCTION registry.count_changed_servers() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO ''
     AS $$
 DECLARE
-    my_slot CONSTANT smallint := pg_backend_pid() % 8;
     change record;
 BEGIN
+    FOR change IN
+        SELECT status, server_type, sum(n) AS n
+          FROM (SELECT status, server_type, 1 AS n FROM new_rows
+                 UNION ALL
+                SELECT status, server_type, -1 FROM old_rows) AS moved
+         GROUP BY status, server_type
+        HAVING sum(n) <> 0
+         ORDER BY status, server_type
+    LOOP
+        UPDATE registry.server_counts AS c SET servers = c.servers + change.n
+         WHERE c.slot = pg_backend_pid() % 8 AND c.status = change.status AND c.server_type = change.server_type;
+    END LOOP;
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION registry.count_server() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+BEGIN
     IF TG_OP = 'INSERT' THEN
-        UPDATE registry.server_counts AS c SET servers = c.servers + added.n
-          FROM (SELECT status, server_type, count(*) AS n FROM new_rows GROUP BY status, server_type) AS added
-         WHERE c.slot = my_slot AND c.status = added.status AND c.server_type = added.server_type;
-    ELSIF TG_OP = 'DELETE' THEN
-        UPDATE registry.server_counts AS c SET servers = c.servers - gone.n
-          FROM (SELECT status, server_type, count(*) AS n FROM old_rows GROUP BY status, server_type) AS gone
-         WHERE c.slot = my_slot AND c.status = gone.status AND c.server_type = gone.server_type;
+        UPDATE registry.server_counts SET servers = servers + 1
+         WHERE slot = pg_backend_pid() % 8 AND status = NEW.status AND server_type = NEW.server_type;
     ELSE
-        FOR change IN
-            SELECT status, server_type, sum(n) AS n
-              FROM (SELECT status, server_type, 1 AS n FROM new_rows
-                     UNION ALL
-                    SELECT status, server_type, -1 FROM old_rows) AS moved
-             GROUP BY status, server_type
-            HAVING sum(n) <> 0
-             ORDER BY status, server_type
-        LOOP
-            UPDATE registry.server_counts AS c SET servers = c.servers + change.n
-             WHERE c.slot = my_slot AND c.status = change.status AND c.server_type = change.server_type;
-        END LOOP;
+        UPDATE registry.server_counts SET servers = servers - 1
+         WHERE slot = pg_backend_pid() % 8 AND status = OLD.status AND server_type = OLD.server_type;
     END IF;
     RETURN NULL;
 END
@@ -210,11 +215,9 @@ CREATE INDEX mcp_servers_status_type_idx ON registry.mcp_servers USING btree (st
 
 CREATE INDEX mcp_servers_type_idx ON registry.mcp_servers USING btree (server_type, id);
 
-CREATE TRIGGER count_deleted AFTER DELETE ON registry.mcp_servers REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION registry.count_servers();
+CREATE TRIGGER count_changed AFTER UPDATE ON registry.mcp_servers REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION registry.count_changed_servers();
 
-CREATE TRIGGER count_inserted AFTER INSERT ON registry.mcp_servers REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION registry.count_servers();
-
-CREATE TRIGGER count_updated AFTER UPDATE ON registry.mcp_servers REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION registry.count_servers();
+CREATE TRIGGER count_come_and_gone AFTER INSERT OR DELETE ON registry.mcp_servers FOR EACH ROW EXECUTE FUNCTION registry.count_server();
 
 ALTER TABLE ONLY metrics.server_health_metrics
     ADD CONSTRAINT server_health_metrics_server_id_fkey FOREIGN KEY (server_id) REFERENCES registry.mcp_servers(id) ON DELETE CASCADE;

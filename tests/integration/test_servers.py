@@ -68,7 +68,7 @@ def test_every_statement_was_found():
     [
         ("servers.FIND", "mcp_servers_canonical_name_key"),
         ("servers.HAS_DIGEST", "mcp_servers_body_digest_idx"),
-        ("servers.SEARCH", "mcp_servers_search_idx"),
+        ("servers.NARROW", "mcp_servers_search_idx"),
         ("servers.DETAIL", "tools_server_id_name_key"),
     ],
 )
