@@ -105,7 +105,7 @@ def main() -> int:
         # The port first: everything after it takes time, and has to be stopped again.
         with contextlib.closing(_bind(settings.port)) as sock, contextlib.ExitStack() as cleanup:
             database_url = _open_database(settings, cleanup)
-            _migrate(database_url)
+            _migrate(database_url, settings)
             _run(_serve(sock, settings, database_url))
             # Postgres stops now. It is quick about it, and must not be left half way.
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -174,12 +174,16 @@ def _check_database(url: str) -> None:
         )
 
 
-def _migrate(database_url: str) -> None:
+def _migrate(database_url: str, settings: Settings) -> None:
     migrations = _load_by_path(ROOT / "sql" / "migrate.py")
     try:
         migrations.migrate(database_url)
     except (migrations.MigrationError, psycopg.Error) as error:
-        raise StartError(f"The database can't be brought up to date: {_reason(error, database_url)}.") from error
+        where = "Use another database" if settings.database_url else f"Move {settings.data_dir} away to start anew"
+        raise StartError(
+            f"The database can't be brought up to date: {_reason(error, database_url)}. {where}, or run the version of"
+            " the registry that it is from."
+        ) from error
 
 
 def _load_by_path(path: Path) -> ModuleType:

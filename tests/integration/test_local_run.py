@@ -140,6 +140,15 @@ def test_a_database_without_the_right_to_create_is_said(new_database, postgres):
     assert "CREATE" in line
 
 
+def test_a_database_that_cannot_be_brought_up_to_date_is_said_with_what_to_do(new_database):
+    url = new_database(migrated=False)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA metrics")
+    line = refuse({"DATABASE_URL": url})
+    assert 'schema "metrics" already exists' in line
+    assert "Use another database" in line
+
+
 def test_a_data_folder_in_use_is_said(start, data_dir):
     local = start()
     local.wait_until_ready()
