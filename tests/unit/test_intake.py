@@ -89,6 +89,18 @@ def test_only_the_first_hundred_faults_are_told_and_long_paths_are_cut():
     assert max(len(fault.path) for fault in refused.value.faults) == 200
 
 
+def test_a_long_key_over_many_values_does_not_fill_the_memory():
+    body = b'{"' + b"k" * 400_000 + b'": [' + b"[]," * 150_000 + b'"\\u0000"]}'
+    with pytest.raises(ValidationFailed) as refused:
+        intake.parse(body)  # with whole paths: 60 GB
+    assert [len(fault.path) for fault in refused.value.faults] == [200]
+
+
+def test_a_text_alone_is_checked_too():
+    with pytest.raises(ValidationFailed):
+        intake.parse(b'"\\u0000"')
+
+
 def test_an_escaped_backslash_before_u0000_is_an_ordinary_text():
     assert intake.parse(rb'"\\u0000"') == "\\u0000"
 

@@ -11,7 +11,7 @@ import math
 import re
 from typing import Any
 
-from mcp_registry.errors import Fault, PayloadTooLarge, UnsupportedMediaType, ValidationFailed
+from mcp_registry.errors import MAX_FAULTS, MAX_PATH, Fault, PayloadTooLarge, UnsupportedMediaType, ValidationFailed
 from mcp_registry.http import Request
 
 MAX_BODY = 1024 * 1024
@@ -94,22 +94,22 @@ def _float(literal: str) -> float:
 def _check_strings(value: Any) -> None:
     """Refuse NUL and lone surrogates, wherever they are."""
     faults: list[Fault] = []
-    waiting: list[tuple[str, Any]] = [("", value)]
-    while waiting:
-        path, item = waiting.pop()
-        match item:
-            case str():
-                if UNSTORABLE.search(item):
-                    faults.append(Fault(path, "Holds NUL or half a surrogate pair", "text"))
-            case dict():
-                for key, child in item.items():
-                    if UNSTORABLE.search(key):
-                        faults.append(Fault(path, "A key holds NUL or half a surrogate pair", "text"))
-                    else:
-                        waiting.append((f"{path}.{key}" if path else key, child))
-            case list():
-                waiting += [(f"{path}.{place}" if path else str(place), child) for place, child in enumerate(item)]
-            case _:
-                pass
+    waiting: list[tuple[str, Any]] = [("", [value] if isinstance(value, str) else value)]
+    # Paths are cut as they are made: a key of half a megabyte over 200,000 values would fill the memory.
+    while waiting and len(faults) < MAX_FAULTS:
+        path, container = waiting.pop()
+        for key, child in container.items() if isinstance(container, dict) else enumerate(container):
+            if isinstance(key, str) and UNSTORABLE.search(key):
+                faults.append(Fault(path, "A key holds NUL or half a surrogate pair", "text"))
+            elif isinstance(child, str):
+                if UNSTORABLE.search(child):
+                    faults.append(Fault(_join(path, key), "Holds NUL or half a surrogate pair", "text"))
+            elif isinstance(child, dict | list):
+                waiting.append((_join(path, key), child))
     if faults:
         raise ValidationFailed(faults=sorted(faults))
+
+
+def _join(path: str, key: str | int) -> str:
+    part = key[:MAX_PATH] if isinstance(key, str) else str(key)
+    return f"{path}.{part}"[:MAX_PATH] if path else part

@@ -1,4 +1,4 @@
-"""A registration: the document that a server sends, its rules, and its two digests. The owner of msgspec.
+"""A registration: the document that a server sends, its rules, and its two digests. Owns msgspec, with `canonical`.
 
 Every limit stands here once; the table repeats it and a test compares them. Real servers decide what is valid: tools
 may be missing, a description may be, null is as good as absent, and the spelling of MCP (`inputSchema`) is taken too.
@@ -241,7 +241,7 @@ def _struct_faults(value: Any, struct: type[Struct], path: str) -> Iterator[Faul
         yield Fault(path, "Expected an object", "type")
         return
     fields = {field.name: field for field in msgspec.structs.fields(struct)}
-    for name in value.keys() - fields.keys():
+    for name in (name for name in value if name not in fields):
         yield Fault(_join(path, name), "There is no such field", "unknown")
     for name, field in fields.items():
         if name in value:
