@@ -43,7 +43,7 @@ lock: $(VENV)/dev.stamp  ## Pin the newest versions that requirements/*.in admit
 	    "$${pair%%:*}" -o "$${pair##*:}" || exit 1; done
 
 clean:  ## Remove the environment, the local data and every cache
-	rm -rf $(VENV) .data .aws-sam .pytest_cache .ruff_cache .hypothesis .schemathesis
+	rm -rf $(VENV) .venv-real .venv-weather .data .aws-sam .pytest_cache .ruff_cache .hypothesis .schemathesis
 
 # The lists are complete (`make lock`), so --no-deps resolves nothing; every file is checked against its hash.
 $(VENV)/run.stamp: requirements/run.txt | $(BIN)/python

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,19 +22,24 @@ from types import ModuleType
 from typing import Any
 
 import psycopg
+from botocore.exceptions import BotoCoreError, ClientError
 from psycopg.conninfo import conninfo_to_dict
 
-from local import server, template
+from local import queues, server, template
 from local.gateway import MAX_BODY, Gateway, HttpRequest, HttpResponse
 from local.postgres import Postgres, PostgresError
+from local.queues import QueueService
 from local.runtime import Runtime
+from local.schedule import Schedules
+from local.sources import CONCURRENCY, Sources, aside, one_line
 
 ROOT = Path(__file__).resolve().parent.parent
+TEMPLATE = ROOT / "template.yaml"
 OLDEST_POSTGRES = 15
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-
-# boto3 in a function would look for credentials in the user's files, and then for a metadata service that is not there.
-FAKE_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
+SWITCH = {"on": True, "off": False}
+# Servers on this machine may be registered and checked, which a deployment refuses.
+LOOPBACK = "127.0.0.0/8,::1/128"
 
 EXAMPLE = {
     "name": "test-server",
@@ -73,6 +79,8 @@ class Settings:
     data_dir: Path
     log_level: str
     endpoint_url: str | None
+    health_sweeps: bool
+    cron_secret: str
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> "Settings":
@@ -87,6 +95,9 @@ class Settings:
         log_level = given.get("LOG_LEVEL", "WARNING").upper()
         if log_level not in LOG_LEVELS:
             raise StartError(f"LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}, not {log_level!r}.")
+        health_sweeps = given.get("HEALTH_SWEEPS", "on").lower()
+        if health_sweeps not in SWITCH:
+            raise StartError(f"HEALTH_SWEEPS must be one of {', '.join(SWITCH)}, not {health_sweeps!r}.")
         return cls(
             port=int(port),
             database_url=given.get("DATABASE_URL"),
@@ -95,6 +106,8 @@ class Settings:
             data_dir=Path(given.get("DATA_DIR", ".data")),
             log_level=log_level,
             endpoint_url=given.get("AWS_ENDPOINT_URL"),
+            health_sweeps=SWITCH[health_sweeps],
+            cron_secret=given.get("CRON_SECRET", "cron"),
         )
 
 
@@ -104,9 +117,10 @@ def main() -> int:
         settings = Settings.of(os.environ)
         # The port first: everything after it takes time, and has to be stopped again.
         with contextlib.closing(_bind(settings.port)) as sock, contextlib.ExitStack() as cleanup:
+            service = _open_queues(settings, cleanup)
             database_url = _open_database(settings, cleanup)
             _migrate(database_url, settings)
-            _run(_serve(sock, settings, database_url))
+            _run(_serve(sock, settings, database_url, service))
             # Postgres stops now. It is quick about it, and must not be left half way.
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)
@@ -131,6 +145,16 @@ def _bind(port: int) -> socket.socket:
                 f"Port {port} is taken: stop the program that listens there, or choose another (PORT=0: any free one)."
             ) from error
         raise StartError(f"Port {port} can't be used: {error.strerror}. Choose another one with PORT.") from error
+
+
+def _open_queues(settings: Settings, cleanup: contextlib.ExitStack) -> QueueService | None:
+    """The queue service, where there is anything for it to do. It gets ready while the database does."""
+    if not settings.endpoint_url and not template.declares(TEMPLATE, "AWS::SQS::Queue"):
+        return None
+    service = QueueService(settings.endpoint_url)
+    cleanup.callback(service.stop)
+    service.start()
+    return service
 
 
 def _open_database(settings: Settings, cleanup: contextlib.ExitStack) -> str:
@@ -235,33 +259,74 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _serve(sock: socket.socket, settings: Settings, database_url: str) -> None:
+async def _serve(sock: socket.socket, settings: Settings, database_url: str, service: QueueService | None) -> None:
     stack = _load_template(settings, database_url)
-    environment = dict(FAKE_CREDENTIALS)
-    if settings.endpoint_url:
-        environment["AWS_ENDPOINT_URL"] = settings.endpoint_url
-    async with Runtime(stack.functions, environment) as runtime:
+    # boto3 in a function would look for credentials in the user's files, and then for a metadata service that is not
+    # there.
+    environment = dict(queues.CREDENTIALS)
+    if service:
+        environment["AWS_ENDPOINT_URL"] = service.start()
+    async with Runtime(stack.functions, environment, concurrency=_concurrency(stack)) as runtime:
         gateway = Gateway(stack.api, runtime.invoke)
-        await _check_gateway(gateway)
+        sources, _ = await asyncio.gather(_sources(stack, settings, service, runtime), _check_gateway(gateway))
+        schedules = Schedules(stack.schedules if settings.health_sweeps else (), runtime.invoke)
         public = server.PublicServer(_application(gateway))
         serving = asyncio.create_task(public.serve(sockets=[sock]))
-        _say(_welcome(sock.getsockname()[1], settings, database_url))
         try:
-            await asyncio.shield(serving)
+            _say(_welcome(sock.getsockname()[1], settings, database_url))
+            async with sources, schedules:
+                await asyncio.shield(serving)
         finally:
             public.should_exit = True
             await serving
 
 
+def _concurrency(stack: template.Stack) -> Mapping[str, int]:
+    """How many invocations of each function its queues may cause at once."""
+    concurrency: Counter[str] = Counter()
+    for source in stack.sources:
+        concurrency[source.function] += source.max_concurrency or CONCURRENCY
+    return concurrency
+
+
+async def _sources(
+    stack: template.Stack, settings: Settings, service: QueueService | None, runtime: Runtime
+) -> contextlib.AbstractAsyncContextManager[object]:
+    """The event sources, with every queue of the template there."""
+    if not service or not stack.queues:
+        return contextlib.nullcontext()
+    url = service.start()
+    try:
+        client = await aside(lambda: queues.connect(url))
+        await aside(lambda: queues.create(client, stack.queues))
+    except (BotoCoreError, ClientError, ValueError) as error:
+        advice = (
+            "unset AWS_ENDPOINT_URL and the registry brings queues of its own"
+            if settings.endpoint_url
+            else "start again"
+        )
+        raise StartError(
+            f"The queues can't be made at {url}: {one_line(error)}. Put that right, or {advice}."
+        ) from error
+
+    def revive() -> None:
+        service.start()
+        queues.create(client, stack.queues)
+
+    return Sources(stack.sources, stack.queues, client, runtime.invoke, revive)
+
+
 def _load_template(settings: Settings, database_url: str) -> template.Stack:
     parameters = {
+        "CronSecret": settings.cron_secret,
         "DatabaseUrl": database_url,
         "LogLevel": settings.log_level,
+        "OpenCidrs": LOOPBACK,
         "RegistryPassword": settings.password,
         "RegistryUsername": settings.username,
     }
     try:
-        return template.load(ROOT / "template.yaml", parameters)
+        return template.load(TEMPLATE, parameters)
     except template.TemplateError as error:
         raise StartError(f"template.yaml can't be played: {error}.") from error
 
@@ -324,11 +389,15 @@ def _welcome(port: int, settings: Settings, database_url: str) -> str:
     database = _database_name(database_url)
     if not settings.database_url:
         database += f", kept in {settings.data_dir}"
+    health = "every server is checked every half minute (HEALTH_SWEEPS=off to stop that)"
+    if not settings.health_sweeps:
+        health = "no server is checked by itself (HEALTH_SWEEPS=on to change that)"
     return f"""
 MCP Registry ready on {url}
 
   Credentials  {settings.username} / {settings.password}  (set REGISTRY_USERNAME and REGISTRY_PASSWORD to change them)
   Database     {database}
+  Health       {health}
   Stop         Ctrl-C, which stops everything that was started
 
 Try:

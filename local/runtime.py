@@ -24,7 +24,8 @@ from local.gateway import FunctionError, FunctionTimeout
 from local.server import PrivateListener, read_body, respond
 from local.template import ACCOUNT_ID, PARTITION, REGION, Function
 
-MAX_PROCESSES = 4  # of one function; further invocations wait, so that 200 at once do not fork 200
+# Of one function; further invocations wait, so that 200 at once do not fork 200. An event source says how many it has.
+MAX_PROCESSES = 4
 INIT_TIMEOUT = 30.0  # seconds until a process asks for work; AWS gives 10, on a machine of its own
 MAX_RESPONSE = 6 * 1024 * 1024  # "Lambda quotas"
 STOP_GRACE = 1.0  # seconds between SIGTERM and SIGKILL
@@ -47,10 +48,16 @@ class Runtime:
         functions: Mapping[str, Function],
         environment: Mapping[str, str] | None = None,
         max_processes: int = MAX_PROCESSES,
+        concurrency: Mapping[str, int] | None = None,
     ) -> None:
-        """`environment` reaches every function, below what the template sets."""
+        """`environment` reaches every function, below what the template sets.
+
+        `concurrency` names functions of which more than `max_processes` may be at work at once.
+        """
+        more = concurrency or {}
         self._pools = {
-            logical_id: _Pool(function, environment or {}, max_processes) for logical_id, function in functions.items()
+            logical_id: _Pool(function, environment or {}, max(max_processes, more.get(logical_id, 0)))
+            for logical_id, function in functions.items()
         }
 
     async def __aenter__(self) -> "Runtime":

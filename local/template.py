@@ -1,24 +1,22 @@
 """template.yaml, read the way AWS reads it.
 
 The SAM translator expands the template to what CloudFormation would see; the intrinsics that are left are resolved
-here against parameter values and names that look like an account's. What comes out is plain data: the functions and
-the API. Nothing of the wiring is written down a second time for the local run.
+here against parameter values and names that look like an account's. What comes out is plain data: the functions, the
+API, the queues and what starts functions by itself. Nothing of the wiring is written down a second time for the local
+run.
 """
 
 import logging
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar, cast
 
 import msgspec
 import yaml
-from samtranslator.model.exceptions import InvalidDocumentException
-from samtranslator.parser.parser import Parser
-from samtranslator.translator.translator import Translator
-from samtranslator.yaml_helper import yaml_parse
 
 REGION = "us-east-1"
 ACCOUNT_ID = "000000000000"
@@ -119,11 +117,100 @@ class Api:
 
 
 @dataclass(frozen=True, slots=True)
+class DeadLetters:
+    """Where a queue puts a message that was received `max_receives` times in vain: the logical id of another queue."""
+
+    queue: str
+    max_receives: int
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """An SQS queue. Its attributes are as CreateQueue takes them, but for the redrive policy."""
+
+    name: str
+    attributes: Mapping[str, str]
+    dead_letters: DeadLetters | None
+
+    @property
+    def fifo(self) -> bool:
+        """Whether it keeps the order of each message group, and drops duplicates."""
+        return self.name.endswith(".fifo")
+
+    @property
+    def url(self) -> str:
+        """What functions get by Ref. A service that stands in for SQS finds the queue by the last segment."""
+        return f"https://sqs.{REGION}.{_PSEUDO_PARAMETERS['AWS::URLSuffix']}/{ACCOUNT_ID}/{self.name}"
+
+    @property
+    def arn(self) -> str:
+        """What policies, dead letters and event source mappings name it by."""
+        return f"arn:{PARTITION}:sqs:{REGION}:{ACCOUNT_ID}:{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """rate(...): again and again, this far apart."""
+
+    every: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """cron(...): every minute, in UTC, all of whose parts are listed here. A week begins with Sunday, which is 1."""
+
+    minutes: frozenset[int]
+    hours: frozenset[int]
+    days: frozenset[int]
+    months: frozenset[int]
+    weekdays: frozenset[int]
+    years: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A rule of EventBridge that invokes a function by the clock.
+
+    `event` is None where EventBridge writes it. `retries` is how often Lambda repeats an invocation that failed.
+    """
+
+    rule: str
+    expression: Rate | Cron
+    function: str
+    enabled: bool
+    event: Any
+    retries: int
+
+    @property
+    def arn(self) -> str:
+        """The rule's ARN, which its events name."""
+        return f"arn:{PARTITION}:events:{REGION}:{ACCOUNT_ID}:rule/{self.rule}"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An event source mapping: messages of a queue are handed to a function, in batches.
+
+    `max_concurrency` is None where the mapping sets none.
+    """
+
+    queue: str
+    function: str
+    batch_size: int
+    window: float
+    max_concurrency: int | None
+    reports_failures: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Stack:
     """Everything of the template that the local run plays."""
 
     functions: Mapping[str, Function]
     api: Api
+    queues: Mapping[str, Queue]
+    schedules: tuple[Schedule, ...]
+    sources: tuple[Source, ...]
 
 
 def load(path: Path, parameters: Mapping[str, str]) -> Stack:
@@ -141,13 +228,34 @@ def load(path: Path, parameters: Mapping[str, str]) -> Stack:
         logical_id: _function(logical_id, properties, resolver, folders, layers)
         for logical_id, properties in resolver.resources("AWS::Lambda::Function")
     }
-    return Stack(functions, _api(resolver))
+    queues = _queues(resolver)
+    return Stack(
+        functions=functions,
+        api=_api(resolver),
+        queues=queues,
+        schedules=_schedules(resolver, functions),
+        sources=_sources(resolver, queues, functions),
+    )
+
+
+def declares(path: Path, kind: str) -> bool:
+    """Whether the template may have a resource of this type: a look at its text, for who can't wait for `load`."""
+    try:
+        return re.search(rf"{kind}\b", path.read_text(encoding="utf-8")) is not None
+    except OSError:
+        return False
 
 
 # ------------------------------------------------------------------ from YAML to CloudFormation
 
 
+# samtranslator is imported where it is used. It takes 0.4 s of the start (2 cores, 2026-11-22), and those who need
+# nothing but the names of this module can begin before: the queues and Postgres get ready meanwhile.
+
+
 def _read(path: Path) -> Json:
+    from samtranslator.yaml_helper import yaml_parse
+
     try:
         source = yaml_parse(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -193,6 +301,10 @@ def _take_folders(source: Json, root: Path) -> dict[str, Path]:
 
 
 def _expand(source: Json, values: Mapping[str, str]) -> Json:
+    from samtranslator.model.exceptions import InvalidDocumentException
+    from samtranslator.parser.parser import Parser
+    from samtranslator.translator.translator import Translator
+
     # All that the translator wants of a session is its region. A real one would read the user's AWS configuration,
     # and fail where that names a profile that is gone.
     session = cast("Any", SimpleNamespace(region_name=REGION))
@@ -266,16 +378,35 @@ class _Resolver:
             return _NO_VALUE
         if name in self._values:
             return self._values[name]
+        kind = self._type(name)
+        if kind == "AWS::SQS::Queue":
+            return self.queue(name).url
         # Ref of most resources is a name; of these it is the ARN.
-        if self._type(name) in {"AWS::Lambda::LayerVersion", "AWS::SecretsManager::Secret"}:
+        if kind in {"AWS::Lambda::LayerVersion", "AWS::SecretsManager::Secret"}:
             return self._arn(name)
         return name
 
+    def queue(self, name: str) -> Queue:
+        """The queue of a logical id, so far as Ref and GetAtt need it: what leads to other queues is not resolved."""
+        properties: Json = self._resources[name].get("Properties", {})
+        attributes = {
+            attribute: _text(value)
+            for attribute in _QUEUE_ATTRIBUTES
+            if (value := self.resolve(properties.get(attribute))) is not None
+        }
+        fifo = attributes.get("FifoQueue") == "true"
+        if not fifo:  # SQS knows it only as true
+            attributes.pop("FifoQueue", None)
+        return Queue(self.resolve(properties.get("QueueName")) or name + ".fifo" * fifo, attributes, None)
+
     def _get_att(self, argument: str | list[str]) -> str:
         name, attribute = argument.split(".", 1) if isinstance(argument, str) else argument
-        if attribute != "Arn":
-            raise TemplateError(f"the local run knows no attribute {attribute} of {name}")
-        return self._arn(name)
+        if attribute == "Arn":
+            return self._arn(name)
+        if self._type(name) == "AWS::SQS::Queue" and attribute in {"QueueName", "QueueUrl"}:
+            queue = self.queue(name)
+            return queue.name if attribute == "QueueName" else queue.url
+        raise TemplateError(f"the local run knows no attribute {attribute} of {name}")
 
     def _sub(self, argument: str | list[Any]) -> str:
         text, names = (argument, {}) if isinstance(argument, str) else argument
@@ -313,8 +444,14 @@ class _Resolver:
         return self._resources[name]["Type"]
 
     def _arn(self, name: str) -> str:
+        if self._type(name) == "AWS::SQS::Queue":
+            return self.queue(name).arn
         service = self._type(name).split("::")[1].lower()
-        kinds = {"AWS::Lambda::Function": "function:", "AWS::SecretsManager::Secret": "secret:"}
+        kinds = {
+            "AWS::Events::Rule": "rule/",
+            "AWS::Lambda::Function": "function:",
+            "AWS::SecretsManager::Secret": "secret:",
+        }
         return f"arn:{PARTITION}:{service}:{REGION}:{ACCOUNT_ID}:{kinds.get(self._type(name), '')}{name}"
 
 
@@ -350,6 +487,216 @@ def _function(
 def _has_modules(folder: Path) -> bool:
     """Whether a layer's folder is itself on the path. One that only lists requirements is the virtualenv's part."""
     return any(entry.suffix == ".py" or (entry / "__init__.py").is_file() for entry in folder.iterdir())
+
+
+# ------------------------------------------------------------------ queues, and what takes from them
+
+_QUEUE_ATTRIBUTES = (
+    "ContentBasedDeduplication",
+    "DeduplicationScope",
+    "DelaySeconds",
+    "FifoQueue",
+    "FifoThroughputLimit",
+    "MaximumMessageSize",
+    "MessageRetentionPeriod",
+    "ReceiveMessageWaitTimeSeconds",
+    "VisibilityTimeout",
+)
+_DEFAULT_VISIBILITY = 30  # seconds, of SQS
+
+
+class _RedrivePolicy(msgspec.Struct, rename="camel"):
+    dead_letter_target_arn: str
+    max_receive_count: int
+
+
+class _Scaling(msgspec.Struct, frozen=True):
+    MaximumConcurrency: int | None = None
+
+
+class _Mapping(msgspec.Struct):
+    EventSourceArn: str
+    FunctionName: str
+    BatchSize: int = 10
+    Enabled: bool = True
+    FilterCriteria: dict[str, Any] = {}
+    FunctionResponseTypes: list[str] = []
+    MaximumBatchingWindowInSeconds: float = 0
+    ScalingConfig: _Scaling = _Scaling()
+
+
+def _queues(resolver: _Resolver) -> dict[str, Queue]:
+    found = resolver.resources("AWS::SQS::Queue")
+    queues = {logical_id: resolver.queue(logical_id) for logical_id, _ in found}
+    by_arn = {queue.arn: logical_id for logical_id, queue in queues.items()}
+    for logical_id, properties in found:
+        policy = resolver.resolve(properties.get("RedrivePolicy"))
+        if not policy:
+            continue
+        shape = _convert(policy, _RedrivePolicy, logical_id)
+        target = by_arn.get(shape.dead_letter_target_arn)
+        if target is None:
+            raise TemplateError(f"{logical_id}: no queue of the template takes its dead letters")
+        if queues[target].fifo != queues[logical_id].fifo:
+            raise TemplateError(f"{logical_id}: its dead letters need a queue of its own kind, FIFO or standard")
+        queues[logical_id] = replace(
+            queues[logical_id], dead_letters=DeadLetters(target, max_receives=shape.max_receive_count)
+        )
+    return queues
+
+
+def _sources(resolver: _Resolver, queues: Mapping[str, Queue], functions: Mapping[str, Function]) -> tuple[Source, ...]:
+    by_arn = {queue.arn: logical_id for logical_id, queue in queues.items()}
+    sources: list[Source] = []
+    for logical_id, properties in resolver.resources("AWS::Lambda::EventSourceMapping"):
+        shape = _convert(resolver.resolve(properties), _Mapping, logical_id)
+        queue = by_arn.get(shape.EventSourceArn)
+        if queue is None:
+            raise TemplateError(f"{logical_id}: the local run plays queues of the template, not {shape.EventSourceArn}")
+        if shape.FilterCriteria:
+            raise TemplateError(f"{logical_id}: the local run does not filter events")
+        function = _target(shape.FunctionName, functions, logical_id)
+        visibility = float(queues[queue].attributes.get("VisibilityTimeout", _DEFAULT_VISIBILITY))
+        if visibility < function.timeout:  # AWS does not create such a mapping
+            raise TemplateError(
+                f"{logical_id}: {queue} shows a message again after {visibility:g} s,"
+                f" and {function.logical_id} may work on it for {function.timeout:g} s"
+            )
+        if shape.Enabled:
+            sources.append(
+                Source(
+                    queue=queue,
+                    function=function.logical_id,
+                    batch_size=shape.BatchSize,
+                    window=shape.MaximumBatchingWindowInSeconds,
+                    max_concurrency=shape.ScalingConfig.MaximumConcurrency,
+                    reports_failures="ReportBatchItemFailures" in shape.FunctionResponseTypes,
+                )
+            )
+    return tuple(sources)
+
+
+def _target(name: str, functions: Mapping[str, Function], where: str) -> Function:
+    """The function of a name or an ARN."""
+    logical_id = name.rpartition(":")[2]
+    if logical_id not in functions:
+        raise TemplateError(f"{where}: the template has no function {name}")
+    return functions[logical_id]
+
+
+def _text(value: object) -> str:
+    """A value as SQS takes it, which is text."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+# ------------------------------------------------------------------ schedules
+
+_UNITS = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1), "day": timedelta(days=1)}
+_MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+_WEEKDAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
+_RETRIES = 2  # of an asynchronous invocation, where the template does not say otherwise
+_RULE_STATES = {"ENABLED": True, "ENABLED_WITH_ALL_CLOUDTRAIL_MANAGEMENT_EVENTS": True, "DISABLED": False}
+
+
+class _RuleTarget(msgspec.Struct):
+    Arn: str
+    Input: str | None = None
+    InputPath: Any = None
+    InputTransformer: Any = None
+
+
+class _Rule(msgspec.Struct):
+    ScheduleExpression: str | None = None
+    State: str = "ENABLED"
+    Targets: list[_RuleTarget] = []
+
+
+def _schedules(resolver: _Resolver, functions: Mapping[str, Function]) -> tuple[Schedule, ...]:
+    for logical_id, _ in resolver.resources("AWS::Scheduler::Schedule"):
+        raise TemplateError(f"{logical_id}: the local run plays events of the type Schedule, not ScheduleV2")
+    retries = {
+        resolver.resolve(config["FunctionName"]): int(resolver.resolve(config.get("MaximumRetryAttempts", _RETRIES)))
+        for _, config in resolver.resources("AWS::Lambda::EventInvokeConfig")
+    }
+    schedules: list[Schedule] = []
+    for logical_id, properties in resolver.resources("AWS::Events::Rule"):
+        if "ScheduleExpression" not in properties:
+            continue  # it waits for events that nothing on this machine sends
+        shape = _convert(resolver.resolve(properties), _Rule, logical_id)
+        if shape.State not in _RULE_STATES:
+            raise TemplateError(f"{logical_id}: a rule's State is not {shape.State!r}")
+        expression = schedule_expression(shape.ScheduleExpression or "", logical_id)
+        for target in shape.Targets:
+            if target.InputPath or target.InputTransformer:
+                raise TemplateError(f"{logical_id}: the local run takes Input, neither InputPath nor InputTransformer")
+            function = _target(target.Arn, functions, logical_id).logical_id
+            schedules.append(
+                Schedule(
+                    rule=logical_id,
+                    expression=expression,
+                    function=function,
+                    enabled=_RULE_STATES[shape.State],
+                    event=_constant_event(target.Input, logical_id),
+                    retries=retries.get(function, _RETRIES),
+                )
+            )
+    return tuple(schedules)
+
+
+def _constant_event(text: str | None, where: str) -> Any:
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise TemplateError(f"{where}: Input is not JSON: {error}") from error
+
+
+def schedule_expression(text: str, where: str) -> Rate | Cron:
+    """Parse a schedule ("Schedule expression types for EventBridge rules")."""
+    if match := re.fullmatch(r"rate\(\s*([1-9]\d*)\s+(minute|hour|day)(s?)\s*\)", text):
+        number = int(match[1])
+        if (number == 1) != bool(match[3]):  # EventBridge insists on the grammar
+            return Rate(number * _UNITS[match[2]])
+    elif match := re.fullmatch(r"cron\(\s*(.*?)\s*\)", text):
+        fields = match[1].upper().split()
+        # A day is named by its date or by its place in the week, never by both; the other one is the question mark.
+        if len(fields) == 6 and [number for number, field in enumerate(fields) if field == "?"] in ([2], [4]):
+            return _cron(fields, text, where)
+    raise TemplateError(f"{where}: EventBridge takes no schedule {text!r}")
+
+
+def _cron(fields: list[str], text: str, where: str) -> Cron:
+    bounds = ((0, 59), (0, 23), (1, 31), (1, 12), (1, 7), (1970, 2199))
+    names: tuple[tuple[str, ...], ...] = ((), (), (), _MONTHS, _WEEKDAYS, ())
+    try:
+        return Cron(*map(_cron_field, fields, bounds, names))
+    except ValueError:
+        raise TemplateError(f"{where}: the local run can't play the schedule {text!r}") from None
+
+
+def _cron_field(field: str, bounds: tuple[int, int], names: tuple[str, ...]) -> frozenset[int]:
+    """The numbers that a field stands for. Raises ValueError for what is none of list, range and step."""
+
+    def number(word: str) -> int:
+        value = names.index(word) + 1 if word in names else int(word)
+        if not bounds[0] <= value <= bounds[1]:
+            raise ValueError(word)
+        return value
+
+    found: set[int] = set()
+    for part in field.split(","):
+        match = re.fullmatch(r"(?:(\*|\?)|(\w+)(?:-(\w+))?)(?:/([1-9]\d*))?", part)
+        if match is None:
+            raise ValueError(part)
+        every, first, last, step = match.groups()
+        start = bounds[0] if every else number(first)
+        # 5/15 is 5, 20, 35 and so on: a step goes on to the bound where no range ends before it.
+        end = number(last) if last else bounds[1] if every or step else start
+        if start > end:
+            raise ValueError(part)
+        found.update(range(start, end + 1, int(step or 1)))
+    return frozenset(found)
 
 
 # ------------------------------------------------------------------ the API

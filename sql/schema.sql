@@ -4,6 +4,18 @@ CREATE SCHEMA metrics;
 
 CREATE SCHEMA registry;
 
+CREATE TYPE metrics.verdict AS ENUM (
+    'healthy',
+    'gated',
+    'not_mcp',
+    'http_error',
+    'timeout',
+    'refused',
+    'dns',
+    'tls',
+    'blocked'
+);
+
 CREATE TYPE registry.server_status AS ENUM (
     'active',
     'inactive',
@@ -15,6 +27,83 @@ CREATE TYPE registry.server_type AS ENUM (
     'community',
     'mock'
 );
+
+CREATE FUNCTION metrics.add_days(first date, last date) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+DECLARE
+    day   date;
+    name  text;
+    added integer := 0;
+BEGIN
+    PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('metrics.add_days'));
+    FOR day IN SELECT pg_catalog.generate_series(first, last, interval '1 day')::date LOOP
+        name := 'server_health_metrics_' || pg_catalog.to_char(day, 'YYYYMMDD');
+        CONTINUE WHEN pg_catalog.to_regclass('metrics.' || name) IS NOT NULL;
+        EXECUTE pg_catalog.format('CREATE TABLE metrics.%I (LIKE metrics.server_health_metrics INCLUDING ALL)', name);
+        EXECUTE pg_catalog.format(
+            'ALTER TABLE metrics.server_health_metrics ATTACH PARTITION metrics.%I FOR VALUES FROM (%L) TO (%L)',
+            name, day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC');
+        added := added + 1;
+    END LOOP;
+    RETURN added;
+END
+$$;
+
+CREATE FUNCTION metrics.bucket(milliseconds integer) RETURNS smallint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (floor((ln((GREATEST(milliseconds, 1))::double precision) / (ln(1.05))::double precision)))::smallint;
+
+CREATE FUNCTION metrics.bucket_value(bucket smallint) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (round(exp((((bucket)::numeric + 0.5) * ln(1.05)))))::integer;
+
+CREATE FUNCTION metrics.drop_day(until date) RETURNS date
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+DECLARE
+    day date := metrics.first_day();
+BEGIN
+    IF day >= until OR day IS NULL THEN
+        RETURN NULL;
+    END IF;
+    EXECUTE pg_catalog.format('DROP TABLE metrics.%I',
+                              'server_health_metrics_' || pg_catalog.to_char(day, 'YYYYMMDD'));
+    RETURN day;
+END
+$$;
+
+CREATE TABLE metrics.server_health_metrics (
+    server_id bigint NOT NULL,
+    slot timestamp with time zone NOT NULL,
+    verdict metrics.verdict NOT NULL,
+    response_time_ms integer,
+    status_code smallint,
+    error_message text,
+    checked_at timestamp with time zone NOT NULL
+)
+PARTITION BY RANGE (slot);
+
+CREATE FUNCTION metrics.first_day() RETURNS date
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    RETURN (SELECT min(to_date("right"((child.relname)::text, 8), 'YYYYMMDD'::text)) AS min FROM (pg_inherits i JOIN pg_class child ON ((child.oid = i.inhrelid))) WHERE (i.inhparent = ('metrics.server_health_metrics'::regclass)::oid));
+
+CREATE FUNCTION metrics.forget_server() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+BEGIN
+    DELETE FROM metrics.server_health_metrics WHERE server_id = OLD.id;
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION metrics.is_up(verdict metrics.verdict) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (verdict = ANY (ARRAY['healthy'::metrics.verdict, 'gated'::metrics.verdict]));
 
 CREATE FUNCTION registry.count_changed_servers() RETURNS trigger
     LANGUAGE plpgsql
@@ -59,22 +148,66 @@ CREATE FUNCTION registry.rfc3339(moment timestamp with time zone) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN to_char((moment AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text);
 
-CREATE TABLE metrics.server_health_metrics (
-    id bigint NOT NULL,
-    server_id bigint NOT NULL,
-    response_time_ms integer,
-    status_code integer,
-    error_message text,
-    checked_at timestamp with time zone DEFAULT now() NOT NULL
+CREATE TABLE metrics.folded_days (
+    day date NOT NULL,
+    folded_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
-ALTER TABLE metrics.server_health_metrics ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
-    SEQUENCE NAME metrics.server_health_metrics_id_seq
+CREATE TABLE metrics.server_health_hours (
+    server_id bigint NOT NULL,
+    hour timestamp with time zone NOT NULL,
+    checks integer NOT NULL,
+    up integer NOT NULL,
+    p50_ms integer,
+    p95_ms integer,
+    max_ms integer,
+    buckets smallint[] NOT NULL,
+    counts integer[] NOT NULL
+);
+
+CREATE TABLE metrics.status_transitions (
+    id bigint NOT NULL,
+    server_id bigint NOT NULL,
+    from_status registry.server_status NOT NULL,
+    to_status registry.server_status NOT NULL,
+    verdict metrics.verdict,
+    reason text NOT NULL,
+    occurred_at timestamp with time zone NOT NULL
+);
+
+ALTER TABLE metrics.status_transitions ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME metrics.status_transitions_id_seq
     START WITH 1
     INCREMENT BY 1
     NO MINVALUE
     NO MAXVALUE
     CACHE 1
+);
+
+CREATE TABLE metrics.sweep_shards (
+    slot timestamp with time zone NOT NULL,
+    shard integer NOT NULL,
+    checked integer NOT NULL,
+    up integer NOT NULL,
+    suspect boolean NOT NULL,
+    finished_at timestamp with time zone NOT NULL,
+    buckets smallint[] NOT NULL,
+    counts integer[] NOT NULL
+);
+
+CREATE TABLE metrics.sweeps (
+    slot timestamp with time zone NOT NULL,
+    claimed_at timestamp with time zone DEFAULT now() NOT NULL,
+    dispatched_at timestamp with time zone,
+    servers integer DEFAULT 0 NOT NULL,
+    shards integer DEFAULT 0 NOT NULL,
+    settled_at timestamp with time zone,
+    checked integer DEFAULT 0 NOT NULL,
+    up integer DEFAULT 0 NOT NULL,
+    suspect boolean DEFAULT false NOT NULL,
+    finished_at timestamp with time zone,
+    buckets smallint[] DEFAULT '{}'::smallint[] NOT NULL,
+    counts integer[] DEFAULT '{}'::integer[] NOT NULL
 );
 
 CREATE TABLE metrics.tool_invocations (
@@ -141,6 +274,16 @@ CREATE TABLE registry.server_counts (
 )
 WITH (fillfactor='50');
 
+CREATE TABLE registry.server_health (
+    server_id bigint NOT NULL,
+    verdict metrics.verdict NOT NULL,
+    response_time_ms integer,
+    status_code smallint,
+    error_message text,
+    checked_at timestamp with time zone NOT NULL
+)
+WITH (fillfactor='45');
+
 CREATE TABLE registry.server_metadata (
     server_id bigint NOT NULL,
     author character varying(200),
@@ -172,8 +315,23 @@ ALTER TABLE registry.tools ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+ALTER TABLE ONLY metrics.folded_days
+    ADD CONSTRAINT folded_days_pkey PRIMARY KEY (day);
+
+ALTER TABLE ONLY metrics.server_health_hours
+    ADD CONSTRAINT server_health_hours_pkey PRIMARY KEY (server_id, hour);
+
 ALTER TABLE ONLY metrics.server_health_metrics
-    ADD CONSTRAINT server_health_metrics_pkey PRIMARY KEY (id);
+    ADD CONSTRAINT server_health_metrics_pkey PRIMARY KEY (server_id, slot) INCLUDE (verdict, response_time_ms);
+
+ALTER TABLE ONLY metrics.status_transitions
+    ADD CONSTRAINT status_transitions_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY metrics.sweep_shards
+    ADD CONSTRAINT sweep_shards_pkey PRIMARY KEY (slot, shard);
+
+ALTER TABLE ONLY metrics.sweeps
+    ADD CONSTRAINT sweeps_pkey PRIMARY KEY (slot);
 
 ALTER TABLE ONLY metrics.tool_invocations
     ADD CONSTRAINT tool_invocations_pkey PRIMARY KEY (id);
@@ -190,6 +348,9 @@ ALTER TABLE ONLY registry.migrations
 ALTER TABLE ONLY registry.server_counts
     ADD CONSTRAINT server_counts_pkey PRIMARY KEY (slot, status, server_type);
 
+ALTER TABLE ONLY registry.server_health
+    ADD CONSTRAINT server_health_pkey PRIMARY KEY (server_id);
+
 ALTER TABLE ONLY registry.server_metadata
     ADD CONSTRAINT server_metadata_pkey PRIMARY KEY (server_id);
 
@@ -199,7 +360,15 @@ ALTER TABLE ONLY registry.tools
 ALTER TABLE ONLY registry.tools
     ADD CONSTRAINT tools_server_id_name_key UNIQUE (server_id, name);
 
-CREATE INDEX server_health_metrics_server_idx ON metrics.server_health_metrics USING btree (server_id, checked_at);
+CREATE INDEX server_health_hours_hour_idx ON metrics.server_health_hours USING brin (hour);
+
+CREATE INDEX server_health_metrics_slot_idx ON ONLY metrics.server_health_metrics USING brin (slot);
+
+CREATE INDEX status_transitions_server_idx ON metrics.status_transitions USING btree (server_id, occurred_at);
+
+CREATE INDEX status_transitions_time_idx ON metrics.status_transitions USING brin (occurred_at);
+
+CREATE INDEX sweeps_unsettled_idx ON metrics.sweeps USING btree (slot) WHERE (settled_at IS NULL);
 
 CREATE INDEX tool_invocations_server_idx ON metrics.tool_invocations USING btree (server_id, invoked_at);
 
@@ -219,14 +388,22 @@ CREATE TRIGGER count_changed AFTER UPDATE ON registry.mcp_servers REFERENCING OL
 
 CREATE TRIGGER count_come_and_gone AFTER INSERT OR DELETE ON registry.mcp_servers FOR EACH ROW EXECUTE FUNCTION registry.count_server();
 
-ALTER TABLE ONLY metrics.server_health_metrics
-    ADD CONSTRAINT server_health_metrics_server_id_fkey FOREIGN KEY (server_id) REFERENCES registry.mcp_servers(id) ON DELETE CASCADE;
+CREATE TRIGGER forget_metrics AFTER DELETE ON registry.mcp_servers FOR EACH ROW EXECUTE FUNCTION metrics.forget_server();
+
+ALTER TABLE ONLY metrics.server_health_hours
+    ADD CONSTRAINT server_health_hours_server_id_fkey FOREIGN KEY (server_id) REFERENCES registry.mcp_servers(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY metrics.status_transitions
+    ADD CONSTRAINT status_transitions_server_id_fkey FOREIGN KEY (server_id) REFERENCES registry.mcp_servers(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY metrics.tool_invocations
     ADD CONSTRAINT tool_invocations_server_id_fkey FOREIGN KEY (server_id) REFERENCES registry.mcp_servers(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY metrics.tool_invocations
     ADD CONSTRAINT tool_invocations_tool_id_fkey FOREIGN KEY (tool_id) REFERENCES registry.tools(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY registry.server_health
+    ADD CONSTRAINT server_health_server_id_fkey FOREIGN KEY (server_id) REFERENCES registry.mcp_servers(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY registry.server_metadata
     ADD CONSTRAINT server_metadata_server_id_fkey FOREIGN KEY (server_id) REFERENCES registry.mcp_servers(id) ON DELETE CASCADE;

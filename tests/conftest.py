@@ -13,7 +13,8 @@ import sys
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -24,15 +25,21 @@ from urllib.parse import quote, urlsplit
 import psycopg
 import pytest
 
-from local import template
+from local import queues, template
 from local.gateway import FunctionError, Gateway, HttpRequest
 from local.postgres import Postgres
+from local.queues import QueueService
+from local.run import LOOPBACK
 from mcp_registry import db
 
 ROOT = Path(__file__).parent.parent
 USERNAME, PASSWORD = "admin", "password"
+CRON_SECRET = "cron"
 BASIC = "Basic " + b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
 READY = "MCP Registry ready on "
+
+# What is tested in this process may register and dial loopback, as the local run may.
+os.environ["GUARD_OPEN_CIDRS"] = LOOPBACK
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -105,6 +112,17 @@ def database(database_url: str) -> Iterator[db.Database]:
     with connection.transaction(force_rollback=True):
         yield database
     database.close()
+
+
+# ------------------------------------------------------------------ queues
+
+
+@pytest.fixture(scope="session")
+def queue_service() -> Iterator[str]:
+    """The URL of an SQS of the tests' own. All of them share its queues, so that each needs names of its own."""
+    service = QueueService()
+    yield service.start()
+    service.stop()
 
 
 # ------------------------------------------------------------------ the API, twice
@@ -181,9 +199,18 @@ def registration(name: str, **fields: Any) -> dict[str, Any]:
 class InProcess:
     """The gateway of the local run with the handlers called directly: the template, without sockets."""
 
-    def __init__(self, database_url: str) -> None:
-        parameters = {"DatabaseUrl": database_url, "RegistryUsername": USERNAME, "RegistryPassword": PASSWORD}
+    def __init__(self, database_url: str, queue_service: Callable[[], str]) -> None:
+        """`queue_service` is called for its URL when a function first needs it."""
+        parameters = {
+            "CronSecret": CRON_SECRET,
+            "DatabaseUrl": database_url,
+            "OpenCidrs": LOOPBACK,
+            "RegistryPassword": PASSWORD,
+            "RegistryUsername": USERNAME,
+        }
         self.stack = template.load(ROOT / "template.yaml", parameters)
+        self._queue_service = queue_service
+        self._queue_url: str | None = None
         self._handlers = {
             name: load_module(function.code_dir / "app.py", f"app_{name}").lambda_handler
             for name, function in self.stack.functions.items()
@@ -195,10 +222,30 @@ class InProcess:
 
     async def invoke(self, function: str, event: dict[str, Any]) -> object:
         """Call a handler as Lambda does: JSON in, JSON out."""
-        try:
-            return json.loads(json.dumps(self._handlers[function](json.loads(json.dumps(event)), None)))
-        except Exception as error:
-            raise FunctionError(type(error).__name__, str(error)) from error
+        with self._reaching_queues(function):
+            try:
+                # In a thread, because no handler of Lambda finds an event loop running around it.
+                answer = await asyncio.to_thread(self._handlers[function], json.loads(json.dumps(event)), None)
+                return json.loads(json.dumps(answer))
+            except Exception as error:
+                raise FunctionError(type(error).__name__, str(error)) from error
+
+    @contextmanager
+    def _reaching_queues(self, function: str) -> Generator[None]:
+        """Lead boto3 to the tests' queues, while a function runs that sends to one, and no longer."""
+        urls = {queue.url for queue in self.stack.queues.values()}
+        if urls.isdisjoint(self.stack.functions[function].environment.values()):
+            yield
+            return
+        if self._queue_url is None:
+            self._queue_url = self._queue_service()
+            queues.create(queues.connect(self._queue_url), self.stack.queues)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AWS_ENDPOINT_URL", self._queue_url)
+            patch.setenv("AWS_DEFAULT_REGION", template.REGION)
+            for name, value in queues.CREDENTIALS.items():
+                patch.setenv(name, value)
+            yield
 
     def send(self, method: str, path: str, headers: list[tuple[str, str]], body: bytes) -> Answer:
         """Answer a request by a gateway that remembers nothing, so that changed credentials count at once."""
@@ -211,9 +258,9 @@ class InProcess:
 
 
 @pytest.fixture(scope="session")
-def in_process(database_url: str) -> Iterator[InProcess]:
+def in_process(database_url: str, request: pytest.FixtureRequest) -> Iterator[InProcess]:
     """The handlers in process, with the environment that the template gives them."""
-    stack = InProcess(database_url)
+    stack = InProcess(database_url, lambda: request.getfixturevalue("queue_service"))
     with pytest.MonkeyPatch.context() as patch:
         for name, value in stack.environment().items():
             patch.setenv(name, value)
@@ -230,7 +277,7 @@ class Local:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "local"],
             cwd=ROOT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+            env={**os.environ, "AWS_ENDPOINT_URL": "", "PYTHONUNBUFFERED": "1", **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -273,8 +320,10 @@ def stack_database_url(new_database: Callable[..., str]) -> str:
 
 @pytest.fixture(scope="session")
 def stack_url(stack_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The base URL of a running local stack, started as a user starts it."""
+    """The base URL of a running local stack, started as a user starts it, but that it checks no server by itself."""
     environment = {
+        "CRON_SECRET": CRON_SECRET,
+        "HEALTH_SWEEPS": "off",
         "PORT": "0",
         "DATABASE_URL": stack_database_url,
         "DATA_DIR": str(tmp_path_factory.mktemp("data")),

@@ -13,11 +13,12 @@ from mcp_registry.http import Request, Response, endpoint
 @endpoint
 def lambda_handler(request: Request) -> Response:
     if request.method == "POST":
-        sent = registration.parse(intake.read_json(request))
+        sent = registration.guarded(registration.parse(intake.read_json(request)))
         return Response(servers.register(database(), sent), HTTPStatus.CREATED)
     if "x-registration-digest" in request.headers and not request.body:  # the handshake of PUT
         if servers.has_digest(database(), registration.parse_digest(request.headers["x-registration-digest"])):
             return Response.empty()
         raise RegistrationRequired
-    answer = servers.replace(database(), registration.parse(intake.read_json(request)))
+    sent = registration.guarded(registration.parse(intake.read_json(request)))
+    answer = servers.replace(database(), sent)
     return Response(answer, HTTPStatus.CREATED if answer["result"] == "created" else HTTPStatus.OK)

@@ -161,6 +161,7 @@ def test_detail_has_every_column_and_the_tools_in_order(api):
         "id": created["id"],
         "status": "active",
         "last_health_check": None,
+        "last_check": None,
         "metadata": {"author": "Ann", "repository_url": None, "documentation_url": None, "tags": ["b", "a"]},
         "tools": [sent["tools"][0], nothing | {"name": "alpha", "input_schema": {}}],
     }

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from itertools import product
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import psycopg
@@ -20,6 +20,7 @@ from local import template
 from local.template import Mock, Stack
 from mcp_registry import cursor, errors, http, intake, listing, names, registration
 from mcp_registry.errors import RegistryError, ValidationFailed
+from mcp_registry.health import history, messages
 from tests.contract.document import DOCUMENT, ROOT, Json, answers, closed, operations
 
 SCHEMAS: Json = DOCUMENT["components"]["schemas"]
@@ -70,9 +71,10 @@ def test_a_route_asks_for_credentials_exactly_where_the_template_has_the_authori
     assert documented == {(route.path, route.method): route.authorized for route in stack.api.routes}
 
 
-def test_a_route_answers_401_exactly_where_it_asks_for_credentials():
+def test_a_route_answers_401_exactly_where_it_asks_for_credentials_or_the_cron_secret():
     for path, method, operation in operations():
-        asks = bool(operation.get("security", DOCUMENT["security"]))
+        named = {parameter["name"] for parameter in operation.get("parameters", [])}
+        asks = bool(operation.get("security", DOCUMENT["security"])) or "x-cron-secret" in named
         assert ("401" in operation["responses"]) == asks, (method, path)
 
 
@@ -377,7 +379,7 @@ def test_what_the_code_takes_fits_the_document():
 def test_what_the_code_refuses_for_its_form_does_not_fit_the_document():
     fits = schema("Registration").is_valid
     # A schema counts characters and knows no rule between two fields; such rules the document has in words.
-    in_words = {"value", "repeated", "depth"}
+    in_words = {"value", "blocked", "repeated", "depth"}
     for name, value in corpus():
         if isinstance(value, dict) and fits(value) and not accepted(value):
             with pytest.raises(ValidationFailed) as caught:
@@ -477,7 +479,8 @@ def columns(database_url: str) -> dict[str, dict[str, tuple[int | None, bool, st
 # What an answer shows of a table, and what of the table it does not show.
 SENT = (("Registration", "mcp_servers"), ("Metadata", "server_metadata"), ("Tool", "tools"))
 SHOWN = (
-    ("ServerDetail", "mcp_servers", {"metadata", "tools"}),
+    ("ServerDetail", "mcp_servers", {"last_check", "metadata", "tools"}),
+    ("Check", "server_health", set[str]()),
     ("StoredMetadata", "server_metadata", set[str]()),
     ("StoredTool", "tools", set[str]()),
 )
@@ -509,6 +512,18 @@ def test_an_answer_shows_every_column_and_says_which_may_be_null(name: str, tabl
     }
     assert documented == nullable
     assert set(SCHEMAS[name]["required"]) == SCHEMAS[name]["properties"].keys()
+
+
+def test_the_verdicts_are_those_of_the_type_and_the_messages(database_url: str):
+    with psycopg.connect(database_url) as connection:
+        labels = [r for (r,) in connection.execute("SELECT unnest(enum_range(NULL::metrics.verdict))::text")]
+    assert SCHEMAS["Verdict"]["enum"] == labels == list(get_args(messages.Verdict))
+
+
+def test_the_periods_of_a_history_are_those_of_the_code():
+    documented = parameters("/api/registry/servers/{id}/health", "get")["period"]
+    assert documented["enum"] == SCHEMAS["ServerHealth"]["properties"]["period"]["enum"] == [*history.PERIODS]
+    assert documented["default"] == history.DEFAULT_PERIOD
 
 
 @pytest.mark.parametrize(("name", "kind"), [("Status", "server_status"), ("ServerType", "server_type")])

@@ -138,13 +138,12 @@ def test_a_write_whose_connection_is_lost_meanwhile_is_not_repeated(own):
 
 
 @pytest.mark.parametrize("work", ["read", "write"])
-def test_a_silent_network_is_given_up_within_the_deadline(through, proxy, work, monkeypatch):
-    monkeypatch.setattr(db, "REQUEST_SECONDS", 1.0)
+def test_a_silent_network_is_given_up_within_the_deadline(through, proxy, work):
     pid(through)
     proxy.silence()
     started = time.monotonic()
     with pytest.raises(Unavailable):
-        getattr(through.begin(), work)(PID)
+        getattr(through.begin(1.0), work)(PID)
     # It waited for the deadline, and not much longer: a loose bound, the deadline itself is a second.
     assert 0.9 < time.monotonic() - started < 4.0
 

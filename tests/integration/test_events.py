@@ -30,6 +30,21 @@ EXPECTED = [
     ("delete", "DeleteFunction", 204),
     ("delete-invalid", "DeleteFunction", 400),
     ("health", "HealthFunction", 200),
+    ("history", "HistoryFunction", 200),
+    ("history-invalid", "HistoryFunction", 400),
+    ("metrics", "MetricsFunction", 200),
+    ("start-sweep", "StartSweepFunction", 202),
+    ("start-sweep-invalid", "StartSweepFunction", 401),
+]
+# File, function, what it makes of it. The events of a schedule and of the queues are of a moment that is past, but for
+# the one that names none.
+BACKGROUND = [
+    ("health-check-now", "HealthCheckFunction", ["started"]),
+    ("health-check-late", "HealthCheckFunction", ["late", "late"]),
+    ("health-check-tick", "HealthCheckFunction", []),
+    ("health-sweep", "HealthSweepFunction", []),
+    ("health-write", "HealthWriteFunction", []),
+    ("maintain", "MaintainFunction", None),
 ]
 AUTHORIZER = ["authorizer-allow", "authorizer-refuse"]
 
@@ -40,8 +55,9 @@ def read(name: str):
 
 def test_every_event_file_is_used_and_every_function_has_one(in_process):
     files = {path.stem for path in EVENTS.iterdir()}
-    assert files == {name for name, _, _ in EXPECTED} | set(AUTHORIZER)
-    assert {function for _, function, _ in EXPECTED} | {"AuthorizerFunction"} == set(in_process.stack.functions)
+    assert files == {name for name, _, _ in [*EXPECTED, *BACKGROUND]} | set(AUTHORIZER)
+    functions = {function for _, function, _ in [*EXPECTED, *BACKGROUND]}
+    assert functions | {"AuthorizerFunction"} == set(in_process.stack.functions)
 
 
 @pytest.fixture
@@ -50,6 +66,7 @@ def server_1(database, monkeypatch):
     connection = database._connection
     connection.execute("DELETE FROM registry.mcp_servers")
     connection.execute("ALTER TABLE registry.mcp_servers ALTER COLUMN id RESTART WITH 1")
+    connection.execute("SELECT metrics.add_days('2026-11-22', '2026-11-22')")  # the day of the events
     servers.register(database, parse(registration("first")))
     monkeypatch.setattr(db, "_database", database)
 
@@ -59,6 +76,18 @@ def server_1(database, monkeypatch):
 def test_an_event_is_answered(name, function, status, in_process):
     answer = asyncio.run(in_process.invoke(function, read(name)))
     assert answer["statusCode"] == status
+
+
+@pytest.mark.usefixtures("server_1")
+@pytest.mark.parametrize(("name", "function", "outcomes"), BACKGROUND)
+def test_an_event_that_nobody_waits_for_is_dealt_with(name, function, outcomes, in_process):
+    answer = asyncio.run(in_process.invoke(function, read(name)))
+    if outcomes is None:
+        assert set(answer) == {"added", "folded", "dropped", "deleted"}
+    elif "batchItemFailures" in answer:
+        assert answer == {"batchItemFailures": outcomes}
+    else:
+        assert [sweep["result"] for sweep in answer] == outcomes
 
 
 @pytest.mark.usefixtures("server_1")

@@ -16,6 +16,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from local.queues import connect
+from local.template import load
 from tests.conftest import PASSWORD, ROOT, USERNAME, Local, over_http, registration
 
 SERVERS = "/api/registry/servers"
@@ -26,7 +28,7 @@ def refuse(environment: dict[str, str]) -> str:
     run = subprocess.run(
         [sys.executable, "-m", "local"],
         cwd=ROOT,
-        env={**os.environ, "PORT": "0", **environment},
+        env={**os.environ, "AWS_ENDPOINT_URL": "", "PORT": "0", **environment},
         capture_output=True,
         text=True,
         timeout=60,
@@ -100,7 +102,8 @@ def test_nothing_is_left_running_however_it_ends(start, number):
     url = local.wait_until_ready()
     assert over_http(url)("GET", "/health", [], b"").status == 200
     processes = descendants(local.process.pid)
-    assert len(processes) > 3  # Postgres with its helpers, and a function
+    assert len(processes) > 4  # Postgres with its helpers, the queues, and a function
+    assert sum(b"local.queues" in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in processes) == 1
     local.process.send_signal(number)
     code = local.process.wait(30)
     assert code == (-signal.SIGKILL if number == signal.SIGKILL else 0)
@@ -122,6 +125,38 @@ def test_a_port_that_is_none_is_said(port):
 
 def test_a_log_level_that_is_none_is_said():
     assert "LOG_LEVEL must be one of" in refuse({"LOG_LEVEL": "loud"})
+
+
+def test_a_switch_that_is_neither_on_nor_off_is_said():
+    assert "HEALTH_SWEEPS must be one of on, off" in refuse({"HEALTH_SWEEPS": "sometimes"})
+
+
+def test_what_checks_the_servers_is_said_and_can_be_switched_off(start):
+    local = start(HEALTH_SWEEPS="off")
+    local.wait_until_ready()
+    assert local.stop() == 0
+    (line,) = [line for line in local.output if line.startswith("  Health ")]
+    assert "HEALTH_SWEEPS=on" in line
+
+
+def test_queues_that_do_not_answer_are_said(new_database):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    line = refuse({"DATABASE_URL": new_database(migrated=False), "AWS_ENDPOINT_URL": url})
+    assert line.startswith(f"The queues can't be made at {url}: ")
+    assert "unset AWS_ENDPOINT_URL" in line
+
+
+def test_a_queue_service_of_the_user_is_used_and_left_running(start, queue_service):
+    local = start(AWS_ENDPOINT_URL=queue_service, HEALTH_SWEEPS="off")
+    local.wait_until_ready()
+    assert all(
+        b"local.queues" not in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in descendants(local.process.pid)
+    )
+    assert local.stop() == 0
+    names = [url.rpartition("/")[2] for url in connect(queue_service).list_queues()["QueueUrls"]]
+    assert {queue.name for queue in load(ROOT / "template.yaml", {"DatabaseUrl": "x"}).queues.values()} <= set(names)
 
 
 def test_a_database_that_does_not_answer_is_said_without_its_password():

@@ -62,9 +62,11 @@ class Code:
             log_format="JSON",
         )
 
-    def run(self, test: Test, timeout: float = 10, max_processes: int = 4) -> Any:
+    def run(
+        self, test: Test, timeout: float = 10, max_processes: int = 4, concurrency: dict[str, int] | None = None
+    ) -> Any:
         async def running() -> Any:
-            runtime = Runtime({"Subject": self.function(timeout)}, {"FROM_RUN": "yes"}, max_processes)
+            runtime = Runtime({"Subject": self.function(timeout)}, {"FROM_RUN": "yes"}, max_processes, concurrency)
             async with runtime:
                 return await asyncio.wait_for(test(runtime), 15)
 
@@ -164,6 +166,23 @@ def test_invocations_at_once_get_a_process_each_up_to_the_maximum_and_the_rest_w
         return await asyncio.gather(*calls)
 
     assert len(set(code.run(test, max_processes=3))) == 3
+
+
+def test_a_function_that_queues_invoke_may_have_a_process_for_each_of_their_invocations(
+    code: Code, gates: Callable[[str], Gate]
+):
+    code.write(WAIT)
+    doors = [gates(str(number)) for number in range(2)]
+
+    async def test(runtime: Runtime):
+        calls = [asyncio.create_task(call(runtime, door.event)) for door in doors]
+        pids = await asyncio.gather(*(door.reached() for door in doors))
+        for door in doors:
+            await door.open()
+        await asyncio.gather(*calls)
+        return set(pids)
+
+    assert len(code.run(test, max_processes=1, concurrency={"Subject": 2})) == 2
 
 
 def test_two_hundred_invocations_at_once_are_all_answered(code: Code):

@@ -27,16 +27,18 @@ def rows(database: Database, statement: str):
     return database._connection.execute(statement.encode()).fetchall()
 
 
+VERBS = {"SELECT", "WITH", "INSERT", "UPDATE", "DELETE"}
+
+
 def statements() -> dict[str, str]:
     """Every statement constant of the package, by module and name."""
     found = {}
-    for module in pkgutil.iter_modules(mcp_registry.__path__):
-        loaded = importlib.import_module(f"mcp_registry.{module.name}")
+    for module in pkgutil.walk_packages(mcp_registry.__path__, "mcp_registry."):
+        loaded = importlib.import_module(module.name)
         for name, value in vars(loaded).items():
-            if name.isupper() and isinstance(value, str) and value.split(None, 1)[:1] and value.split(None, 1)[0] in {
-                "SELECT", "WITH", "INSERT", "UPDATE", "DELETE"
-            }:  # fmt: skip
-                found[f"{module.name}.{name}"] = value
+            constant = name.isupper() and not name.startswith("_") and isinstance(value, str)
+            if constant and value.split(None, 1)[:1] and value.split(None, 1)[0] in VERBS:
+                found[f"{module.name.removeprefix('mcp_registry.')}.{name}"] = value
     return found
 
 
@@ -46,6 +48,11 @@ PARAMETERS = {
     "display_name": "x", "description": None, "server_type": "mock", "endpoint_url": "http://x", "health_url": None,
     "version": None, "tools_count": 0, "has_metadata": True, "author": None, "repository_url": None,
     "documentation_url": None, "tags": "[]", "tools": "[]",
+    "slot": "2026-11-22T12:00:00Z", "sent_at": None, "shard": 0, "servers": 1, "shards": 1, "suspect_servers": 10,
+    "server_ids": "{1}", "verdicts": "{healthy}", "status_codes": "{200}", "response_times_ms": "{1}",
+    "errors": "{NULL}", "ages_ms": "{0}", "period": "24h", "length": "24 hours", "point": "15 minutes",
+    "hour": "2026-11-22T12:00:00Z", "day": "2026-11-22", "first": "2026-11-22", "last": "2026-11-22",
+    "until": "2026-11-22",
 }  # fmt: skip
 
 
@@ -106,7 +113,12 @@ def test_a_schema_is_kept_to_the_letter(database):
 
 def test_deleting_a_server_takes_everything_with_it(database):
     id_ = servers.register(database, parsed("doomed", metadata={"author": "Ann"}))["id"]
-    rows(database, f"INSERT INTO metrics.server_health_metrics (server_id) VALUES ({id_}) RETURNING 1")
+    rows(database, "SELECT metrics.add_days(current_date, current_date)")
+    rows(
+        database,
+        f"INSERT INTO metrics.server_health_metrics (server_id, slot, verdict, checked_at) "
+        f"VALUES ({id_}, now(), 'healthy', now()) RETURNING 1",
+    )
     rows(
         database,
         "INSERT INTO metrics.tool_invocations (server_id, tool_id, success)"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
 from local import template
+from mcp_registry.health import sweeps
 from mcp_registry.http import STATUSES
 from tests.conftest import ROOT
 
@@ -38,8 +40,9 @@ def test_every_error_of_the_gateway_has_the_shape_of_ours(stack):
             assert "Retry-After" in response.headers, kind
 
 
-def test_every_route_but_health_asks_for_credentials(stack):
-    assert {route.path for route in stack.api.routes if not route.authorized} == {"/health"}
+def test_every_route_asks_for_credentials_but_health_and_the_one_with_a_secret_of_its_own(stack):
+    open_routes = {route.path for route in stack.api.routes if not route.authorized}
+    assert open_routes == {"/health", "/api/jobs/health-check"}
 
 
 def test_every_path_refuses_the_methods_that_it_does_not_have(stack):
@@ -57,22 +60,64 @@ def test_every_path_refuses_the_methods_that_it_does_not_have(stack):
 def test_what_a_mock_says_is_text_both_ways():
     """JSON is a binary media type of this API: without CONVERT_TO_TEXT API Gateway takes an answer for base64."""
     text = (ROOT / "template.yaml").read_text()
-    assert text.count("type: mock") == 4
-    assert text.count("contentHandling: CONVERT_TO_TEXT") == 8
-    assert text.count("passthroughBehavior: never") == 4
+    mocks = text.count("type: mock")
+    assert mocks == len(re.findall(r"^          /", text, re.MULTILINE)), "one for each path"
+    assert text.count("contentHandling: CONVERT_TO_TEXT") == 2 * mocks
+    assert text.count("passthroughBehavior: never") == mocks
 
 
 def test_only_the_authorizer_knows_the_credentials_and_it_knows_no_database(stack):
     for name, function in stack.functions.items():
         knows = {variable for variable in function.environment if variable.startswith("REGISTRY_")}
         assert bool(knows) == (name == "AuthorizerFunction"), name
-        assert ("DATABASE_URL" in function.environment) == (name != "AuthorizerFunction"), name
+    without = {name for name, function in stack.functions.items() if "DATABASE_URL" not in function.environment}
+    # The second dials what strangers registered: what it could reach, they might.
+    assert without == {"AuthorizerFunction", "HealthSweepFunction"}
+
+
+def test_the_function_that_dials_is_given_two_queues_and_a_policy_and_nothing_else(stack):
+    environment = stack.functions["HealthSweepFunction"].environment
+    common = set(stack.functions["HealthFunction"].environment) - {"DATABASE_URL"}
+    assert set(environment) - common == {"RESULT_QUEUE_URL", "GUARD_OPEN_CIDRS", "GUARD_CLOSED_CIDRS"}
+
+
+def test_the_addresses_that_may_be_registered_are_those_that_may_be_dialled():
+    parameters = {**PARAMETERS, "OpenCidrs": "10.0.0.0/8", "ClosedCidrs": "10.1.0.0/16"}
+    functions = template.load(ROOT / "template.yaml", parameters).functions
+    for name in ("RegisterFunction", "HealthSweepFunction"):
+        assert functions[name].environment["GUARD_OPEN_CIDRS"] == "10.0.0.0/8"
+        assert functions[name].environment["GUARD_CLOSED_CIDRS"] == "10.1.0.0/16"
 
 
 def test_a_function_ends_before_the_gateway_gives_up_and_after_its_own_deadline(stack):
-    for name, function in stack.functions.items():
+    routed = {
+        route.integration.function for route in stack.api.routes if isinstance(route.integration, template.Invoke)
+    }
+    for name in routed:
+        function = stack.functions[name]
         assert function.timeout < 29, name
-        assert function.timeout > 5 or name == "AuthorizerFunction", name
+        assert function.timeout > 5, name
+
+
+def test_what_a_function_takes_from_a_queue_stays_invisible_for_as_long_as_it_may_run(stack):
+    for source in stack.sources:
+        visibility = stack.queues[source.queue].attributes["VisibilityTimeout"]
+        assert float(visibility) >= stack.functions[source.function].timeout, source
+        assert source.reports_failures, source
+
+
+def test_every_queue_that_a_function_reads_has_a_dead_letter_queue(stack):
+    for source in stack.sources:
+        assert stack.queues[source.queue].dead_letters is not None, source
+
+
+def test_a_shard_that_comes_again_has_missed_its_half_minute(stack):
+    """`mcp_registry.health.shard` relies on it: it probes no shard that it is given a second time."""
+    assert float(stack.queues["ProbeQueue"].attributes["VisibilityTimeout"]) >= 30
+
+
+def test_the_second_sweep_of_a_minute_is_half_a_minute_late(stack):
+    assert float(stack.queues["TickQueue"].attributes["DelaySeconds"]) == sweeps.HALF_MINUTE.total_seconds()
 
 
 def test_without_a_password_the_credentials_are_a_secret_that_the_authorizer_may_read():

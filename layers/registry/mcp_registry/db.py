@@ -36,8 +36,8 @@ WRITE_ATTEMPTS = 3
 #   random_page_cost: what it costs on solid-state disks; at the default of 4 a filter with few matches walks the whole
 #   primary key rather than its own index (0.93 against 0.60 ms, 2026-11-22).
 #   jit: compiling a 1 ms statement takes 100 ms.
+# The statement_timeout is four fifths of the request's deadline: the server's own word comes before ours.
 SETTINGS = {
-    "statement_timeout": "4s",
     "lock_timeout": "2s",
     "idle_in_transaction_session_timeout": "5s",
     "TimeZone": "UTC",
@@ -49,9 +49,10 @@ SETTINGS = {
 UNAVAILABLE_CLASSES = {"08", "53", "57", "58"}
 # ... and single states: lock timeout, serialization failure, deadlock, a primary that became read-only, and the two
 # timeouts of idle and long transactions. 25006 and 25P0x arrive as InternalError, which is why states decide here.
-UNAVAILABLE_STATES = {"55P03", "40001", "40P01", "25006", "25P03", "25P04"}
-# The server undid the whole statement, so that doing it again is safe.
-UNDONE_STATES = {"40001", "40P01"}
+UNAVAILABLE_STATES = {"55P03", "40001", "40P01", "23503", "25006", "25P03", "25P04"}
+# The server undid the whole statement, so that doing it again is safe: serialization failure, deadlock, and a row that
+# a foreign key needs and that was deleted while the statement ran.
+UNDONE_STATES = {"40001", "40P01", "23503"}
 # The server is fine and said no in time; the connection stays.
 KEPT_STATES = {"55P03", "57014"} | UNDONE_STATES
 
@@ -84,11 +85,17 @@ class Database:
         self._conninfo = conninfo
         self._connection: DeadlineConnection | None = None
         self._used = 0.0
+        self._seconds = REQUEST_SECONDS
         self._deadline = float("inf")
 
-    def begin(self) -> Database:
-        """Start the clock of a request: from now, everything together may take `REQUEST_SECONDS`."""
-        self._deadline = time.monotonic() + REQUEST_SECONDS
+    def begin(self, seconds: float = REQUEST_SECONDS) -> Database:
+        """Start the clock of a request: from now, everything together may take so many `seconds`.
+
+        Background work that may take longer says so from its first request on: a connection keeps the statement_timeout
+        that it was opened with.
+        """
+        self._seconds = seconds
+        self._deadline = time.monotonic() + seconds
         return self
 
     def read(
@@ -112,7 +119,7 @@ class Database:
     def write(self, statement: LiteralString, parameters: Parameters | None = None) -> TupleRow | None:
         """Run a statement that changes rows and return its row.
 
-        Tried again only where the server itself undid it (deadlock, serialization failure): after a lost connection
+        Tried again only where the server itself undid it (`UNDONE_STATES`): after a lost connection
         nobody knows whether it was committed.
         """
         for attempt in range(1, WRITE_ATTEMPTS + 1):
@@ -173,13 +180,14 @@ class Database:
         raise failure or psycopg.OperationalError("no time left to connect")
 
     def _connect_to(self, attempt: ConnDict, seconds: int) -> DeadlineConnection:
+        settings = {**SETTINGS, "statement_timeout": f"{self._seconds * 0.8:g}s"}
         return DeadlineConnection.connect(
             make_conninfo("", **attempt),
             autocommit=True,
             connect_timeout=seconds,
             tcp_user_timeout=int(REQUEST_SECONDS * 1000),
             application_name=os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "mcp-registry"),
-            options=" ".join(f"-c {name}={value}" for name, value in SETTINGS.items()),
+            options=" ".join(f"-c {name}={value}" for name, value in settings.items()),
         )
 
 
@@ -193,15 +201,15 @@ def _stirs(connection: DeadlineConnection) -> bool:
 _database: Database | None = None
 
 
-def database() -> Database:
-    """The execution environment's database (DATABASE_URL), with the clock of a request started.
+def database(seconds: float = REQUEST_SECONDS) -> Database:
+    """The execution environment's database (DATABASE_URL), with the clock of a request of so many seconds started.
 
     Raises KeyError where DATABASE_URL is not set.
     """
     global _database
     if _database is None:
         _database = Database(os.environ["DATABASE_URL"])
-    return _database.begin()
+    return _database.begin(seconds)
 
 
 def _means_unavailable(error: psycopg.Error) -> bool:

@@ -74,6 +74,16 @@ class RegistrationRequired(RegistryError):
     code = "REGISTRATION_REQUIRED"
 
 
+class WrongCronSecret(RegistryError):
+    """The header x-cron-secret does not hold the secret that starts a sweep"""
+
+    code = "UNAUTHORIZED"
+
+
+class NotConfigured(RegistryError):
+    """Server configuration error"""
+
+
 class Unavailable(RegistryError):
     """The registry's database is not available right now: try again in a moment
 

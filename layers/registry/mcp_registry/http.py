@@ -18,6 +18,7 @@ from mcp_registry.errors import Fault, RegistryError, Unavailable, ValidationFai
 # The one table of codes and statuses.
 STATUSES: Mapping[str, HTTPStatus] = {
     "VALIDATION_ERROR": HTTPStatus.BAD_REQUEST,
+    "UNAUTHORIZED": HTTPStatus.UNAUTHORIZED,
     "SERVER_NOT_FOUND": HTTPStatus.NOT_FOUND,
     "DUPLICATE_SERVER": HTTPStatus.CONFLICT,
     "PAYLOAD_TOO_LARGE": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,

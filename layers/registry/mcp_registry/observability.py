@@ -44,3 +44,53 @@ def log_defect(request_id: str, error: BaseException) -> None:
         "exception_frames": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
     }
     logger.error("unexpected exception", extra={CORRELATION_ID: request_id, **fields})
+
+
+def log_malformed(message_id: str, reason: str) -> None:
+    """Log a message that is not what its queue is for; `reason` says what it is not."""
+    logger.error("malformed message", extra={CORRELATION_ID: message_id, "reason": reason})
+
+
+def log_sweep(slot: str, outcome: str, servers: int) -> None:
+    """Log what came of asking for the sweep of a slot."""
+    log = logger.info if outcome in ("started", "duplicate") else logger.warning
+    log("sweep", extra={"slot": slot, "outcome": outcome, "servers": servers})
+
+
+def log_shard(slot: str, shard: int, outcome: str, checked: int, servers: int) -> None:
+    """Log what came of one shard: `checked` of its `servers` have a verdict."""
+    log = logger.info if checked == servers or outcome == "duplicate" else logger.warning
+    log("shard", extra={"slot": slot, "shard": shard, "outcome": outcome, "checked": checked, "servers": servers})
+
+
+def log_written(slot: str, shard: int, checked: int, recovered: int, failed: int, *, suspect: bool) -> None:
+    """Log one shard's writing: new checks, servers that came back, servers that were called down."""
+    fields = {"slot": slot, "shard": shard, "checked": checked, "recovered": recovered, "failed": failed}
+    if suspect:
+        logger.error("most servers fail at once: no status was changed", extra=fields)
+    else:
+        logger.info("written", extra=fields)
+
+
+def log_unfinished(servers: int, sweeps: int) -> None:
+    """Log that so many servers of so many sweeps were not checked, and count them as the metric sweep_unfinished."""
+    logger.warning("sweep unfinished", extra={"servers": servers, "sweeps": sweeps})
+    _count("sweep_unfinished", servers)
+
+
+def log_suspect(sweeps: int) -> None:
+    """Count the sweeps in which most servers failed at once, as the metric sweep_suspect."""
+    _count("sweep_suspect", sweeps)
+
+
+def log_maintained(added: int, folded: int, dropped: int, deleted: int) -> None:
+    """Log a run of the maintenance: days made, folded and dropped, rows deleted."""
+    logger.info("maintained", extra={"added": added, "folded": folded, "dropped": dropped, "deleted": deleted})
+
+
+def _count(name: str, value: int) -> None:
+    """One metric in CloudWatch's embedded metric format, in the namespace MCPRegistry."""
+    from aws_lambda_powertools.metrics import MetricUnit, single_metric  # 10 ms, and rarely wanted
+
+    with single_metric(name=name, unit=MetricUnit.Count, value=value, namespace="MCPRegistry"):
+        pass

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import msgspec
 from msgspec import Meta, Struct
 
-from mcp_registry import names, urls
+from mcp_registry import guard, names, urls
 from mcp_registry.canonical import digest, survey
 from mcp_registry.errors import Fault, ValidationFailed
 
@@ -152,6 +152,17 @@ def parse(value: Any) -> Registration:
     return registration
 
 
+def guarded(registration: Registration) -> Registration:
+    """The registration itself, where its endpoint's name leads to no address that is closed. Raises ValidationFailed.
+
+    Apart from `parse`, because it asks a resolver and may take its second: it comes once all else is right.
+    """
+    fault = guard.look_up_fault(registration.document.endpoint_url, guard.policy())
+    if fault:
+        raise ValidationFailed(faults=[Fault("endpoint_url", fault, "blocked")])
+    return registration
+
+
 def parse_digest(header: str) -> bytes:
     """The 32 bytes of an X-Registration-Digest header. Raises ValidationFailed where it is not SHA-256 in hex."""
     if not re.fullmatch(r"[0-9A-Fa-f]{64}", header):
@@ -204,6 +215,9 @@ def _field_faults(document: Document) -> Iterator[Fault]:
     for path, message in checks.items():
         if message:
             yield Fault(path, message, "value")
+    # The links of the metadata are shown, not dialled; the health URL has the endpoint's origin.
+    if not checks["endpoint_url"] and (message := guard.policy().url_fault(document.endpoint_url)):
+        yield Fault("endpoint_url", message, "blocked")
 
 
 def _tool_faults(tools: list[Tool]) -> Iterator[Fault]:

@@ -129,8 +129,7 @@ SELECT EXISTS (SELECT FROM registry.mcp_servers WHERE body_digest = %(digest)s)
 # %(limit)s for a tenth of the table.
 LIST = """
 WITH page AS (
-    SELECT id, name, display_name, server_type, status, version,
-           registry.rfc3339(last_health_check) AS last_health_check, tools_count
+    SELECT id, name, display_name, server_type, status, version, tools_count
       FROM (SELECT *
               FROM registry.mcp_servers
              WHERE id > %(after)s
@@ -139,10 +138,11 @@ WITH page AS (
      ORDER BY id
      LIMIT %(limit)s + 1
 ), shown AS (
-    SELECT *
-      FROM page
-     ORDER BY id
-     LIMIT %(limit)s
+    SELECT page.id, name, display_name, server_type, status, version,
+           registry.rfc3339(h.checked_at) AS last_health_check, tools_count
+      FROM (SELECT * FROM page ORDER BY id LIMIT %(limit)s) AS page
+      LEFT JOIN registry.server_health AS h ON h.server_id = page.id
+     ORDER BY page.id
 )
 SELECT (SELECT COALESCE(json_agg(shown), '[]')::text FROM shown),
        (SELECT sum(servers)::bigint FROM registry.server_counts),
@@ -155,8 +155,7 @@ SELECT (SELECT COALESCE(json_agg(shown), '[]')::text FROM shown),
 # has to touch every match (29 against 38 ms at 80,000 matches).
 NARROW = """
 WITH page AS (
-    SELECT id, name, display_name, server_type, status, version,
-           registry.rfc3339(last_health_check) AS last_health_check, tools_count
+    SELECT id, name, display_name, server_type, status, version, tools_count
       FROM registry.mcp_servers
      WHERE (%(status)s::registry.server_status IS NULL OR status = %(status)s::registry.server_status)
        AND (%(type)s::registry.server_type IS NULL OR server_type = %(type)s::registry.server_type)
@@ -165,10 +164,11 @@ WITH page AS (
      ORDER BY id
      LIMIT %(limit)s + 1
 ), shown AS (
-    SELECT *
-      FROM page
-     ORDER BY id
-     LIMIT %(limit)s
+    SELECT page.id, name, display_name, server_type, status, version,
+           registry.rfc3339(h.checked_at) AS last_health_check, tools_count
+      FROM (SELECT * FROM page ORDER BY id LIMIT %(limit)s) AS page
+      LEFT JOIN registry.server_health AS h ON h.server_id = page.id
+     ORDER BY page.id
 )
 SELECT (SELECT COALESCE(json_agg(shown), '[]')::text FROM shown),
        CASE WHEN %(pattern)s::text IS NULL
@@ -188,8 +188,13 @@ SELECT (SELECT COALESCE(json_agg(shown), '[]')::text FROM shown),
 DETAIL = """
 SELECT row_to_json(server)::text
   FROM (SELECT s.id, s.name, s.display_name, s.description, s.server_type, s.endpoint_url, s.health_url, s.status,
-               s.version, registry.rfc3339(s.last_health_check) AS last_health_check,
-               registry.rfc3339(s.created_at) AS created_at, registry.rfc3339(s.updated_at) AS updated_at,
+               s.version, registry.rfc3339(h.checked_at) AS last_health_check,
+               registry.rfc3339(s.created_at) AS created_at,
+               registry.rfc3339(GREATEST(s.updated_at, h.checked_at)) AS updated_at,
+               CASE WHEN h.server_id IS NOT NULL
+                    THEN json_build_object('verdict', h.verdict, 'status_code', h.status_code,
+                                           'response_time_ms', h.response_time_ms, 'error_message', h.error_message,
+                                           'checked_at', registry.rfc3339(h.checked_at)) END AS last_check,
                (SELECT row_to_json(metadata)
                   FROM (SELECT m.author, m.repository_url, m.documentation_url, m.tags
                           FROM registry.server_metadata AS m
@@ -201,22 +206,41 @@ SELECT row_to_json(server)::text
                          WHERE t.server_id = s.id
                          ORDER BY t.position, t.id) AS tool) AS tools
           FROM registry.mcp_servers AS s
+          LEFT JOIN registry.server_health AS h ON h.server_id = s.id
          WHERE s.id = %(id)s) AS server
 """
 
-# A server in error is in the sweeps already; only a probe may say that it is well again. One UPDATE and nothing beside
-# it, because what it returns is the newest row even where it had to wait for another session's change.
+# A server in error is in the sweeps already; only a probe may say that it is well again. The row is locked first, so
+# that `before` is its newest version even where it had to wait for another session's change.
 SET_STATUS = """
-UPDATE registry.mcp_servers
-   SET status = CASE WHEN status = 'error' AND %(status)s = 'active' THEN status
-                     ELSE %(status)s::registry.server_status END,
-       updated_at = CASE WHEN status = %(status)s::registry.server_status THEN updated_at
-                         WHEN status = 'error' AND %(status)s = 'active' THEN updated_at
-                         ELSE now() END
- WHERE id = %(id)s
-RETURNING id, name, status::text, registry.rfc3339(created_at), registry.rfc3339(updated_at)
+WITH before AS (
+    SELECT id, status, CASE WHEN status = 'error' AND %(status)s = 'active' THEN status
+                            ELSE %(status)s::registry.server_status END AS wanted
+      FROM registry.mcp_servers
+     WHERE id = %(id)s
+       FOR NO KEY UPDATE
+), changed AS (
+    UPDATE registry.mcp_servers AS s
+       SET status = before.wanted,
+           updated_at = CASE WHEN before.status = before.wanted THEN s.updated_at ELSE now() END
+      FROM before
+     WHERE s.id = before.id
+    RETURNING s.id, s.name, s.status, s.created_at, s.updated_at
+), transitions AS (
+    INSERT INTO metrics.status_transitions (server_id, from_status, to_status, reason, occurred_at)
+    SELECT id, status, wanted,
+           CASE wanted WHEN 'inactive' THEN 'An operator took the server out of service'
+                       ELSE 'An operator put the server back into service' END, now()
+      FROM before
+     WHERE status <> wanted
+)
+SELECT changed.id, name, status::text, registry.rfc3339(created_at),
+       registry.rfc3339(GREATEST(updated_at, h.checked_at))
+  FROM changed
+  LEFT JOIN registry.server_health AS h ON h.server_id = changed.id
 """
 
+# Its tools, metadata and last check go by foreign keys, its metrics by a trigger.
 DELETE = """
 DELETE FROM registry.mcp_servers
  WHERE id = %(id)s

@@ -1,0 +1,27 @@
+"""Every half minute: start the sweep that is due.
+
+The schedule asks for the first of a minute, a delayed message for the second.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mcp_registry.background import Record, batch, job
+from mcp_registry.db import database
+from mcp_registry.health import messages, sweeps
+
+
+@job
+def _minute(event: Any) -> object:
+    return [started.report() for started in sweeps.minute(database(), event)]
+
+
+@batch
+def _half_minute(message: Record) -> None:
+    sweeps.start(database(), messages.tick(message.body).slot)
+
+
+def lambda_handler(event: Any, context: Any) -> object:
+    is_batch = isinstance(event, dict) and "Records" in event
+    return _half_minute(event, context) if is_batch else _minute(event, context)

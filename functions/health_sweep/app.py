@@ -1,0 +1,8 @@
+"""Probe the servers of a shard. Has no database and no credential."""
+
+from __future__ import annotations
+
+from mcp_registry.background import batch
+from mcp_registry.health import shard
+
+lambda_handler = batch(shard.check)

@@ -1,0 +1,12 @@
+"""Write what the probes found: a row for each check, the status of each server."""
+
+from __future__ import annotations
+
+from mcp_registry.background import Record, batch
+from mcp_registry.db import database
+from mcp_registry.health import results
+
+
+@batch
+def lambda_handler(message: Record) -> None:
+    results.record(database(), message)

@@ -1,0 +1,13 @@
+"""GET /api/metrics/health -- what the checks of all servers found over a day."""
+
+from __future__ import annotations
+
+from mcp_registry.db import database
+from mcp_registry.health import history
+from mcp_registry.http import Request, Response, endpoint
+
+
+@endpoint
+def lambda_handler(request: Request) -> Response:
+    history.refuse_unknown(request.query)
+    return Response(history.of_all(database()))

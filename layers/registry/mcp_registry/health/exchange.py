@@ -1,0 +1,451 @@
+"""One HTTP/1.1 request on one connection, and what comes back, read as far as a verdict needs it and no further.
+
+A parser of our own, because the bytes come from strangers and most of them do not matter: the status line, five
+headers, and of the body only whether it is a JSON-RPC response. How the bytes are split into packets never changes what
+is found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import ssl
+import zlib
+from typing import Any, cast
+
+# All that is read of one answer: head, body, and what a compressed body grows to.
+LIMIT = 0x10000
+
+STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] ([1-9][0-9]{2})[ \r\n]")
+# As far as an answer must be there before its status line can be told from another protocol.
+STATUS_LINE_LENGTH = len(b"HTTP/1.1 200 ")
+VERSION = b"HTTP/1."
+HEADERS = re.compile(
+    rb"\n(content-type|content-length|content-encoding|transfer-encoding|location)[ \t]*:[ \t]*([^\r\n]*)",
+    re.IGNORECASE,
+)
+LENGTH = re.compile(rb"[0-9]{1,18}")
+CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
+MAX_CHUNK_LINE = 256
+# A carriage return at the end may be half of a line end.
+LINE_END = re.compile(rb"\r\n|\n|\r(?=[^\n])")
+
+# White space, and the bytes of a byte order mark, which some servers on Windows put before their JSON.
+BEFORE_JSON = b" \t\r\n\xef\xbb\xbf"
+# A JSON-RPC response that is longer than we read: it cannot be parsed, but how it begins is enough. SDKs write `result`
+# either first or after `jsonrpc` and `id`, and icons in a result may well have 64 KiB.
+BEGINNING = re.compile(
+    rb'\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*|"id"\s*:\s*(?:"[^"\\]*"|-?[0-9.]+|null)\s*,\s*)*"(?:result|error)"\s*:\s*\{'
+)
+
+# How a server says in plain words that it does not know our session, or our version of the protocol.
+REFUSAL = re.compile(
+    rb"session[ -]?id|session not found|invalid session|protocol version|unexpected message, expect", re.IGNORECASE
+)
+MAX_REFUSAL = 512
+
+# Where an answer is none.
+NOT_HTTP = "not HTTP"
+TOO_LONG = "too long"
+CLOSED = "closed"
+
+BODILESS = frozenset({204, 205})
+GZIP = frozenset({b"gzip", b"x-gzip"})
+GATED = frozenset({401, 403})
+
+
+class Answer:
+    """What came back on one connection: bytes go in, and what a verdict needs comes out.
+
+    `status` is the HTTP status once the head is complete; `fault` says why there is none. `speaks`: whether the body is
+    a JSON-RPC response. `done`: nothing that could still come would change any of this.
+    """
+
+    __slots__ = (
+        "_chunked",
+        "_data",
+        "_events",
+        "_head",
+        "_inflate",
+        "_left",
+        "_line",
+        "_place",
+        "_room",
+        "_searched",
+        "_size",
+        "_text",
+        "_wants_body",
+        "done",
+        "fault",
+        "location",
+        "room",
+        "speaks",
+        "status",
+    )
+
+    def __init__(self, *, wants_body: bool) -> None:
+        """`wants_body`: whether a JSON-RPC response is looked for, or the status alone."""
+        self.status: int | None = None
+        self.fault: str | None = None
+        self.location: bytes | None = None
+        self.speaks = False
+        self.done = False
+        self.room = LIMIT
+        self._wants_body = wants_body
+        self._head: bytes | bytearray = b""
+        self._place = self._searched = 0
+
+    def feed(self, data: bytes) -> None:
+        """Take what arrived; more than there is room for is not looked at."""
+        if self.done:
+            return
+        if len(data) > self.room:
+            data = data[: self.room]
+        self.room -= len(data)
+        if self.status is None:
+            self._take_head(data)
+        else:
+            self._take_body(data)
+        if not self.room and not self.done:
+            self._overflow()
+
+    def end(self) -> None:
+        """Take note that nothing more will come."""
+        if self.done:
+            return
+        if self.status is None:
+            self.fault = CLOSED
+            self.done = True
+        else:
+            self._finish()
+
+    # ------------------------------------------------------------------ the head
+
+    def _take_head(self, data: bytes) -> None:
+        """Look for the end of the head, and for that of each interim answer (1xx) before it."""
+        head: bytes | bytearray
+        if self._head:
+            # A bytearray grows in place: 64 KiB that come byte by byte would else be copied 65,536 times.
+            head = self._head = bytearray(self._head) if isinstance(self._head, bytes) else self._head
+            head += data
+        else:
+            head = self._head = data
+        while True:
+            line = STATUS_LINE.match(head, self._place)
+            if line is None:
+                beginning = head[self._place : self._place + STATUS_LINE_LENGTH]
+                if len(beginning) == STATUS_LINE_LENGTH or beginning[:7] != VERSION[: len(beginning)]:
+                    self.fault = NOT_HTTP
+                    self.done = True
+                return
+            end = self._head_end(head)
+            if end < 0:
+                return
+            status = int(line[1])
+            if status >= 200 or status == 101:
+                break
+            self._place = self._searched = end
+        self.status = status
+        found = HEADERS.findall(head, line.end() - 1, end)
+        rest = bytes(head[end:])
+        self._head = b""
+        headers: dict[bytes, bytes] = {}
+        for name, value in found:
+            headers.setdefault(name.lower(), value.strip())
+        self.location = headers.get(b"location")
+        if (
+            not self._wants_body
+            or not (200 <= status < 300 or 400 <= status < 500)
+            or status in GATED
+            or status in BODILESS
+        ):
+            self.done = True
+            return
+        self._begin_body(headers)
+        self._take_body(rest)
+
+    def _head_end(self, head: bytes | bytearray) -> int:
+        """Where the body begins, or -1. Bare line feeds end lines too."""
+        start = max(self._searched - 3, self._place)
+        blank = head.find(b"\n\r\n", start)
+        bare = head.find(b"\n\n", start, blank if blank >= 0 else len(head))
+        self._searched = len(head)
+        return bare + 2 if bare >= 0 else blank + 3 if blank >= 0 else -1
+
+    # ------------------------------------------------------------------ the body
+
+    def _begin_body(self, headers: dict[bytes, bytes]) -> None:
+        self._events = headers.get(b"content-type", b"")[:17].lower() == b"text/event-stream"
+        self._chunked = b"chunked" in headers.get(b"transfer-encoding", b"").lower()
+        length = headers.get(b"content-length")
+        # What is left of the body, or of a chunk; -1 where only the end of the connection ends it.
+        self._left = 0 if self._chunked else int(length) if length and LENGTH.fullmatch(length) else -1
+        self._size = b""
+        encoding = headers.get(b"content-encoding", b"").lower()
+        # Asked for or not, some servers and proxies always compress. 32 reads the format off the first bytes.
+        self._inflate = zlib.decompressobj(32 + zlib.MAX_WBITS) if encoding in GZIP or encoding == b"deflate" else None
+        self._room = LIMIT
+        self._text: bytes | bytearray = b""
+        self._line = self._searched = 0
+        self._data: list[bytes] = []
+
+    def _take_body(self, data: bytes) -> None:
+        ended = False
+        if self._chunked:
+            data, ended = self._dechunk(data)
+        elif self._left >= 0:
+            data = data[: self._left]
+            self._left -= len(data)
+            ended = not self._left
+        if self._inflate is not None and data:
+            data, over = self._inflated(data)
+            ended = ended or over
+        if data:
+            self._take_text(data)
+        if self.done:
+            return
+        if not self._room:
+            self._overflow()
+        elif ended:
+            self._finish()
+
+    def _dechunk(self, data: bytes) -> tuple[bytes, bool]:
+        """The payload of chunks, and whether they have ended, by the last one or by one that is none."""
+        pieces: list[bytes] = []
+        place = 0
+        while place < len(data):
+            if self._left:
+                piece = data[place : place + self._left]
+                pieces.append(piece)
+                self._left -= len(piece)
+                place += len(piece)
+                continue
+            end = data.find(b"\n", place)
+            self._size += data[place : end if end >= 0 else len(data)]
+            if len(self._size) > MAX_CHUNK_LINE:
+                return b"".join(pieces), True
+            if end < 0:
+                break
+            place = end + 1
+            line, self._size = self._size.strip(), b""
+            # The empty line is the end of the chunk before.
+            if not line:
+                continue
+            size = CHUNK_SIZE.fullmatch(line)
+            if size is None or not (left := int(size[1], 16)):
+                return b"".join(pieces), True
+            self._left = left
+        return b"".join(pieces), False
+
+    def _inflated(self, data: bytes) -> tuple[bytes, bool]:
+        """What compressed bytes mean, at most as much as there is room for, and whether they end or break there."""
+        assert self._inflate is not None
+        before = self._inflate.copy()
+        try:
+            text = self._inflate.decompress(data, self._room)
+            broken = False
+        except zlib.error:
+            # What was sound before the break is lost with it, unless it is fed once more in single bytes.
+            text, broken = _sound(before, data, self._room), True
+        self._room -= len(text)
+        return text, broken or self._inflate.eof
+
+    def _take_text(self, data: bytes) -> None:
+        if self._events:
+            self._take_lines(data)
+            return
+        if self._text:
+            text = self._text = bytearray(self._text) if isinstance(self._text, bytes) else self._text
+            text += data
+        else:
+            self._text = data.lstrip(BEFORE_JSON)
+        # What is neither JSON nor perhaps a refusal is told by its first byte: neither its length nor its pace matters.
+        if self._text and self._text[0] != ord("{") and not may_refuse(self.status, self._text):
+            self.done = True
+
+    def _finish(self) -> None:
+        """Judge a body that is complete, or will never be."""
+        if self._events:
+            # The last event may lack its blank line, and the last line its end.
+            for line in (bytes(self._text[self._line :]), b""):
+                self._take_line(line)
+        else:
+            self.speaks = is_response(self._text) or is_refusal(self.status, self._text)
+        self.done = True
+
+    def _overflow(self) -> None:
+        """Judge an answer that is longer than we read."""
+        if self.status is None:
+            self.fault = TOO_LONG
+        else:
+            text = self._text
+            if self._events:
+                field, _, value = bytes(text[self._line :]).partition(b":")
+                text = value if field == b"data" and not self._data else b""
+            self.speaks = is_response(text) or BEGINNING.match(text.lstrip(BEFORE_JSON)) is not None
+        self.done = True
+
+    # ------------------------------------------------------------------ server-sent events
+
+    def _take_lines(self, data: bytes) -> None:
+        text = self._text = bytearray(self._text) if isinstance(self._text, bytes) else self._text
+        text += data
+        while not self.done:
+            end = LINE_END.search(text, self._searched)
+            if end is None:
+                self._searched = max(len(text) - 1, self._line)
+                return
+            line = bytes(text[self._line : end.start()])
+            self._line = self._searched = end.end()
+            self._take_line(line)
+
+    def _take_line(self, line: bytes) -> None:
+        """Take a line of an event; the blank one ends it, and the first event that is a response ends the search.
+
+        Events without data open a stream in the protocol of 2025-11-25, and notifications may precede the response.
+        """
+        if line:
+            field, _, value = line.partition(b":")
+            if field.lstrip(b"\xef\xbb\xbf") == b"data":
+                self._data.append(value)
+        elif self._data:
+            # Joined by the line feeds that JSON takes for white space.
+            if is_response(b"\n".join(self._data)):
+                self.speaks = self.done = True
+            self._data = []
+
+
+def _sound(inflate: zlib._Decompress, data: bytes, room: int) -> bytes:
+    """What broken compressed bytes mean up to where they break."""
+    text = b""
+    try:
+        for byte in data:
+            text += inflate.decompress(bytes((byte,)), room - len(text))
+            if len(text) == room:
+                break
+    except zlib.error:
+        pass
+    return text
+
+
+def may_refuse(status: int | None, text: bytes | bytearray) -> bool:
+    """Whether a text may become one that `is_refusal` takes for one."""
+    return status is not None and 400 <= status < 500 and len(text) <= MAX_REFUSAL and b"<" not in text
+
+
+def is_refusal(status: int | None, text: bytes | bytearray) -> bool:
+    """Whether a text refuses a session or a version of the protocol, as only MCP servers do, in plain words.
+
+    So the SDKs for Python (1.8 to 1.25), Go and Rust say that our session is none of theirs.
+    """
+    return may_refuse(status, text) and REFUSAL.search(text) is not None
+
+
+def is_response(text: bytes | bytearray) -> bool:
+    """Whether a text is a JSON-RPC 2.0 response: a result or an error, to whatever id."""
+    try:
+        # Bytes that are no UTF-8 stand in somebody's message; they say nothing against the protocol.
+        message: Any = json.loads(text.decode("utf-8-sig", "replace"))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(message, dict) and message.get("jsonrpc") == "2.0" and ("result" in message or "error" in message)
+
+
+class Exchange(asyncio.BufferedProtocol):
+    """A connection that sends one request and reads the answer to it.
+
+    Buffered, because the loop then asks how much may be read: uvloop takes 256 KiB at once otherwise.
+    """
+
+    __slots__ = ("_answer", "_buffer", "_done", "_request", "_transport", "error")
+
+    def __init__(self, request: bytes, answer: Answer, buffer: memoryview, done: asyncio.Future[None]) -> None:
+        """`buffer` has `LIMIT` bytes. All exchanges of one loop may share it: it is read before it is filled again."""
+        self.error: Exception | None = None
+        self._request = request
+        self._answer = answer
+        self._buffer = buffer
+        self._done = done
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send the request."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.write(self._request)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        """Where the next bytes go: no more of them than the answer may still have."""
+        room = self._answer.room
+        return self._buffer if room >= LIMIT else self._buffer[:room]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Read the bytes that came."""
+        answer = self._answer
+        answer.feed(bytes(self._buffer[:nbytes]))
+        if answer.done:
+            self._settle()
+
+    def eof_received(self) -> None:
+        """The other side has said all that it will say."""
+        self._answer.end()
+        self._settle()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone, by whoever."""
+        if not self._done.done():
+            # A refusal of TLS 1.3, as of a client without a certificate, comes after the handshake.
+            self.error = exc if isinstance(exc, ssl.SSLError) else None
+            self._answer.end()
+            self._settle()
+
+    def close(self) -> None:
+        """Close the connection at once; what the other side still sends is refused."""
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+
+    def _settle(self) -> None:
+        self.close()
+        if not self._done.done():
+            self._done.set_result(None)
+
+
+class Dialler:
+    """Makes the exchanges of one event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._buffer = memoryview(bytearray(LIMIT))
+
+    async def ask(
+        self, address: str, port: int, request: bytes, answer: Answer, tls: ssl.SSLContext | None, host: str
+    ) -> None:
+        """Send a request to an address and fill in the answer.
+
+        Raises OSError where there is no connection, ssl.SSLError among them. `host` is the name in the certificate.
+        """
+        done = self._loop.create_future()
+        exchange = Exchange(request, answer, self._buffer, done)
+        try:
+            await self._loop.create_connection(
+                lambda: exchange, address, port, ssl=tls, server_hostname=None if tls is None else host
+            )
+            await done
+        finally:
+            exchange.close()
+        if exchange.error is not None:
+            raise exchange.error
+
+
+_context: ssl.SSLContext | None = None
+
+
+def verified() -> ssl.SSLContext:
+    """The TLS context of all checks, made at first use: loading the bundle of authorities takes 30 ms."""
+    global _context
+    if _context is None:
+        _context = ssl.create_default_context()
+        # The only protocol that we speak; servers that speak more than one then do not have to guess.
+        _context.set_alpn_protocols(["http/1.1"])
+    return _context

@@ -1,0 +1,262 @@
+"""What is known of health: of one server over a period, and of all of them over the last day.
+
+Postgres renders the JSON. A day is read check by check; a week and a month from the hourly roll-ups and, for the days
+that are not folded yet, from their checks. So no answer costs more after a year than on the first day.
+
+Moments are compared with sub-selects and not by a join: that is what lets Postgres leave out the days that are not
+asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from typing import Final, LiteralString, NamedTuple
+
+from mcp_registry.db import Database
+from mcp_registry.errors import Fault, ServerNotFound, ValidationFailed
+
+
+class Period(NamedTuple):
+    """How far back to look, and how long each point of the series is."""
+
+    length: LiteralString
+    point: LiteralString
+
+
+PERIODS: Final[Mapping[str, Period]] = {
+    "24h": Period("24 hours", "15 minutes"),
+    "7d": Period("7 days", "1 hour"),
+    "30d": Period("30 days", "6 hours"),
+}
+DEFAULT_PERIOD = "24h"
+
+# Uptime is cut off, not rounded: one failure in a million checks must not read as 100 %. Percentiles are of the checks
+# that found the server up: a refused connection is quick, and says nothing of how fast a server is.
+CHECKS = """
+WITH bounds AS (
+    SELECT now() - %(length)s::interval AS since, now() AS until
+), checks AS MATERIALIZED (
+    SELECT m.slot, m.response_time_ms, metrics.is_up(m.verdict) AS up
+      FROM metrics.server_health_metrics AS m
+     WHERE m.server_id = %(id)s
+       AND m.slot >= (SELECT since FROM bounds)
+), whole AS (
+    SELECT count(*) AS checks, count(*) FILTER (WHERE up) AS up,
+           percentile_disc(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY response_time_ms) FILTER (WHERE up) AS percentiles,
+           max(response_time_ms) FILTER (WHERE up) AS max_ms
+      FROM checks
+), points AS (
+    SELECT date_bin(%(point)s::interval, slot, '2000-01-01Z') AS at, count(*) AS checks,
+           count(*) FILTER (WHERE up) AS up,
+           percentile_disc(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY response_time_ms) FILTER (WHERE up) AS percentiles
+      FROM checks
+     GROUP BY 1
+), series AS (
+    SELECT registry.rfc3339(moment) AS at, COALESCE(points.checks, 0) AS checks, COALESCE(points.up, 0) AS up,
+           points.percentiles[1] AS p50_ms, points.percentiles[2] AS p95_ms
+      FROM bounds
+     CROSS JOIN generate_series(date_bin(%(point)s::interval, bounds.since, '2000-01-01Z'), bounds.until,
+                                %(point)s::interval) AS moment
+      LEFT JOIN points ON points.at = moment
+     ORDER BY moment
+), transitions AS (
+    SELECT registry.rfc3339(t.occurred_at) AS at, t.from_status AS "from", t.to_status AS "to", t.verdict, t.reason
+      FROM metrics.status_transitions AS t
+     WHERE t.server_id = %(id)s
+       AND t.occurred_at >= (SELECT since FROM bounds)
+     ORDER BY t.occurred_at DESC, t.id DESC
+     LIMIT 100
+)
+SELECT row_to_json(answer)::text
+  FROM (SELECT s.id AS server_id, s.name, s.status, %(period)s::text AS period,
+               registry.rfc3339(bounds.since) AS since, registry.rfc3339(bounds.until) AS until,
+               whole.checks, whole.up,
+               trunc(100.0 * whole.up / NULLIF(whole.checks, 0), 3) AS uptime_percent,
+               whole.percentiles[1] AS p50_ms, whole.percentiles[2] AS p95_ms, whole.max_ms,
+               (SELECT row_to_json(l)
+                  FROM (SELECT h.verdict, h.status_code, h.response_time_ms, h.error_message,
+                               registry.rfc3339(h.checked_at) AS checked_at
+                          FROM registry.server_health AS h
+                         WHERE h.server_id = s.id) AS l) AS last_check,
+               (SELECT COALESCE(json_agg(transitions), '[]') FROM transitions) AS transitions,
+               (SELECT json_agg(series) FROM series) AS series
+          FROM registry.mcp_servers AS s
+         CROSS JOIN bounds
+         CROSS JOIN whole
+         WHERE s.id = %(id)s) AS answer
+"""
+
+# As CHECKS, but of hours. Percentiles are of the summed buckets, to 2.5 %. A period begins with a whole hour.
+HOURS = """
+WITH bounds AS (
+    SELECT date_trunc('hour', now() - %(length)s::interval) AS since, now() AS until,
+           COALESCE((SELECT max(day) + 1 FROM metrics.folded_days)::timestamp AT TIME ZONE 'UTC', '-infinity') AS folded
+), hours AS MATERIALIZED (
+    SELECT h.hour, h.checks, h.up, h.max_ms, h.buckets, h.counts
+      FROM metrics.server_health_hours AS h
+     WHERE h.server_id = %(id)s
+       AND h.hour >= (SELECT since FROM bounds)
+       AND h.hour < (SELECT folded FROM bounds)
+     UNION ALL
+    SELECT raw.hour, sum(raw.n)::integer, COALESCE(sum(raw.n) FILTER (WHERE raw.bucket IS NOT NULL), 0)::integer,
+           max(raw.max_ms), COALESCE(array_agg(raw.bucket) FILTER (WHERE raw.bucket IS NOT NULL), '{}'),
+           COALESCE(array_agg(raw.n) FILTER (WHERE raw.bucket IS NOT NULL), '{}')
+      FROM (SELECT date_trunc('hour', m.slot) AS hour,
+                   CASE WHEN metrics.is_up(m.verdict) THEN metrics.bucket(m.response_time_ms) END AS bucket,
+                   count(*)::integer AS n,
+                   max(CASE WHEN metrics.is_up(m.verdict) THEN m.response_time_ms END) AS max_ms
+              FROM metrics.server_health_metrics AS m
+             WHERE m.server_id = %(id)s
+               AND m.slot >= (SELECT GREATEST(since, folded) FROM bounds)
+             GROUP BY 1, 2) AS raw
+     GROUP BY raw.hour
+), times AS MATERIALIZED (
+    SELECT date_bin(%(point)s::interval, hour, '2000-01-01Z') AS at, unnest(buckets) AS bucket, unnest(counts) AS n
+      FROM hours
+), ranked AS (
+    SELECT GROUPING(at) = 1 AS whole, at, bucket, sum(sum(n)) OVER running AS rank,
+           sum(sum(n)) OVER (PARTITION BY GROUPING(at), at) AS n
+      FROM times
+     GROUP BY GROUPING SETS ((at, bucket), (bucket))
+    WINDOW running AS (PARTITION BY GROUPING(at), at ORDER BY bucket)
+), percentiles AS (
+    SELECT whole, at, metrics.bucket_value(min(bucket) FILTER (WHERE rank >= 0.5 * n)) AS p50_ms,
+           metrics.bucket_value(min(bucket) FILTER (WHERE rank >= 0.95 * n)) AS p95_ms
+      FROM ranked
+     GROUP BY whole, at
+), points AS (
+    SELECT date_bin(%(point)s::interval, hour, '2000-01-01Z') AS at, sum(checks) AS checks, sum(up) AS up
+      FROM hours
+     GROUP BY 1
+), series AS (
+    SELECT registry.rfc3339(moment) AS at, COALESCE(points.checks, 0) AS checks, COALESCE(points.up, 0) AS up,
+           p.p50_ms, p.p95_ms
+      FROM bounds
+     CROSS JOIN generate_series(date_bin(%(point)s::interval, bounds.since, '2000-01-01Z'), bounds.until,
+                                %(point)s::interval) AS moment
+      LEFT JOIN points ON points.at = moment
+      LEFT JOIN percentiles AS p ON NOT p.whole AND p.at = moment
+     ORDER BY moment
+), transitions AS (
+    SELECT registry.rfc3339(t.occurred_at) AS at, t.from_status AS "from", t.to_status AS "to", t.verdict, t.reason
+      FROM metrics.status_transitions AS t
+     WHERE t.server_id = %(id)s
+       AND t.occurred_at >= (SELECT since FROM bounds)
+     ORDER BY t.occurred_at DESC, t.id DESC
+     LIMIT 100
+), whole AS (
+    SELECT COALESCE(sum(checks), 0) AS checks, COALESCE(sum(up), 0) AS up, max(max_ms) AS max_ms
+      FROM hours
+)
+SELECT row_to_json(answer)::text
+  FROM (SELECT s.id AS server_id, s.name, s.status, %(period)s::text AS period,
+               registry.rfc3339(bounds.since) AS since, registry.rfc3339(bounds.until) AS until,
+               whole.checks, whole.up,
+               trunc(100.0 * whole.up / NULLIF(whole.checks, 0), 3) AS uptime_percent,
+               LEAST(p.p50_ms, whole.max_ms) AS p50_ms, LEAST(p.p95_ms, whole.max_ms) AS p95_ms, whole.max_ms,
+               (SELECT row_to_json(l)
+                  FROM (SELECT h.verdict, h.status_code, h.response_time_ms, h.error_message,
+                               registry.rfc3339(h.checked_at) AS checked_at
+                          FROM registry.server_health AS h
+                         WHERE h.server_id = s.id) AS l) AS last_check,
+               (SELECT COALESCE(json_agg(transitions), '[]') FROM transitions) AS transitions,
+               (SELECT json_agg(series) FROM series) AS series
+          FROM registry.mcp_servers AS s
+         CROSS JOIN bounds
+         CROSS JOIN whole
+          LEFT JOIN percentiles AS p ON p.whole
+         WHERE s.id = %(id)s) AS answer
+"""
+
+# Of all servers. Sweeps that are not settled yet are read from their shards.
+ALL = """
+WITH counts AS (
+    SELECT status, sum(servers)::bigint AS n
+      FROM registry.server_counts
+     GROUP BY status
+), results AS MATERIALIZED (
+    SELECT slot, checked, up, suspect, finished_at, buckets, counts
+      FROM metrics.sweeps
+     WHERE slot >= now() - interval '24 hours'
+     UNION ALL
+    SELECT slot, checked, up, suspect, finished_at, buckets, counts
+      FROM metrics.sweep_shards
+     WHERE slot >= now() - interval '24 hours'
+), ranked AS (
+    SELECT bucket, sum(sum(n)) OVER (ORDER BY bucket) AS rank, sum(sum(n)) OVER () AS n
+      FROM (SELECT unnest(buckets) AS bucket, unnest(counts) AS n FROM results) AS times
+     GROUP BY bucket
+), percentiles AS (
+    SELECT metrics.bucket_value(min(bucket) FILTER (WHERE rank >= 0.5 * n)) AS p50_ms,
+           metrics.bucket_value(min(bucket) FILTER (WHERE rank >= 0.95 * n)) AS p95_ms,
+           metrics.bucket_value(min(bucket) FILTER (WHERE rank >= 0.99 * n)) AS p99_ms
+      FROM ranked
+), whole AS (
+    SELECT sum(checked) AS checks, sum(up) AS up
+      FROM results
+), sweeps AS (
+    SELECT count(*) AS n,
+           COALESCE(sum(GREATEST(servers - checked, 0)) FILTER (WHERE settled_at IS NOT NULL), 0) AS unchecked
+      FROM metrics.sweeps
+     WHERE slot >= now() - interval '24 hours'
+), last AS (
+    SELECT s.slot, s.dispatched_at, s.servers, sum(r.checked) AS checked, sum(r.up) AS up,
+           bool_or(r.suspect) AS suspect, max(r.finished_at) AS finished_at
+      FROM metrics.sweeps AS s
+      JOIN results AS r USING (slot)
+     WHERE s.slot = (SELECT max(slot) FROM results WHERE finished_at IS NOT NULL)
+     GROUP BY s.slot
+)
+SELECT row_to_json(answer)::text
+  FROM (SELECT (SELECT row_to_json(c)
+                  FROM (SELECT COALESCE(sum(n) FILTER (WHERE status = 'active'), 0) AS active,
+                               COALESCE(sum(n) FILTER (WHERE status = 'inactive'), 0) AS inactive,
+                               COALESCE(sum(n) FILTER (WHERE status = 'error'), 0) AS error,
+                               COALESCE(sum(n), 0) AS total
+                          FROM counts) AS c) AS servers,
+               (SELECT row_to_json(d)
+                  FROM (SELECT sweeps.n AS sweeps, COALESCE(whole.checks, 0) AS checks, COALESCE(whole.up, 0) AS up,
+                               trunc(100.0 * whole.up / NULLIF(whole.checks, 0), 3) AS uptime_percent,
+                               p.p50_ms, p.p95_ms, p.p99_ms, sweeps.unchecked
+                          FROM whole
+                         CROSS JOIN percentiles AS p
+                         CROSS JOIN sweeps) AS d) AS last_24h,
+               (SELECT row_to_json(l)
+                  FROM (SELECT registry.rfc3339(slot) AS slot, servers, checked, up, checked - up AS failed,
+                               GREATEST(servers - checked, 0) AS unchecked, suspect,
+                               registry.rfc3339(dispatched_at) AS dispatched_at,
+                               registry.rfc3339(finished_at) AS finished_at
+                          FROM last) AS l) AS last_sweep) AS answer
+"""
+
+
+def parse_period(query: Mapping[str, str]) -> str:
+    """The period that a query asks for. Raises ValidationFailed where it is none of `PERIODS`, or asks for more."""
+    refuse_unknown(query, {"period"})
+    period = query.get("period", DEFAULT_PERIOD)
+    if period not in PERIODS:
+        raise ValidationFailed(faults=[Fault("period", f"Must be one of {', '.join(PERIODS)}", "enum")])
+    return period
+
+
+def refuse_unknown(query: Mapping[str, str], known: Set[str] = frozenset()) -> None:
+    """Raise ValidationFailed where a query has parameters besides the known ones: they may be misspelt."""
+    if faults := [Fault(name, "There is no such parameter", "unknown") for name in query if name not in known]:
+        raise ValidationFailed(faults=faults)
+
+
+def of_server(database: Database, id_: int, period: str) -> str:
+    """What the checks of one server found over a period (a key of `PERIODS`), as JSON text. Raises ServerNotFound."""
+    length, point = PERIODS[period]
+    statement = CHECKS if period == "24h" else HOURS
+    row = database.read(statement, {"id": id_, "period": period, "length": length, "point": point}, plan_anew=True)
+    if row is None:
+        raise ServerNotFound
+    return row[0]
+
+
+def of_all(database: Database) -> str:
+    """How many servers have which status, what a day of checks found, and what the last sweep did, as JSON text."""
+    row = database.read(ALL)
+    assert row is not None
+    return row[0]

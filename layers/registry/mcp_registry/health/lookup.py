@@ -1,0 +1,132 @@
+"""Names to addresses, without a thread for each: the owner of aiodns.
+
+getaddrinfo in a pool of threads lets a handful of dead names starve all others: 53-79 % of healthy servers were called
+down by it. c-ares has every question under way at once, so a dead name costs those who asked for it, and no others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+from typing import Protocol
+
+import aiodns
+
+from mcp_registry.guard import Policy
+
+# A question is asked again after about one second and three; the deadline of the check ends the third wait.
+TRIES = 3
+TRY_SECONDS = 1.0
+HOSTS = Path("/etc/hosts")
+# ARES_AI_NOSORT: sorting opens a socket for each address, to learn from where it would be reached.
+UNSORTED = 1 << 7
+
+
+class Resolver(Protocol):
+    """What finds the addresses of a name."""
+
+    async def resolve(self, host: str) -> list[str]:
+        """Find the addresses of a name, of both families; none where it has none or nobody answers."""
+        ...
+
+
+class System:
+    """The resolver that the system is set up for: /etc/hosts, then the servers of /etc/resolv.conf.
+
+    The file is read here. c-ares 1.34.9 can do it too, but up to 15 of 1,000 channels found nothing in it (2026-11-22),
+    and each server with such a name would have been called down for a sweep.
+    """
+
+    def __init__(self, *servers: str) -> None:
+        """`servers`: others than those of the system, as 192.0.2.1:53."""
+        self._servers = servers
+        self._hosts: dict[str, list[str]] | None = None
+        self._resolver: aiodns.DNSResolver | None = None
+
+    async def resolve(self, host: str) -> list[str]:
+        """Find the addresses of a name, of both families; none where it has none or nobody answers."""
+        if self._hosts is None:
+            self._hosts = _hosts()
+        if host in self._hosts:
+            return self._hosts[host]
+        try:
+            if self._resolver is None:
+                self._resolver = aiodns.DNSResolver(self._servers, timeout=TRY_SECONDS, tries=TRIES, lookups="b")
+            found = await self._resolver.getaddrinfo(host, type=socket.SOCK_STREAM, flags=UNSORTED)
+        except (aiodns.error.DNSError, ValueError):  # ValueError: a name that is none, to c-ares
+            return []
+        return [address.decode() if isinstance(address := node.addr[0], bytes) else address for node in found.nodes]
+
+    async def close(self) -> None:
+        """End what is under way."""
+        if self._resolver is not None:
+            await self._resolver.close()
+
+
+def _hosts() -> dict[str, list[str]]:
+    """The names of /etc/hosts with their addresses; none where there is no such file."""
+    names: dict[str, list[str]] = {}
+    try:
+        text = HOSTS.read_text(encoding="latin-1")
+    except OSError:
+        return names
+    for line in text.splitlines():
+        address, *hosts = line.partition("#")[0].split() or [""]
+        for host in hosts:
+            names.setdefault(host.lower().removesuffix("."), []).append(address)
+    return names
+
+
+class Found:
+    """The addresses of a name, and why they may not be dialled."""
+
+    __slots__ = ("addresses", "fault")
+
+    def __init__(self, addresses: list[str], fault: str | None) -> None:
+        self.addresses = addresses
+        self.fault = fault
+
+
+class Names:
+    """The look-ups of one sweep: a name is asked for once and its answer judged once, however many servers share it."""
+
+    def __init__(self, resolver: Resolver, policy: Policy) -> None:
+        self._resolver = resolver
+        self._policy = policy
+        self._found: dict[str, Found] = {}
+        self._asking: dict[str, asyncio.Task[Found]] = {}
+
+    def known(self, host: str) -> Found | None:
+        """What is known of a name already."""
+        return self._found.get(host)
+
+    async def find(self, host: str) -> Found:
+        """What there is to know of a name. Whoever is cancelled meanwhile does not end the look-up for others."""
+        task = self._asking.get(host)
+        if task is None:
+            task = self._asking[host] = asyncio.get_running_loop().create_task(self._ask(host))
+        return await asyncio.shield(task)
+
+    def forget(self, host: str) -> None:
+        """Ask again for a name that was not found when somebody next wants it."""
+        found = self._found.get(host)
+        if found is not None and not found.addresses:
+            del self._found[host]
+
+    async def close(self) -> None:
+        """End what is under way."""
+        asking = [*self._asking.values()]
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+
+    async def _ask(self, host: str) -> Found:
+        try:
+            addresses = [*dict.fromkeys(await self._resolver.resolve(host))]
+            faults = (self._policy.address_fault(address) for address in addresses)
+            # One closed address is enough: who has several gives each of them to somebody.
+            found = self._found[host] = Found(addresses, next(filter(None, faults), None))
+            return found
+        finally:
+            del self._asking[host]

@@ -1,0 +1,172 @@
+"""What is kept, and for how long: partitions of the coming days, roll-ups of past ones, and the end of what is too old.
+
+Every step is a statement of its own that may be repeated, so that a run which is cut short loses nothing and the next
+one goes on from there, however many days later that is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date, timedelta
+from typing import Any, LiteralString, NamedTuple
+
+from mcp_registry import observability
+from mcp_registry.db import Database
+
+# A week without maintenance costs nothing; after that the writer makes the day that it misses.
+DAYS_AHEAD = 7
+# A step may take this long. Folding an hour of 10,000 servers takes 3 s.
+STEP_SECONDS = 60.0
+# Findings may be written two hours late (ResultQueue), so the day before is folded again.
+REFOLDED_DAYS = 2
+
+TODAY = "SELECT (now() AT TIME ZONE 'UTC')::date"
+
+ADD_DAYS = "SELECT metrics.add_days(%(first)s, %(last)s)"
+
+# The first day that is still to be folded: the one after the last that was, but not before the oldest that there is.
+UNFOLDED = "SELECT GREATEST((SELECT max(day) + 1 FROM metrics.folded_days), metrics.first_day())"
+
+FOLD_HOUR = """
+WITH checks AS MATERIALIZED (
+    SELECT m.server_id, m.response_time_ms, metrics.is_up(m.verdict) AS up
+      FROM metrics.server_health_metrics AS m
+      JOIN registry.mcp_servers AS s ON s.id = m.server_id
+     WHERE m.slot >= %(hour)s::timestamptz
+       AND m.slot < %(hour)s::timestamptz + interval '1 hour'
+), times AS (
+    SELECT server_id, array_agg(bucket ORDER BY bucket) AS buckets, array_agg(n ORDER BY bucket) AS counts
+      FROM (SELECT server_id, metrics.bucket(response_time_ms) AS bucket, count(*)::integer AS n
+              FROM checks
+             WHERE up
+             GROUP BY 1, 2) AS pairs
+     GROUP BY server_id
+), hours AS (
+    SELECT server_id, count(*) AS checks, count(*) FILTER (WHERE up) AS up,
+           percentile_disc(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY response_time_ms) FILTER (WHERE up) AS percentiles,
+           max(response_time_ms) FILTER (WHERE up) AS max_ms
+      FROM checks
+     GROUP BY server_id
+), folded AS (
+    INSERT INTO metrics.server_health_hours
+           (server_id, hour, checks, up, p50_ms, p95_ms, max_ms, buckets, counts)
+    SELECT hours.server_id, %(hour)s::timestamptz, hours.checks, hours.up, hours.percentiles[1], hours.percentiles[2],
+           hours.max_ms, COALESCE(times.buckets, '{}'), COALESCE(times.counts, '{}')
+      FROM hours
+      LEFT JOIN times USING (server_id)
+        ON CONFLICT (server_id, hour) DO UPDATE
+       SET checks = excluded.checks,
+           up = excluded.up,
+           p50_ms = excluded.p50_ms,
+           p95_ms = excluded.p95_ms,
+           max_ms = excluded.max_ms,
+           buckets = excluded.buckets,
+           counts = excluded.counts
+    RETURNING server_id
+)
+SELECT count(*)::integer
+  FROM folded
+"""
+
+FOLDED = """
+INSERT INTO metrics.folded_days (day)
+VALUES (%(day)s)
+    ON CONFLICT (day) DO UPDATE
+   SET folded_at = now()
+RETURNING day
+"""
+
+DROP_DAY = "SELECT metrics.drop_day(%(until)s)"
+
+# 50,000 at a time: a statement that deletes a million rows would run into its time limit, and do it all again.
+DROP_HOURS = """
+WITH gone AS (
+    DELETE FROM metrics.server_health_hours
+     WHERE ctid = ANY (ARRAY(SELECT ctid
+                               FROM metrics.server_health_hours
+                              WHERE hour < %(until)s::timestamptz
+                              LIMIT 50000))
+    RETURNING server_id
+)
+SELECT count(*)::integer
+  FROM gone
+"""
+
+DROP_TRANSITIONS = """
+WITH gone AS (
+    DELETE FROM metrics.status_transitions
+     WHERE ctid = ANY (ARRAY(SELECT ctid
+                               FROM metrics.status_transitions
+                              WHERE occurred_at < %(until)s::timestamptz
+                              LIMIT 50000))
+    RETURNING id
+)
+SELECT count(*)::integer
+  FROM gone
+"""
+
+DROP_SWEEPS = """
+WITH gone AS (
+    DELETE FROM metrics.sweeps
+     WHERE slot IN (SELECT slot FROM metrics.sweeps WHERE slot < %(until)s::timestamptz LIMIT 50000)
+    RETURNING slot
+)
+SELECT count(*)::integer
+  FROM gone
+"""
+
+
+class Done(NamedTuple):
+    """What one run did: days made, days folded, days of checks dropped, rows of roll-ups and the like deleted."""
+
+    added: int
+    folded: int
+    dropped: int
+    deleted: int
+
+
+def run(database: Callable[[float], Database], raw_days: int, rollup_days: int) -> Done:
+    """Make the coming days, fold the past ones, and drop what is older than `raw_days` and `rollup_days`.
+
+    `database` gives the database with so many seconds for a statement (`mcp_registry.db.database`). No day is dropped
+    before it is folded. Raises Unavailable where a step could not be done in time; what was done until then stays.
+    """
+    today = _one(database, TODAY)
+    added = _one(database, ADD_DAYS, first=today, last=today + timedelta(days=DAYS_AHEAD))
+    folded = _fold(database, today)
+    dropped = 0
+    while _one(database, DROP_DAY, until=today - timedelta(days=raw_days)) is not None:
+        dropped += 1
+    deleted = 0
+    kept: tuple[tuple[LiteralString, int], ...] = (
+        (DROP_HOURS, rollup_days),
+        (DROP_TRANSITIONS, rollup_days),
+        (DROP_SWEEPS, raw_days),
+    )
+    for statement, days in kept:
+        while count := _one(database, statement, until=today - timedelta(days=days)):
+            deleted += count
+    done = Done(added, folded, dropped, deleted)
+    observability.log_maintained(**done._asdict())
+    return done
+
+
+def _fold(database: Callable[[float], Database], today: date) -> int:
+    """Fold every day before today that is not, and those again that findings may have reached since."""
+    first: date | None = _one(database, UNFOLDED)
+    if first is None:
+        return 0
+    first = min(first, today - timedelta(days=REFOLDED_DAYS))
+    days = [first + timedelta(days=n) for n in range((today - first).days)]
+    for day in days:
+        for hour in range(24):
+            _one(database, FOLD_HOUR, hour=f"{day} {hour:02}:00:00Z")
+        _one(database, FOLDED, day=day)
+    return len(days)
+
+
+def _one(database: Callable[[float], Database], statement: LiteralString, **parameters: object) -> Any:
+    """The one value that a statement answers."""
+    row = database(STEP_SECONDS).write(statement, parameters)
+    assert row is not None
+    return row[0]

@@ -1,0 +1,94 @@
+"""What travels by queue: a shard of servers to be probed, and what was found of them. An owner of msgspec.
+
+The queues are written by our own functions only. What does not have this form is refused all the same, because a
+message may be older than the code that reads it.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal, NamedTuple, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+Id = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+Moment = Annotated[datetime, Meta(tz=True)]
+Verdict = Literal["healthy", "gated", "not_mcp", "http_error", "timeout", "refused", "dns", "tls", "blocked"]
+Milliseconds = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+
+
+class Malformed(Exception):
+    """The message does not have the form that our functions give it."""
+
+
+class Server(NamedTuple):
+    """A server to be probed."""
+
+    id: Id
+    endpoint_url: str
+    health_url: str | None
+
+
+class Finding(NamedTuple):
+    """What one probe found. `age_ms` is how long before the message was sent it had its verdict."""
+
+    server_id: Id
+    verdict: Verdict
+    status_code: Annotated[int, Meta(ge=0, le=999)] | None
+    response_time_ms: Milliseconds
+    error: str | None
+    age_ms: Milliseconds
+
+
+class Tick(Struct, forbid_unknown_fields=True):
+    """A sweep is due."""
+
+    slot: Moment
+
+
+class Shard(Struct, forbid_unknown_fields=True):
+    """Servers of one sweep that one function probes."""
+
+    slot: Moment
+    shard: Annotated[int, Meta(ge=0)]
+    servers: list[Server]
+
+
+class Findings(Struct, forbid_unknown_fields=True):
+    """What came of a shard. Servers that could not be checked fairly are not in it."""
+
+    slot: Moment
+    shard: Annotated[int, Meta(ge=0)]
+    findings: list[Finding]
+
+
+Message = Tick | Shard | Findings
+Kind = TypeVar("Kind", Tick, Shard, Findings)
+
+
+def encode(message: Message) -> str:
+    """The message as JSON."""
+    return msgspec.json.encode(message).decode()
+
+
+def tick(body: str) -> Tick:
+    """Read a Tick. Raises Malformed."""
+    return _decode(body, Tick)
+
+
+def shard(body: str) -> Shard:
+    """Read a Shard. Raises Malformed."""
+    return _decode(body, Shard)
+
+
+def findings(body: str) -> Findings:
+    """Read Findings. Raises Malformed."""
+    return _decode(body, Findings)
+
+
+def _decode(body: str, kind: type[Kind]) -> Kind:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        raise Malformed(f"not a {kind.__name__}") from error

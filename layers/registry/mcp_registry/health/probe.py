@@ -1,0 +1,590 @@
+"""Checks: what a server is asked, how its answer is judged, and how many are checked side by side without haste or lie.
+
+The worst that this product can say is that a server is down which is not. So the engine measures its own lateness: a
+check that fails while we were late is repeated, and when that was no fairer the server is *not checked*, never down.
+The owner of uvloop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import json
+import ssl
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+from urllib.parse import urljoin
+
+from mcp_registry import guard, urls
+from mcp_registry.guard import Policy
+from mcp_registry.health import exchange
+from mcp_registry.health.exchange import Answer, Dialler
+from mcp_registry.health.lookup import Names, Resolver, System
+
+if sys.platform == "win32":  # for which there is no uvloop
+    from asyncio import new_event_loop
+else:
+    from uvloop import new_event_loop
+
+# What a check may take: look-up, connection, TLS and each of its requests together.
+DEADLINE = 5.0
+
+# How often the engine looks at the clock, and when it was late: a look that came so much later than it was due counts,
+# and so many seconds of that in the life of a check make its failure ours. Less is what threads and neighbours on a
+# machine cost all the time: counting 50 ms left servers that really hang unjudged on two busy cores (2026-11-22).
+TICK_SECONDS = 0.05
+SLIP_SECONDS = 0.1
+UNFAIR_SECONDS = 0.25
+ATTEMPTS = 2
+# Checks that start in one go. Between two goes answers are read: a thousand dials at once would take 100 ms, in which
+# none is.
+STEP = 32
+# Descriptors that are not for checks: the loop's, the resolver's, and what the process opens meanwhile.
+SPARE_DESCRIPTORS = 64
+
+NAME, VERSION = "mcp-registry", "1.0"
+PROTOCOL_VERSION = "2026-07-28"
+DISCOVER = json.dumps(
+    {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "server/discover",
+        "params": {
+            "_meta": {
+                "io.modelcontextprotocol/protocolVersion": PROTOCOL_VERSION,
+                "io.modelcontextprotocol/clientInfo": {"name": NAME, "version": VERSION},
+                "io.modelcontextprotocol/clientCapabilities": {},
+            }
+        },
+    },
+    separators=(",", ":"),
+)
+# A session that nobody has. Without the header, servers on the SDK for Python before 1.30 open a session for the
+# request before they refuse it, and keep 32 KB of it for good: 90 MB a day (measured from 1.8 to 1.29, 2026-11-22).
+# With it they look the session up and refuse at once; current servers, which know no sessions, do not read it.
+SESSION = f"{NAME}-check"
+COMMON = f"User-Agent: {NAME}/{VERSION}\r\nAccept-Encoding: identity\r\nConnection: close\r\n"
+POST: Final = (
+    "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\n"
+    f"MCP-Protocol-Version: {PROTOCOL_VERSION}\r\nMcp-Method: server/discover\r\n"
+    f"Mcp-Session-Id: {SESSION}\r\n{COMMON}"
+    f"Content-Length: {len(DISCOVER)}\r\n\r\n{DISCOVER}"
+)
+GET: Final = f"GET %s HTTP/1.1\r\nHost: %s\r\nAccept: */*\r\n{COMMON}\r\n"
+GATED = frozenset({401, 403})
+REDIRECTS = frozenset({307, 308})
+
+TOO_BUSY = "The registry was too busy to check fairly"
+OUT_OF_TIME = "The sweep ran out of time before this server's turn"
+BROKEN = "The check failed inside the registry"
+
+
+class Target(NamedTuple):
+    """A server to check. `health_url` is absolute, or a path on the origin of `endpoint_url`."""
+
+    id: int
+    endpoint_url: str
+    health_url: str | None
+
+
+class Result(NamedTuple):
+    """What one check found.
+
+    `verdict`: healthy, gated, not_mcp, http_error, timeout, refused, dns, tls or blocked; None where the server was not
+    checked, which says nothing about it. `status_code` is the HTTP status that decided. `response_time_ms` counts from
+    the dial, or from the start of the check where it came to none. `error` is a sentence of ours, never of the server.
+    `ended` is the time.monotonic() of the verdict.
+    """
+
+    id: int
+    verdict: str | None
+    status_code: int | None
+    response_time_ms: int | None
+    error: str | None
+    ended: float
+
+
+def sweep(
+    targets: Sequence[Target],
+    *,
+    seconds: float,
+    spread: float = 0.0,
+    policy: Policy | None = None,
+    at_once: int = 1000,
+) -> list[Result]:
+    """Check servers on an event loop of our own; one result for each, in any order.
+
+    `seconds`: after so many everything is over; what could not be started a deadline before is not checked. `spread`:
+    the dials are spread over so many seconds, each server at a moment that follows from its id, so that it is checked
+    at the same distance from the start of every sweep. `at_once`: how many checks are under way together, at most.
+    """
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(check_all(targets, seconds=seconds, spread=spread, policy=policy, at_once=at_once))
+
+
+async def check_all(
+    targets: Sequence[Target],
+    *,
+    seconds: float,
+    spread: float = 0.0,
+    policy: Policy | None = None,
+    at_once: int = 1000,
+    resolver: Resolver | None = None,
+) -> list[Result]:
+    """What `sweep` does, on the loop that runs. `resolver` takes the place of the system's."""
+    if not targets:
+        return []
+    if any(target.endpoint_url[:6].lower() == "https:" for target in targets):
+        exchange.verified()  # before the clock runs: nothing is read while it is made
+    system = System()
+    engine = _Engine(targets, seconds, spread, policy or guard.policy(), at_once, resolver or system)
+    try:
+        return await engine.run()
+    finally:
+        await system.close()
+
+
+class Finding(NamedTuple):
+    """What a check came to: the first fields of a result."""
+
+    verdict: str | None
+    status: int | None = None
+    error: str | None = None
+
+
+TIMEOUT = Finding("timeout", None, f"No answer within {DEADLINE:.0f} seconds")
+NAME_TIMEOUT = Finding("dns", None, f"The host name did not resolve within {DEADLINE:.0f} seconds")
+NO_NAME = Finding("dns", None, "The host name does not resolve")
+REFUSED = Finding("refused", None, "Nothing listens there: the connection was refused")
+UNREACHABLE = Finding("refused", None, "The host cannot be reached")
+CLOSED = Finding("refused", None, "The connection was closed before an answer came")
+
+# Errors that are ours: they say nothing about the server.
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+NO_ROUTE = frozenset({errno.ENETUNREACH, errno.ENETDOWN, errno.EAFNOSUPPORT})
+FORBIDDEN = frozenset({errno.EPERM, errno.EACCES})
+UNREACHED = frozenset({errno.EHOSTUNREACH, errno.EHOSTDOWN})
+
+OWN_EXHAUSTION = Finding(None, None, "The registry had no free sockets or memory to check with")
+OWN_NETWORK = Finding(None, None, "The registry has no route to the server's address")
+OWN_FIREWALL = Finding(None, None, "The registry's own network forbids this connection")
+# ... after which another address of the same name may do.
+TRY_ANOTHER = frozenset({REFUSED, UNREACHABLE, OWN_NETWORK})
+
+# Verdicts that no lateness of ours can have caused.
+SETTLED = frozenset({"healthy", "gated", "blocked"})
+
+# Of an answer that is none, by `Answer.fault`.
+FAULTS: dict[str | None, str] = {
+    exchange.NOT_HTTP: "What answers there is not HTTP",
+    exchange.TOO_LONG: "The headers of the answer are longer than 64 KiB",
+}
+
+# OpenSSL's X509_V_ERR_* (x509_vfy.h), in words.
+CERTIFICATE_FAULTS = {
+    9: "The certificate is not valid yet",
+    10: "The certificate has expired",
+    18: "The certificate is self-signed",
+    19: "The certificate's issuer is not known",
+    20: "The certificate's issuer is not known",
+    21: "The certificate's issuer is not known",
+    23: "The certificate was revoked",
+    62: "The certificate is for another host name",
+    64: "The certificate is for another address",
+}
+# What OpenSSL says to bytes that are no TLS record.
+NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL"})
+
+
+class _Site:
+    """Where a target's request goes: its URL in parts."""
+
+    __slots__ = ("authority", "host", "origin", "path", "port", "tls")
+
+    def __init__(self, url: str) -> None:
+        match = urls.URL.fullmatch(url)
+        assert match is not None
+        scheme = match[1].lower()
+        self.tls = scheme == "https"
+        self.path = (match[3] or "/") + (match[4] or "")
+        # As the owner wrote it, without the port that the scheme implies.
+        self.authority = match[2].removesuffix(":443" if self.tls else ":80")
+        self.origin = f"{scheme}://{self.authority}"
+        self.host = guard.host(url)
+        self.port = guard.port(url)
+
+
+class _Check:
+    """A check under way."""
+
+    __slots__ = ("addresses", "attempt", "began", "dialled", "expired", "if_late", "redirected", "slipped", "target")
+
+    def __init__(self, target: Target, attempt: int = 1) -> None:
+        self.target = target
+        self.attempt = attempt
+        # When it began; 0 where it has not yet. `slipped`: how late the engine had been by then.
+        self.began = self.slipped = 0.0
+        self.dialled = 0.0
+        self.addresses: tuple[str, ...] = ()
+        self.redirected = False
+        self.expired = False
+        # What the deadline would make of it.
+        self.if_late = TIMEOUT
+
+
+class _Engine:
+    """One sweep. Everything in it runs on one loop, so nothing is ever touched by two at once."""
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        seconds: float,
+        spread: float,
+        policy: Policy,
+        at_once: int,
+        resolver: Resolver,
+    ) -> None:
+        now = time.monotonic()
+        self._loop = asyncio.get_running_loop()
+        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._policy = policy
+        self._names = Names(resolver, policy)
+        self._dialler = Dialler(self._loop)
+        self._at_once = _affordable(at_once)
+        self._last_start = now + seconds - DEADLINE
+        # In the order in which they are due, the last first, so that the next one is popped off the end.
+        self._due = [(now + moment(target.id) * spread, target) for target in reversed(targets)]
+        if spread > 0:
+            self._due.sort(key=lambda due: due[0], reverse=True)
+        self._again: deque[_Check] = deque()
+        # Those under way, in the order in which they began.
+        self._checks: dict[_Check, asyncio.Task[None]] = {}
+        self._results: list[Result] = []
+        self._total = len(targets)
+        self._launch_handle: asyncio.Handle | None = None
+        self._tick_handle: asyncio.Handle | None = None
+        self._tick_due = now
+        self._slipped = 0.0
+
+    async def run(self) -> list[Result]:
+        """Check them all."""
+        self._tick()
+        self._launch()
+        try:
+            await self._over
+        finally:
+            for handle in (self._tick_handle, self._launch_handle):
+                if handle is not None:
+                    handle.cancel()
+            tasks = [*self._checks.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._names.close()
+        return self._results
+
+    # ------------------------------------------------------------------ whose turn it is
+
+    def _launch(self) -> None:
+        """Start checks that are due, a few at a time, and see to it that the rest is not forgotten."""
+        self._launch_handle = None
+        now = time.monotonic()
+        if now > self._last_start:
+            return  # the tick settles those that are left
+        for _ in range(STEP):
+            if len(self._checks) >= self._at_once:
+                return  # whichever ends first calls again
+            if self._due and self._due[-1][0] <= now:
+                check = _Check(self._due.pop()[1])
+            elif self._again:
+                check = self._again.popleft()
+            else:
+                break
+            self._checks[check] = self._loop.create_task(self._run(check))
+        else:
+            self._launch_handle = self._loop.call_soon(self._launch)
+            return
+        if self._due:
+            self._launch_handle = self._loop.call_later(self._due[-1][0] - now, self._launch)
+
+    def _tick(self) -> None:
+        """See how late it is, and end what is over."""
+        now = time.monotonic()
+        late = now - self._tick_due
+        if late > SLIP_SECONDS:
+            self._slipped += late
+        self._tick_due = now + TICK_SECONDS
+        for check in self._checks:
+            if not check.began:
+                break
+            ends = check.began + DEADLINE
+            if ends > now:
+                self._tick_due = min(self._tick_due, ends)
+                break
+            if not check.expired:
+                check.expired = True
+                # After the loop has once more looked for answers: one that has come in time is read, however late.
+                self._loop.call_later(0, self._expire, check)
+        if now > self._last_start:
+            self._give_up(now)
+        self._tick_handle = self._loop.call_later(max(self._tick_due - now, 0.001), self._tick)
+
+    def _expire(self, check: _Check) -> None:
+        task = self._checks.get(check)
+        if task is not None:
+            task.cancel()
+
+    def _give_up(self, now: float) -> None:
+        """Settle those for whom there is no time left."""
+        for _, target in self._due:
+            self._settle(Result(target.id, None, None, None, OUT_OF_TIME, now))
+        self._due.clear()
+        for check in self._again:
+            self._settle(Result(check.target.id, None, None, None, TOO_BUSY, now))
+        self._again.clear()
+
+    def _settle(self, result: Result) -> None:
+        self._results.append(result)
+        if len(self._results) == self._total and not self._over.done():
+            self._over.set_result(None)
+
+    # ------------------------------------------------------------------ one check
+
+    async def _run(self, check: _Check) -> None:
+        check.began = time.monotonic()
+        check.slipped = self._slipped
+        try:
+            finding = await self._find(check)
+        except asyncio.CancelledError:
+            if not check.expired:
+                raise
+            finding = check.if_late
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not take the sweep along, nor a server down
+            finding = Finding(None, None, BROKEN)
+            self._loop.call_exception_handler({"message": BROKEN, "exception": error})
+        now = time.monotonic()
+        del self._checks[check]
+        if self._launch_handle is None:
+            self._launch_handle = self._loop.call_soon(self._launch)
+        if finding.verdict not in SETTLED and (finding.verdict is None or self._was_late(check, now)):
+            self._repeat(check, finding, now)
+            return
+        elapsed = round((now - (check.dialled or check.began)) * 1000)
+        self._settle(Result(check.target.id, finding.verdict, finding.status, elapsed, finding.error, now))
+
+    def _was_late(self, check: _Check, now: float) -> bool:
+        """Whether the engine was so late in the life of a check that its failure may be ours."""
+        late = now - self._tick_due
+        return self._slipped - check.slipped + (late if late > SLIP_SECONDS else 0.0) > UNFAIR_SECONDS
+
+    def _repeat(self, check: _Check, finding: Finding, now: float) -> None:
+        """Check once more, where there is time and it has not been done."""
+        if check.attempt < ATTEMPTS and now <= self._last_start:
+            if finding.verdict == "dns":
+                self._names.forget(guard.host(check.target.endpoint_url))
+            self._again.append(_Check(check.target, check.attempt + 1))
+            # Now, and not only when the next server is due.
+            if self._launch_handle is not None:
+                self._launch_handle.cancel()
+            self._launch_handle = self._loop.call_soon(self._launch)
+            return
+        reason = TOO_BUSY if finding.verdict else finding.error
+        self._settle(Result(check.target.id, None, None, None, reason, now))
+
+    async def _find(self, check: _Check) -> Finding:
+        """Ask the server what there is to ask, and judge its answers."""
+        _, endpoint, declared = check.target
+        url = endpoint if declared is None else declared
+        if url.startswith("/"):
+            url = urls.origin(endpoint) + url
+        # Registered URLs are valid. One that came another way must still not write headers of its own.
+        if not urls.PRINTABLE.fullmatch(url):
+            return Finding("blocked", None, "The URL is not valid")
+        if fault := self._policy.url_fault(url):
+            return Finding("blocked", None, fault)
+        site = _Site(url)
+        if known := guard.known(url):
+            # Of an address by itself the URL's check has said all; of localhost, that one of its addresses is open.
+            addresses = [*known] if len(known) == 1 else [a for a in known if not self._policy.address_fault(a)]
+        else:
+            found = self._names.known(site.host)
+            if found is None:
+                check.if_late = NAME_TIMEOUT
+                found = await self._names.find(site.host)
+                check.if_late = TIMEOUT
+            if found.fault:
+                return Finding("blocked", None, found.fault)
+            if not found.addresses:
+                return NO_NAME
+            addresses = found.addresses
+        check.addresses = _candidates(addresses)
+        if declared is not None:
+            return await self._find_health(check, site)
+        return await self._find_mcp(check, site)
+
+    async def _find_health(self, check: _Check, site: _Site) -> Finding:
+        """Judge the health URL that a server declares: its status is all that counts."""
+        answer = await self._exchange(check, site, GET, site.path)
+        if isinstance(answer, Finding):
+            return answer
+        status = answer.status
+        if status is None:
+            return Finding("http_error", None, FAULTS[answer.fault])
+        if 200 <= status < 300:
+            return Finding("healthy", status)
+        return Finding("http_error", status, f"The health URL answered {status}")
+
+    async def _find_mcp(self, check: _Check, site: _Site) -> Finding:
+        """Judge an MCP endpoint, or a plain HTTP service that has its health below it."""
+        answer = await self._exchange(check, site, POST, site.path)
+        if isinstance(answer, Finding):
+            return answer
+        status = answer.status
+        if status is None:
+            return Finding("not_mcp", None, FAULTS[answer.fault])
+        if answer.speaks:
+            return Finding("healthy", status)
+        if status in GATED:
+            return Finding("gated", status)
+        if status == 429 or 500 <= status < 600:
+            finding = Finding("http_error", status, f"The server answered {status}")
+        else:
+            finding = Finding("not_mcp", status, f"The endpoint answered {status} and does not speak MCP")
+        check.if_late = finding
+        health = await self._exchange(check, site, GET, site.path.rstrip("/") + "/health")
+        if isinstance(health, Finding):
+            return finding if health.verdict else health
+        if health.status is not None and 200 <= health.status < 300:
+            return Finding("healthy", health.status)
+        return finding
+
+    async def _exchange(self, check: _Check, site: _Site, form: str, path: str) -> Answer | Finding:
+        """The answer to a request, or what kept it from coming. One redirect within the origin is followed."""
+        while True:
+            answer = Answer(wants_body=form is POST)
+            failure = await self._dial(check, site, (form % (path, site.authority)).encode(), answer)
+            if failure is not None:
+                return failure
+            if answer.fault == exchange.CLOSED:
+                return CLOSED
+            if answer.status not in REDIRECTS or check.redirected:
+                return answer
+            check.redirected = True
+            target = _redirected(site, path, answer.location)
+            if target is None:
+                return answer
+            path = target
+
+    async def _dial(self, check: _Check, site: _Site, request: bytes, answer: Answer) -> Finding | None:
+        """Fill in the answer, from the first address that can be reached; what was wrong where none can."""
+        tls = exchange.verified() if site.tls else None
+        failure: Finding | None = None
+        for address in check.addresses:
+            check.dialled = check.dialled or time.monotonic()
+            try:
+                await self._dialler.ask(address, site.port, request, answer, tls, site.host)
+            except ssl.SSLError as error:
+                return _tls_fault(error)
+            except OSError as error:
+                finding = self._connection_fault(error, address)
+                if finding not in TRY_ANOTHER:
+                    return finding
+                failure = finding if failure is None or failure.verdict is None else failure
+            else:
+                # What the check asks next goes to the same one.
+                check.addresses = (address,)
+                return None
+        return failure
+
+    def _connection_fault(self, error: OSError, address: str) -> Finding:
+        number = error.errno
+        if number == errno.ECONNREFUSED:
+            return REFUSED
+        # Without IPv6 this is what dialling an address of it says; with IPv4 it is a lack of ports of our own.
+        if number in NO_ROUTE or (number == errno.EADDRNOTAVAIL and ":" in address):
+            return OWN_NETWORK
+        if number in EXHAUSTED:
+            # Whatever else fails at this time may have failed by that: a look-up needs a socket too.
+            self._slipped += 2 * UNFAIR_SECONDS
+            return OWN_EXHAUSTION
+        if number in FORBIDDEN:
+            return OWN_FIREWALL
+        if number in UNREACHED:
+            return UNREACHABLE
+        return TIMEOUT if number == errno.ETIMEDOUT else CLOSED
+
+
+def moment(number: int) -> float:
+    """Where in a spread the server with this id has its moment: from 0 up to 1, evenly for ids in a row.
+
+    Multiplication by the golden ratio (Knuth, The Art of Computer Programming, section 6.4), in 64 bits.
+    """
+    return (number * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF) / 2**64
+
+
+def _candidates(addresses: list[str]) -> tuple[str, ...]:
+    """The addresses that are dialled, at most two: of each family one, where there are both.
+
+    IPv4 first: where there is no IPv6, as in most functions, it costs nothing; where there is, it is no worse.
+    """
+    if len(addresses) == 1:
+        return (addresses[0],)
+    first = next((address for address in addresses if ":" not in address), None)
+    second = next((address for address in addresses if ":" in address), None)
+    return tuple(addresses[:2]) if first is None or second is None else (first, second)
+
+
+def _redirected(site: _Site, path: str, location: bytes | None) -> str | None:
+    """The path to which a redirect leads, where it stays within the origin."""
+    try:
+        url = urljoin(site.origin + path, (location or b"").decode("ascii"))
+    except ValueError:
+        return None
+    if not location or urls.link_fault(url) or urls.origin(url) != urls.origin(site.origin):
+        return None
+    match = urls.URL.fullmatch(url)
+    assert match is not None
+    return (match[3] or "/") + (match[4] or "")
+
+
+def _tls_fault(error: ssl.SSLError) -> Finding:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Finding("tls", None, CERTIFICATE_FAULTS.get(error.verify_code, "The certificate is not valid"))
+    if isinstance(error, ssl.SSLEOFError):
+        return CLOSED
+    if error.reason in NO_TLS:
+        return Finding("tls", None, "What answers there is not TLS")
+    if "CERTIFICATE_REQUIRED" in (error.reason or ""):
+        return Finding("tls", None, "The server asks for a certificate of its clients")
+    return Finding("tls", None, "No secure connection could be agreed on")
+
+
+def _affordable(at_once: int) -> int:
+    """How many checks may be under way, given the descriptors that this process may open."""
+    if sys.platform == "win32":
+        return at_once
+    import resource  # which Windows does not have
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = _descriptors() + SPARE_DESCRIPTORS
+    wanted = taken + at_once
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):  # a system may have a limit of its own below the hard one
+            raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(raised, soft), hard))
+            soft = max(raised, soft)
+        at_once = min(at_once, soft - taken)
+    return max(at_once, 1)
+
+
+def _descriptors() -> int:
+    """How many descriptors this process has open, on systems that say so."""
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        with contextlib.suppress(OSError):
+            return sum(1 for _ in Path(folder).iterdir())
+    return 0

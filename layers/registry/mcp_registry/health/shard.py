@@ -1,0 +1,76 @@
+"""One shard of a sweep: probed, and what was found sent on. Knows two queues and no database."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+
+from mcp_registry import observability, queues
+from mcp_registry.background import Record
+from mcp_registry.health import messages, probe
+from mcp_registry.health.messages import Finding, Findings
+
+# Every verdict is to be written within 25 s of its slot; the last dial is a deadline (5 s) before this.
+SWEEP_SECONDS = 22.0
+# The dials of a shard are spread: 15 ms for each server, so that a hundred servers take 1.5 s and a full shard fills
+# what the sweep has.
+SPREAD_SECONDS_EACH = 0.015
+MAX_SPREAD_SECONDS = 15.0
+# What sending the findings may take, of the time that the function has.
+SEND_SECONDS = 3.0
+# A shard that nobody took for this long would run into the next sweep.
+MAX_WAIT_SECONDS = 10.0
+
+# The shards that this execution environment has probed. The queue delivers none twice; an event may.
+_probed: deque[tuple[float, int]] = deque(maxlen=1_000)
+
+
+def check(record: Record) -> None:
+    """Probe the servers of a shard and send what was found to the result queue.
+
+    Servers that there was no time for, or that could not be checked fairly, are left out: they are not checked. So is a
+    whole shard that comes too late. Raises Malformed where the message is not a shard, Unavailable where the result
+    queue does not take what was found.
+    """
+    shard = messages.shard(record.body)
+    key = (shard.slot.timestamp(), shard.shard)
+    if key in _probed:
+        observability.log_shard(shard.slot.isoformat(), shard.shard, "duplicate", 0, len(shard.servers))
+        return
+    # One that comes again was given up by a function that ended in the middle, longer ago than a half minute
+    # (VisibilityTimeout of the queue).
+    if record.received > 1 or record.waited_seconds > MAX_WAIT_SECONDS:
+        observability.log_shard(shard.slot.isoformat(), shard.shard, "late", 0, len(shard.servers))
+        return
+    _probed.append(key)
+    seconds = min(SWEEP_SECONDS - record.waited_seconds, record.remaining_seconds - SEND_SECONDS)
+    spread = min(len(shard.servers) * SPREAD_SECONDS_EACH, MAX_SPREAD_SECONDS, max(seconds - probe.DEADLINE - 1, 0))
+    targets = [probe.Target(*server) for server in shard.servers]
+    results = probe.sweep(targets, seconds=seconds, spread=spread)
+    sent = time.monotonic()
+    findings = [
+        Finding(
+            server_id=result.id,
+            verdict=result.verdict,  # pyright: ignore[reportArgumentType] - one of messages.Verdict
+            status_code=result.status_code,
+            response_time_ms=result.response_time_ms or 0,
+            error=result.error,
+            age_ms=max(round((sent - result.ended) * 1000), 0),
+        )
+        for result in results
+        if result.verdict is not None
+    ]
+    for part in _parts(Findings(shard.slot, shard.shard, findings)):
+        queues.send(os.environ["RESULT_QUEUE_URL"], part)
+    observability.log_shard(shard.slot.isoformat(), shard.shard, "probed", len(findings), len(shard.servers))
+
+
+def _parts(findings: Findings) -> list[str]:
+    """The findings as one message, or as halves where one is too long."""
+    body = messages.encode(findings)
+    if len(body.encode()) <= queues.MAX_BODY:
+        return [body]
+    middle = len(findings.findings) // 2
+    halves = (findings.findings[:middle], findings.findings[middle:])
+    return [part for half in halves for part in _parts(Findings(findings.slot, findings.shard, half))]

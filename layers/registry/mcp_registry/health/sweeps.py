@@ -1,0 +1,210 @@
+"""Sweeps: starting one, and adding up what came of it.
+
+A sweep is known by its slot, the second at which it is due. Whoever starts it claims the slot in the database, so that
+it is dispatched once however often the schedule, the queue and people ask for it; its servers are read at that moment.
+Which slot it is too late for is decided by the clock of the database: the functions' clocks are not asked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple
+
+from mcp_registry import observability, queues
+from mcp_registry.db import Database
+from mcp_registry.health import messages
+from mcp_registry.health.messages import Server, Shard, Tick
+
+Outcome = Literal["started", "duplicate", "late", "early"]
+
+HALF_MINUTE = timedelta(seconds=30)
+# What one function probes at a time; the engine has one descriptor for each, of the 1,024 that Lambda gives.
+MAX_SHARD = 1_000
+
+NOW = "SELECT date_trunc('second', now())"
+
+# The claim of a dispatcher that has died can be taken over after 15 s. Two slots less than 5 s apart are one: a
+# schedule that fires twice, or a person who asks while a sweep begins. A server's URLs come from here and from nowhere
+# else.
+START = """
+WITH moment AS (
+    SELECT CASE WHEN %(slot)s::timestamptz <= now() - interval '30 seconds' THEN 'late'
+                WHEN %(slot)s::timestamptz > now() + interval '30 seconds' THEN 'early'
+                ELSE 'timely' END AS timeliness
+), claimed AS (
+    INSERT INTO metrics.sweeps AS s (slot)
+    SELECT %(slot)s::timestamptz
+      FROM moment
+     WHERE timeliness = 'timely'
+       AND NOT EXISTS (SELECT
+                         FROM metrics.sweeps AS near
+                        WHERE near.slot > %(slot)s::timestamptz - interval '5 seconds'
+                          AND near.slot < %(slot)s::timestamptz + interval '5 seconds'
+                          AND near.slot <> %(slot)s::timestamptz)
+        ON CONFLICT (slot) DO UPDATE
+       SET claimed_at = now()
+     WHERE s.dispatched_at IS NULL
+       AND s.claimed_at < now() - interval '15 seconds'
+    RETURNING slot
+)
+SELECT CASE WHEN timeliness <> 'timely' THEN timeliness
+            WHEN EXISTS (SELECT FROM claimed) THEN 'started'
+            ELSE 'duplicate' END,
+       (SELECT COALESCE(json_agg(json_build_array(id, endpoint_url, health_url) ORDER BY id), '[]')::text
+          FROM registry.mcp_servers
+         WHERE status <> 'inactive'
+           AND EXISTS (SELECT FROM claimed))
+  FROM moment
+"""
+
+DISPATCHED = """
+UPDATE metrics.sweeps
+   SET dispatched_at = now(),
+       servers = %(servers)s,
+       shards = %(shards)s
+ WHERE slot = %(slot)s
+RETURNING slot
+"""
+
+# Adds the shards of every sweep whose half minute has long been over to its row, those that came after it had been
+# settled too, and removes them.
+SETTLE = """
+WITH gone AS (
+    DELETE FROM metrics.sweep_shards
+     WHERE slot < now() - interval '90 seconds'
+    RETURNING slot, checked, up, suspect, finished_at, buckets, counts
+), added AS (
+    SELECT slot, sum(checked) AS checked, sum(up) AS up, bool_or(suspect) AS suspect, max(finished_at) AS finished_at
+      FROM gone
+     GROUP BY slot
+), times AS (
+    SELECT slot, array_agg(bucket ORDER BY bucket) AS buckets, array_agg(n ORDER BY bucket) AS counts
+      FROM (SELECT slot, bucket, sum(count)::integer AS n
+              FROM (SELECT slot, unnest(buckets) AS bucket, unnest(counts) AS count
+                      FROM gone
+                     UNION ALL
+                    SELECT s.slot, unnest(s.buckets), unnest(s.counts)
+                      FROM metrics.sweeps AS s
+                     WHERE s.slot IN (SELECT slot FROM gone)) AS pairs
+             GROUP BY slot, bucket) AS summed
+     GROUP BY slot
+), settled AS (
+    UPDATE metrics.sweeps AS s
+       SET settled_at = now(),
+           checked = s.checked + COALESCE(added.checked, 0),
+           up = s.up + COALESCE(added.up, 0),
+           suspect = s.suspect OR COALESCE(added.suspect, false),
+           finished_at = GREATEST(s.finished_at, added.finished_at),
+           buckets = COALESCE(times.buckets, s.buckets),
+           counts = COALESCE(times.counts, s.counts)
+      FROM metrics.sweeps AS before
+      LEFT JOIN added USING (slot)
+      LEFT JOIN times USING (slot)
+     WHERE before.slot = s.slot
+       AND (added.slot IS NOT NULL OR (s.settled_at IS NULL AND s.slot < now() - interval '90 seconds'))
+    RETURNING s.servers - s.checked AS unfinished, s.suspect
+)
+SELECT COALESCE(sum(unfinished) FILTER (WHERE unfinished > 0), 0)::integer,
+       count(*) FILTER (WHERE unfinished > 0)::integer,
+       count(*) FILTER (WHERE suspect)::integer
+  FROM settled
+"""
+
+
+class Started(NamedTuple):
+    """What came of asking for a sweep: `servers` in so many `shards` were handed over where it was started."""
+
+    slot: datetime
+    outcome: Outcome
+    servers: int = 0
+    shards: int = 0
+
+    def report(self) -> dict[str, Any]:
+        """The form in which people and programs read it."""
+        slot = self.slot.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return {"slot": slot, "result": self.outcome, "servers": self.servers, "shards": self.shards}
+
+
+def now(database: Database) -> datetime:
+    """The slot of this moment: the database's clock, to the second."""
+    row = database.read(NOW)
+    assert row is not None
+    return row[0]
+
+
+def start(database: Database, slot: datetime) -> Started:
+    """Hand every server that is not inactive to the probe queue, as the sweep of this slot.
+
+    Raises Unavailable where the database or the queue is not to be had; the same slot may then be started again.
+    """
+    row = database.write(START, {"slot": slot})
+    assert row is not None
+    outcome, servers_json = row
+    if outcome != "started":
+        observability.log_sweep(slot.isoformat(), outcome, 0)
+        return Started(slot, outcome)
+    servers = [Server(*server) for server in json.loads(servers_json)]
+    shards = _sharded(slot, servers)
+    for place, body in enumerate(shards):
+        # The group is also what the message is known by: a shard that is sent again is not delivered again.
+        queues.send(os.environ["PROBE_QUEUE_URL"], body, group=f"{slot.timestamp():.0f}-{place}")
+    database.write(DISPATCHED, {"slot": slot, "servers": len(servers), "shards": len(shards)})
+    observability.log_sweep(slot.isoformat(), outcome, len(servers))
+    return Started(slot, "started", len(servers), len(shards))
+
+
+def minute(database: Database, event: object) -> list[Started]:
+    """Start the two sweeps of a minute: the one that a schedule's event asks for, and the one half a minute later.
+
+    The later one is asked for by a message that is delayed, and its servers are read when it comes. An event without a
+    time that can be read means now. Raises Unavailable as `start` does.
+    """
+    settle(database)
+    slot = _time_of(event) or now(database)
+    first = start(database, slot)
+    if first.outcome == "early":
+        return [first]
+    if first.outcome == "late":  # by less than half a minute, perhaps: then the second is due now
+        return [first, start(database, slot + HALF_MINUTE)]
+    queues.send(os.environ["TICK_QUEUE_URL"], messages.encode(Tick(slot + HALF_MINUTE)))
+    return [first]
+
+
+def settle(database: Database) -> None:
+    """Add up the sweeps that are over, and report the servers that one of them did not get to."""
+    row = database.write(SETTLE)
+    assert row is not None
+    unfinished, sweeps, suspect = row
+    if sweeps:
+        observability.log_unfinished(unfinished, sweeps)
+    if suspect:
+        observability.log_suspect(suspect)
+
+
+def _sharded(slot: datetime, servers: list[Server]) -> list[str]:
+    """The servers as messages that each fit into the queue, all of about the same length.
+
+    Of the same length because a shard is judged by itself when most of its servers seem to fail: a rest of three would
+    not be protected by that.
+    """
+    count = -(-len(servers) // MAX_SHARD)
+    while True:
+        bounds = [len(servers) * place // count for place in range(count + 1)] if count else []
+        parts = [servers[begin:end] for begin, end in pairwise(bounds)]
+        bodies = [messages.encode(Shard(slot, place, part)) for place, part in enumerate(parts)]
+        if all(len(body.encode()) <= queues.MAX_BODY for body in bodies):
+            return bodies
+        count *= 2
+
+
+def _time_of(event: object) -> datetime | None:
+    """The `time` of a scheduled event ("EventBridge event structure"), or None."""
+    time = event.get("time") if isinstance(event, dict) else None
+    try:
+        moment = datetime.fromisoformat(time) if isinstance(time, str) else None
+    except ValueError:
+        return None
+    return moment if moment is not None and moment.tzinfo is not None else None

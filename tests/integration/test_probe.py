@@ -1,0 +1,1019 @@
+"""Checks of real servers on the loopback: verdicts, redirects, names, TLS, and fairness when we are the slow ones."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import gc
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from mcp_registry.guard import Policy
+from mcp_registry.health import exchange, lookup, probe
+from mcp_registry.health.lookup import System
+from mcp_registry.health.probe import DEADLINE, Result, Target, check_all, moment, sweep
+from tests.conftest import ROOT
+from tests.hostile import OK, Farm, Visit, closed_port, silent_port
+
+SAMPLE = ROOT / "tests" / "corpus"
+WHOLE = ROOT.parent / "shared" / "corpus"
+CORPUS = WHOLE if (WHOLE / "ssrf_dns.json").is_file() else SAMPLE
+
+OPEN = Policy.of({"GUARD_OPEN_CIDRS": "127.0.0.0/8,::1/128"})
+CLOSED = Policy.of({})
+MARGIN_SECONDS = 1.5
+
+RESULT = '{"jsonrpc":"2.0","id":1,"result":{"supportedVersions":["2026-07-28"]}}'
+NOT_FOUND = '{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"Method not found"}}'
+NO_SESSION = '{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"Bad Request: No valid session ID provided"}}'
+
+
+def respond(status: str, body: str = "", kind: str = "application/json", *more: str) -> bytes:
+    lines = [f"HTTP/1.1 {status}", f"Content-Type: {kind}", f"Content-Length: {len(body.encode())}", *more]
+    return ("\r\n".join(lines) + f"\r\n\r\n{body}").encode()
+
+
+def service(routes: dict[tuple[str, str], bytes], other: bytes = respond("404 Not Found")) -> Farm:
+    """A server with a fixed answer to each method and path."""
+
+    async def answer(visit: Visit) -> None:
+        await visit.send(routes.get((visit.method, visit.path), other))
+
+    return Farm(answer)
+
+
+def check(url: str, health_url: str | None = None, policy: Policy = OPEN) -> Result:
+    (result,) = sweep([Target(1, url, health_url)], seconds=15, policy=policy)
+    return result
+
+
+def judged(result: Result) -> tuple[str | None, int | None]:
+    return result.verdict, result.status_code
+
+
+def on_our_loop(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    with asyncio.Runner(loop_factory=probe.new_event_loop) as runner:
+        return runner.run(coroutine)
+
+
+# ------------------------------------------------------------------ verdicts
+
+OPEN_STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+# What MCP endpoints of both eras answer to server/discover; the shapes are those of real servers.
+MCP = {
+    "the present protocol": respond("200 OK", RESULT),
+    "TypeScript, with sessions": respond("400 Bad Request", NO_SESSION),
+    "Python, without the method": respond("400 Bad Request", NOT_FOUND),
+    "as a 404": respond("404 Not Found", NOT_FOUND),
+    "as a 406": respond("406 Not Acceptable", NO_SESSION),
+    "as a 405": respond("405 Method Not Allowed", NO_SESSION, "application/json", "Allow: GET"),
+    "as a 200": respond("200 OK", NOT_FOUND),
+    "without a content type": f"HTTP/1.1 400 Bad Request\r\n\r\n{NO_SESSION}".encode(),
+    "as an event": respond("200 OK", f"event: message\r\ndata: {NOT_FOUND}\r\n\r\n", "text/event-stream"),
+}
+
+
+@pytest.mark.parametrize("answer", MCP.values(), ids=MCP)
+def test_an_mcp_endpoint_of_either_era_is_healthy(answer):
+    with service({("POST", "/mcp"): answer}) as farm:
+        result = check(farm.url + "/mcp")
+        assert farm.paths() == [("POST", "/mcp")]
+    assert judged(result) == ("healthy", int(answer.split(b" ")[1]))
+    assert result.error is None
+
+
+def test_a_stream_that_stays_open_is_healthy_with_its_first_response():
+    async def answer(visit: Visit) -> None:
+        event = f"id: 0\ndata:\n\ndata: {RESULT}\n\n".encode()
+        await visit.send(OPEN_STREAM + b"%X\r\n%b\r\n" % (len(event), event))
+        await visit.hold()
+
+    with Farm(answer) as farm:
+        result = check(farm.url)
+    assert judged(result) == ("healthy", 200)
+    assert (result.response_time_ms or 0) < DEADLINE * 1000
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden"])
+def test_an_endpoint_that_wants_credentials_is_gated(status):
+    with service({("POST", "/mcp"): respond(status, "<html>", "text/html")}) as farm:
+        assert judged(check(farm.url + "/mcp")) == ("gated", int(status[:3]))
+
+
+def test_the_request_is_server_discover_as_the_protocol_has_it():
+    with service({("POST", "/mcp"): respond("200 OK", RESULT)}) as farm:
+        check(farm.url + "/mcp")
+        (visit,) = farm.visits
+    assert visit.headers == {
+        "host": f"127.0.0.1:{farm.port}",
+        "content-type": "application/json",
+        "accept": "application/json, text/event-stream",
+        "mcp-protocol-version": "2026-07-28",
+        "mcp-method": "server/discover",
+        "mcp-session-id": "mcp-registry-check",
+        "user-agent": "mcp-registry/1.0",
+        "accept-encoding": "identity",
+        "connection": "close",
+        "content-length": str(len(visit.body)),
+    }
+    message = json.loads(visit.body)
+    assert (message["jsonrpc"], message["method"]) == ("2.0", "server/discover")
+    assert message["params"]["_meta"] == {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": {"name": "mcp-registry", "version": "1.0"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+
+
+@pytest.mark.parametrize("path", ["", "/"])
+def test_a_plain_http_service_is_healthy_by_its_health_path(path):
+    with service({("GET", "/health"): respond("204 No Content")}) as farm:
+        assert judged(check(farm.url + path)) == ("healthy", 204)
+        assert farm.paths() == [("POST", "/"), ("GET", "/health")]
+
+
+@pytest.mark.parametrize(
+    ("first", "verdict", "sentence"),
+    [
+        ("200 OK", "not_mcp", "The endpoint answered 200 and does not speak MCP"),
+        ("404 Not Found", "not_mcp", "The endpoint answered 404 and does not speak MCP"),
+        ("405 Method Not Allowed", "not_mcp", "The endpoint answered 405 and does not speak MCP"),
+        ("302 Found", "not_mcp", "The endpoint answered 302 and does not speak MCP"),
+        ("429 Too Many Requests", "http_error", "The server answered 429"),
+        ("501 Not Implemented", "http_error", "The server answered 501"),
+        ("503 Service Unavailable", "http_error", "The server answered 503"),
+    ],
+)
+@pytest.mark.parametrize("second", ["404 Not Found", "500 Oh no", "302 Found", "401 Unauthorized"])
+def test_where_neither_answer_is_good_the_first_one_decides(first, verdict, sentence, second):
+    with service({("POST", "/mcp"): respond(first, "<html>", "text/html")}, other=respond(second)) as farm:
+        result = check(farm.url + "/mcp")
+        assert farm.paths() == [("POST", "/mcp"), ("GET", "/mcp/health")]
+    assert (*judged(result), result.error) == (verdict, int(first[:3]), sentence)
+
+
+def test_where_the_second_request_fails_the_first_answer_decides():
+    async def answer(visit: Visit) -> None:
+        if visit.method == "POST":
+            await visit.send(respond("404 Not Found"))
+        else:
+            visit.reset()
+
+    with Farm(answer) as farm:
+        assert judged(check(farm.url)) == ("not_mcp", 404)
+
+
+@pytest.mark.parametrize("status", ["200 OK", "204 No Content", "401 Unauthorized", "404 Not Found", "500 Oh no"])
+@pytest.mark.parametrize("absolute", [True, False])
+def test_a_declared_health_url_is_the_only_thing_asked(status, absolute):
+    with service({("GET", "/up?full=1"): respond(status)}) as farm:
+        result = check(farm.url + "/mcp", (farm.url if absolute else "") + "/up?full=1")
+        assert farm.paths() == [("GET", "/up?full=1")]
+    code = int(status[:3])
+    assert judged(result) == ("healthy" if code < 300 else "http_error", code)
+    assert result.error == (None if code < 300 else f"The health URL answered {code}")
+
+
+def test_a_port_where_nothing_listens_refuses():
+    result = check(f"http://127.0.0.1:{closed_port()}/mcp")
+    assert (*judged(result), result.error) == ("refused", None, "Nothing listens there: the connection was refused")
+
+
+def test_a_closed_address_and_a_port_of_another_protocol_are_not_dialled():
+    with service({}) as farm:
+        result = check(farm.url, policy=CLOSED)
+        assert farm.connections == 0
+    assert result.verdict == "blocked"
+    assert "loopback" in (result.error or "")
+    assert judged(check("http://127.0.0.1:5432/")) == ("blocked", None)
+    assert judged(check("http://127.0.0.1:8099/", "http://169.254.169.254/health")) == ("blocked", None)
+
+
+def test_a_server_on_ipv6_is_reached_by_its_address_and_by_localhost():
+    async def answer(visit: Visit) -> None:
+        await visit.send(respond("200 OK", RESULT))
+
+    with Farm(answer, host="::1") as farm:
+        assert judged(check(farm.url)) == ("healthy", 200)
+        assert judged(check(f"http://localhost:{farm.port}")) == ("healthy", 200)
+        assert [visit.headers["host"] for visit in farm.visits] == [f"[::1]:{farm.port}", f"localhost:{farm.port}"]
+
+
+def test_localhost_means_the_addresses_that_are_open():
+    with service({("POST", "/"): respond("200 OK", RESULT)}) as farm:
+        policy = Policy.of({"GUARD_OPEN_CIDRS": "127.0.0.0/8"})
+        assert judged(check(f"http://localhost:{farm.port}", policy=policy)) == ("healthy", 200)
+
+
+def test_every_result_has_the_time_and_the_moment_of_its_verdict():
+    with service({}) as farm:
+        before = time.monotonic()
+        result = check(farm.url)
+        after = time.monotonic()
+    assert before <= result.ended <= after
+    assert result.response_time_ms is not None
+    assert 0 <= result.response_time_ms <= (after - before) * 1000 + 1
+
+
+# ------------------------------------------------------------------ redirects
+
+
+def redirect(location: str, status: str = "307 Temporary Redirect") -> bytes:
+    return respond(status, "", "text/plain", f"Location: {location}")
+
+
+@pytest.mark.parametrize("location", ["/mcp/", "http://127.0.0.1:{port}/mcp/", "mcp/", "/mcp/#part"])
+@pytest.mark.parametrize("status", ["307 Temporary Redirect", "308 Permanent Redirect"])
+def test_one_redirect_within_the_origin_is_followed_with_method_and_body(location, status):
+    async def answer(visit: Visit) -> None:
+        good = visit.path == "/mcp/" and visit.body
+        target = location.format(port=visit.headers["host"].rpartition(":")[2])
+        await visit.send(respond("200 OK", RESULT) if good else redirect(target, status))
+
+    with Farm(answer) as farm:
+        assert judged(check(farm.url + "/mcp")) == ("healthy", 200)
+        assert farm.paths() == [("POST", "/mcp"), ("POST", "/mcp/")]
+
+
+def test_a_redirect_of_the_health_url_is_followed_once():
+    routes = {("GET", "/up"): redirect("/up/"), ("GET", "/up/"): redirect("/up/now"), ("GET", "/up/now"): OK}
+    with service(routes) as farm:
+        assert judged(check(farm.url, "/up")) == ("http_error", 307)
+        assert farm.paths() == [("GET", "/up"), ("GET", "/up/")]
+        assert judged(check(farm.url, "/up/")) == ("healthy", 200)
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://127.0.0.1:{canary}/mcp",
+        "//127.0.0.1:{canary}/mcp",
+        "https://127.0.0.1:{port}/mcp",
+        "http://localhost:{port}/mcp",
+        "http://user@127.0.0.1:{port}/mcp",
+        "http://[::1",
+        "ftp://127.0.0.1:{port}/mcp",
+        "/mcp\x00",
+        "/mcp\x7f",
+        "/mcp/\xe4",
+        "/m cp",
+        "",
+    ],
+)
+def test_a_redirect_that_leaves_the_origin_is_judged_as_its_status(location):
+    with service({("POST", "/mcp"): respond("200 OK", RESULT)}) as canary:
+
+        async def answer(visit: Visit) -> None:
+            port = visit.headers["host"].rpartition(":")[2]
+            await visit.send(redirect(location.format(port=port, canary=canary.port)))
+
+        with Farm(answer) as farm:
+            assert judged(check(farm.url)) == ("not_mcp", 307)
+            assert farm.paths() == [("POST", "/"), ("GET", "/health")]
+        assert canary.connections == 0
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other"])
+def test_other_redirects_are_not_followed(status):
+    routes = {("POST", "/"): redirect("/mcp", status), ("POST", "/mcp"): respond("200 OK", RESULT)}
+    with service(routes) as farm:
+        assert judged(check(farm.url)) == ("not_mcp", int(status[:3]))
+
+
+# ------------------------------------------------------------------ names
+
+
+class Told:
+    """A resolver that says what it is told, and counts who asked."""
+
+    def __init__(self, **answers: list[str]) -> None:
+        self.asked: Counter[str] = Counter()
+        self._answers = answers
+
+    async def resolve(self, host: str) -> list[str]:
+        self.asked[host] += 1
+        answer = self._answers[host.partition(".")[0]]
+        if answer[:1] == ["@hang"]:
+            await asyncio.Event().wait()
+        return answer
+
+
+def test_servers_that_share_a_name_share_its_look_up():
+    resolver = Told(shared=["127.0.0.1"])
+    with service({("POST", "/"): respond("200 OK", RESULT)}) as farm:
+        hosts = ("shared.example.com", "SHARED.example.com", "shared.example.com.")
+        targets = [Target(n, f"http://{hosts[n % 3]}:{farm.port}/", None) for n in range(60)]
+        results = on_our_loop(check_all(targets, seconds=10, policy=OPEN, at_once=10, resolver=resolver))
+        assert {judged(result) for result in results} == {("healthy", 200)}
+        # The host is the one that was registered, in its spelling.
+        assert {visit.headers["host"] for visit in farm.visits} == {f"{host}:{farm.port}" for host in hosts}
+    assert resolver.asked == {"shared.example.com": 1}
+
+
+def test_a_name_without_addresses_does_not_resolve():
+    for answer in ([], ["127.0.0.1", "10.0.0.1"]):
+        resolver = Told(odd=answer)
+        (result,) = on_our_loop(
+            check_all([Target(1, "http://odd.example.com/", None)], seconds=10, policy=OPEN, resolver=resolver)
+        )
+        assert result.verdict == ("blocked" if answer else "dns")
+        assert result.error == (result.error if answer else "The host name does not resolve")
+
+
+def test_the_second_address_is_tried_where_the_first_refuses():
+    async def answer(visit: Visit) -> None:
+        await visit.send(respond("200 OK", RESULT))
+
+    with Farm(answer, host="::1") as farm:
+        for addresses in (["127.0.0.1", "::1"], ["127.0.0.2", "127.0.0.3", "::1"]):
+            target = Target(1, f"http://two.example.com:{farm.port}/", None)
+            (result,) = on_our_loop(check_all([target], seconds=10, policy=OPEN, resolver=Told(two=addresses)))
+            assert judged(result) == ("healthy", 200)
+
+
+def test_names_of_this_machine_are_found_without_asking_anybody(tmp_path, monkeypatch):
+    hosts = tmp_path / "hosts"
+    hosts.write_text("# ours\n127.0.0.1 localhost mine # yes\n\n::1\tOurs.Example.com.\n127.0.0.1 ours.example.com\n")
+    monkeypatch.setattr(lookup, "HOSTS", hosts)
+    with service({("POST", "/"): respond("200 OK", RESULT)}) as farm:
+        for name in ("mine", "OURS.example.com"):
+            result = check(f"http://{name}:{farm.port}/")
+            assert judged(result) == ("healthy", 200), result
+
+
+@contextlib.contextmanager
+def name_server() -> Generator[str]:
+    """A server of names on the loopback: 127.0.0.1 for every name with `live` in it, silence for every other."""
+
+    def serve() -> None:
+        while True:
+            question, client = server.recvfrom(4_096)
+            if question == b"end":
+                return
+            if b"live" not in question:
+                continue
+            end = question.index(b"\0", 12) + 5
+            wants_ipv4 = question[end - 4 : end - 2] == b"\0\1"
+            answer = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\x7f\0\0\1" if wants_ipv4 else b""
+            counts = b"\0\1\0" + bytes((wants_ipv4,)) + b"\0\0\0\0"
+            server.sendto(question[:2] + b"\x81\x80" + counts + question[12:end] + answer, client)
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        server.sendto(b"end", server.getsockname())
+        thread.join()
+
+
+# ------------------------------------------------------------------ connections that fail
+
+
+class Failing(asyncio.SelectorEventLoop):
+    """A loop on which connections fail as they are told to, by family: no packet leaves."""
+
+    def __init__(self, ipv4: int, ipv6: int | None = None) -> None:
+        super().__init__()
+        self.dialled: list[str] = []
+        self._errors = {False: ipv4, True: ipv6}
+
+    async def create_connection(self, *arguments: Any, **_: Any) -> Any:
+        self.dialled.append(arguments[1])
+        number = self._errors[":" in arguments[1]]
+        assert number is not None
+        raise OSError(number, os.strerror(number))
+
+
+OWN = "The registry"
+V4, V6 = "192.0.2.1", "2001:db8::1"
+
+
+@pytest.mark.parametrize(
+    ("ipv4", "ipv6", "verdict", "sentence"),
+    [
+        (errno.ECONNREFUSED, None, "refused", "Nothing listens there"),
+        (errno.EHOSTUNREACH, None, "refused", "The host cannot be reached"),
+        (errno.ECONNRESET, None, "refused", "The connection was closed"),
+        (errno.ETIMEDOUT, None, "timeout", "No answer within 5 seconds"),
+        (errno.ENETUNREACH, None, None, OWN),
+        (errno.EMFILE, None, None, OWN),
+        (errno.ENFILE, None, None, OWN),
+        (errno.ENOBUFS, None, None, OWN),
+        (errno.ENOMEM, None, None, OWN),
+        (errno.EADDRNOTAVAIL, None, None, OWN),
+        (errno.EPERM, None, None, OWN),
+        (errno.EACCES, None, None, OWN),
+        # The second family decides only where it says something about the server.
+        (errno.ECONNREFUSED, errno.ECONNREFUSED, "refused", "Nothing listens there"),
+        (errno.ECONNREFUSED, errno.ENETUNREACH, "refused", "Nothing listens there"),
+        (errno.ECONNREFUSED, errno.EADDRNOTAVAIL, "refused", "Nothing listens there"),
+        (errno.ENETUNREACH, errno.ECONNREFUSED, "refused", "Nothing listens there"),
+        (errno.ENETUNREACH, errno.EADDRNOTAVAIL, None, OWN),
+        (errno.ECONNREFUSED, errno.EMFILE, None, OWN),
+    ],
+)
+def test_what_is_lacking_here_is_never_said_of_the_server(ipv4, ipv6, verdict, sentence):
+    policy = Policy.of({"GUARD_OPEN_CIDRS": f"{V4}/32,{V6}/128"})
+    resolver = Told(any=[V4] if ipv6 is None else [V6, V4])
+    with asyncio.Runner(loop_factory=lambda: Failing(ipv4, ipv6)) as runner:
+        loop = runner.get_loop()
+        target = Target(1, "http://any.example.com/", None)
+        (result,) = runner.run(check_all([target], seconds=10, policy=policy, resolver=resolver))
+        assert isinstance(loop, Failing)
+        # IPv4 first, and all of it once more where it was a lack of ours.
+        once = [V4] if ipv6 is None else [V4, V6]
+        assert loop.dialled == once * (1 if verdict else 2)
+    assert result.verdict == verdict
+    assert (result.error or "").startswith(sentence)
+
+
+def test_a_fault_of_ours_is_no_verdict_and_is_reported():
+    class Broken:
+        async def resolve(self, host: str) -> list[str]:
+            raise RuntimeError("a fault of ours")
+
+    async def main() -> list[Result]:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+        return await check_all([Target(1, "http://any.example.com/", None)], seconds=10, policy=OPEN, resolver=Broken())
+
+    told: list[Exception] = []
+    (result,) = on_our_loop(main())
+    assert (result.verdict, result.error) == (None, "The check failed inside the registry")
+    assert {str(error) for error in told} == {"a fault of ours"}
+
+
+def test_a_url_that_would_write_headers_is_not_asked():
+    with service({}) as farm:
+        assert judged(check(farm.url, "/up HTTP/1.1\r\nX-Mine: 1\r\n\r\n")) == ("blocked", None)
+        assert farm.connections == 0
+
+
+def test_a_sweep_that_is_cancelled_leaves_nothing_under_way():
+    async def main(url: str) -> None:
+        targets = [Target(number, url, None) for number in range(50)]
+        targets.append(Target(50, "http://hang.example.com/", None))
+        checking = asyncio.create_task(check_all(targets, seconds=20, policy=OPEN, resolver=Told(hang=["@hang"])))
+        while farm.connections < 50:
+            await asyncio.sleep(0)
+        checking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await checking
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    async def holds(visit: Visit) -> None:
+        await visit.hold()
+
+    with Farm(holds) as farm:
+        on_our_loop(main(farm.url))
+
+
+# ------------------------------------------------------------------ TLS
+
+
+class Authority:
+    """A certificate authority that checks trust, one that they do not, and the servers that these certify."""
+
+    def __init__(self, folder: Path) -> None:
+        self.bundle = str(folder / "ca.pem")
+        self._ca = trustme.CA()
+        self._ca.cert_pem.write_to_path(self.bundle)
+        self._stranger = trustme.CA()
+        yesterday = datetime.now(UTC) - timedelta(days=1)
+        self.contexts = {
+            "good": self._server(self._ca.issue_cert("localhost", "127.0.0.1")),
+            "expired": self._server(self._ca.issue_cert("localhost", not_after=yesterday)),
+            "another name": self._server(self._ca.issue_cert("elsewhere.example.com")),
+            "unknown issuer": self._server(self._stranger.issue_cert("localhost")),
+            "self-signed": self._self_signed(folder),
+            "wants a certificate": self._server(self._ca.issue_cert("localhost")),
+        }
+        self.contexts["wants a certificate"].verify_mode = ssl.CERT_REQUIRED
+
+    def _server(self, certificate: trustme.LeafCert) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        certificate.configure_cert(context)
+        return context
+
+    def _self_signed(self, folder: Path) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._stranger.private_key_pem.write_to_path(str(folder / "self.pem"))
+        self._stranger.cert_pem.write_to_path(str(folder / "self.pem"), append=True)
+        context.load_cert_chain(folder / "self.pem")
+        return context
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+def trusting(authority, monkeypatch) -> Authority:
+    """The machine's bundle of authorities is ours."""
+    monkeypatch.setenv("SSL_CERT_FILE", authority.bundle)
+    monkeypatch.setattr(exchange, "_context", None)
+    return authority
+
+
+async def discover(visit: Visit) -> None:
+    await visit.send(respond("200 OK", RESULT))
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("expired", "The certificate has expired"),
+        ("another name", "The certificate is for another host name"),
+        ("unknown issuer", "The certificate's issuer is not known"),
+        ("self-signed", "The certificate is self-signed"),
+    ],
+)
+def test_a_certificate_that_proves_nothing_is_said_by_its_kind(kind, sentence, trusting):
+    with Farm(discover, tls=trusting.contexts[kind]) as farm:
+        result = check(f"https://localhost:{farm.port}/")
+        assert farm.visits == []
+    assert (*judged(result), result.error) == ("tls", None, sentence)
+
+
+def test_a_server_that_wants_a_certificate_of_its_clients_says_so(trusting):
+    def refuse() -> None:
+        # By OpenSSL's own socket: asyncio closes such a connection without the alert.
+        client, _ = listener.accept()
+        with client, contextlib.suppress(ssl.SSLError):
+            trusting.contexts["wants a certificate"].wrap_socket(client, server_side=True)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        result = check(f"https://localhost:{listener.getsockname()[1]}/")
+        thread.join()
+    assert (*judged(result), result.error) == ("tls", None, "The server asks for a certificate of its clients")
+
+
+def test_a_server_with_a_good_certificate_is_healthy_by_name_and_by_address(trusting):
+    with Farm(discover, tls=trusting.contexts["good"]) as farm:
+        for url in (f"https://localhost:{farm.port}/", f"https://LOCALHOST.:{farm.port}", f"{farm.url}/mcp"):
+            assert judged(check(url)) == ("healthy", 200)
+
+
+def test_a_name_is_proved_by_its_certificate_whatever_its_address(trusting):
+    with Farm(discover, tls=trusting.contexts["good"]) as farm:
+        target = Target(1, f"https://other.example.com:{farm.port}/", None)
+        (result,) = on_our_loop(check_all([target], seconds=10, policy=OPEN, resolver=Told(other=["127.0.0.1"])))
+        assert result.error == "The certificate is for another host name"
+
+
+def test_https_where_plain_http_is_spoken_is_not_tls():
+    with service({}) as farm:
+        result = check(f"https://127.0.0.1:{farm.port}/")
+    assert (*judged(result), result.error) == ("tls", None, "What answers there is not TLS")
+
+
+# ------------------------------------------------------------------ slow scenarios, all at the same time
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slow() -> Iterator[dict[str, Future[Any]]]:
+    """What takes a deadline to play out, side by side in threads: each test waits for the one that it asserts."""
+    scenarios: Sequence[Callable[[], Any]] = (frozen, dns_corpus, hanging_and_healthy, out_of_time, dead_names, blocked)
+    with ThreadPoolExecutor(len(scenarios)) as threads:
+        yield {scenario.__name__: threads.submit(scenario) for scenario in scenarios}
+
+
+class NoPacketLeaves(asyncio.SelectorEventLoop):
+    """A loop on which every connection is refused, and remembered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dialled: list[tuple[str, int]] = []
+
+    async def create_connection(self, *arguments: Any, **_: Any) -> Any:
+        _, host, port = arguments
+        self.dialled.append((host, port))
+        raise ConnectionRefusedError(111, "not on this loop")
+
+
+class Scripted:
+    """A resolver that plays a case of the corpus: its n-th answer to the n-th question."""
+
+    def __init__(self, answers: list[list[str]]) -> None:
+        self.look_ups = 0
+        self._answers = answers
+
+    async def resolve(self, host: str) -> list[str]:
+        answer = self._answers[min(self.look_ups, len(self._answers) - 1)]
+        self.look_ups += 1
+        if answer and answer[0].startswith("@sleep"):
+            await asyncio.sleep(float(answer[0].split()[1]))
+            return []
+        return answer
+
+
+def dns_cases() -> list[dict[str, Any]]:
+    return json.loads((CORPUS / "ssrf_dns.json").read_text()) if (CORPUS / "ssrf_dns.json").is_file() else []
+
+
+def dns_corpus() -> dict[str, tuple[Result, list[str], int]]:
+    """Each case on a loop of its own: its result, what was dialled, how often was looked up."""
+
+    def play(case: dict[str, Any]) -> tuple[Result, list[str], int]:
+        resolver = Scripted(case["answers"])
+        policy = Policy.of({"GUARD_CLOSED_CIDRS": ",".join(case.get("extra_deny", []))})
+        with asyncio.Runner(loop_factory=NoPacketLeaves) as runner:
+            loop = runner.get_loop()
+            assert isinstance(loop, NoPacketLeaves)
+            targets = [Target(1, case["url"], None)]
+            (result,) = runner.run(check_all(targets, seconds=10, policy=policy, resolver=resolver))
+            return result, [address for address, _ in loop.dialled], resolver.look_ups
+
+    cases = dns_cases()
+    with ThreadPoolExecutor(4) as threads:
+        return dict(zip((case["id"] for case in cases), threads.map(play, cases), strict=True))
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case["id"]) for case in dns_cases()])
+def test_a_name_is_looked_up_once_and_only_what_was_checked_is_dialled(case, slow):
+    result, dialled, look_ups = slow["dns_corpus"].result()[case["id"]]
+    assert set(dialled) <= set(case["may_dial"]), case["why"]
+    assert len(dialled) <= case.get("max_dials", 2)
+    assert look_ups <= case.get("max_lookups", 1)
+    assert bool(dialled) == (case["verdict"] == "allow"), (case["why"], result)
+    if case["verdict"] == "allow":
+        assert result.verdict == "refused"
+    elif case["answers"][0][:1] == ["@sleep 30"]:
+        # Not judged where this machine was busy with other things for too much of the five seconds.
+        assert result.verdict == "dns" or result.error == "The registry was too busy to check fairly"
+    else:
+        assert result.verdict == ("blocked" if case["answers"][0] else "dns"), case["why"]
+
+
+def hanging_and_healthy() -> tuple[list[Result], float]:
+    """300 servers that say nothing among 300 that answer, with room for 350 checks at once."""
+    with silent_port() as silent, service({("POST", "/"): respond("200 OK", RESULT)}) as farm:
+        urls = [f"http://127.0.0.1:{silent}/", farm.url]
+        targets = [Target(number, urls[number % 2], None) for number in range(600)]
+        started = time.monotonic()
+        return sweep(targets, seconds=20, policy=OPEN, at_once=350), started
+
+
+def test_servers_that_hang_do_not_delay_those_that_do_not(slow):
+    results, started = slow["hanging_and_healthy"].result()
+    verdicts = Counter((result.id % 2, result.verdict) for result in results)
+    # On a machine that is busy with other things some of those that hang may be left unjudged; no other ever.
+    assert verdicts[1, "healthy"] == 300
+    assert verdicts[0, "timeout"] + verdicts[0, None] == 300
+    hanging = [result for result in results if result.verdict == "timeout"]
+    assert all(result.error == "No answer within 5 seconds" for result in hanging)
+    # From the dial, which is a little later than the start of the check.
+    assert all(0 <= result.response_time_ms - (DEADLINE - 0.5) * 1000 <= MARGIN_SECONDS * 1000 for result in hanging)
+    assert max(result.ended for result in results if result.id % 2) - started < DEADLINE
+
+
+def dead_names() -> list[Result]:
+    """A hundred names that nobody answers for, and as many that somebody does, over c-ares."""
+
+    async def main(names: str) -> list[Result]:
+        resolver = System(names)
+        try:
+            return await check_all(targets, seconds=15, policy=OPEN, resolver=resolver)
+        finally:
+            await resolver.close()
+
+    with name_server() as names, service({("POST", "/"): respond("200 OK", RESULT)}) as farm:
+        hosts = [f"{kind}{number}" for number in range(100) for kind in ("dead", "live")]
+        targets = [Target(n, f"http://{host}.example.com:{farm.port}/", None) for n, host in enumerate(hosts)]
+        return on_our_loop(main(names))
+
+
+def test_a_name_that_nobody_answers_for_harms_no_other(slow):
+    results = slow["dead_names"].result()
+    verdicts = Counter(result.verdict for result in results)
+    assert verdicts["healthy"] == 100
+    assert verdicts["dns"] + verdicts[None] == 100
+    # Which of the two is said hangs on when c-ares gives up, and that on chance.
+    assert {result.error for result in results if result.verdict == "dns"} <= {
+        "The host name did not resolve within 5 seconds",
+        "The host name does not resolve",
+    }
+    healthy = [result for result in results if result.verdict == "healthy"]
+    assert all((result.response_time_ms or 0) < DEADLINE * 1000 for result in healthy)
+
+
+def out_of_time() -> list[Result]:
+    """Ten servers that hang, one at a time, in a sweep with time for one."""
+    with silent_port() as silent:
+        targets = [Target(number, f"http://127.0.0.1:{silent}/", None) for number in range(10)]
+        return sweep(targets, seconds=DEADLINE + 0.5, policy=OPEN, at_once=1)
+
+
+def test_what_could_not_be_started_in_time_is_not_checked(slow):
+    results = slow["out_of_time"].result()
+    unchecked = [result for result in results if result.id > 0]
+    assert len(results) == 10
+    for result in unchecked:
+        assert (result.verdict, result.status_code, result.response_time_ms) == (None, None, None)
+        assert result.error == "The sweep ran out of time before this server's turn"
+
+
+FROZEN = """
+import json, sys
+from mcp_registry.guard import Policy
+from mcp_registry.health.probe import Target, sweep
+
+ports = json.load(sys.stdin)
+targets = [Target(n, f"http://127.0.0.1:{ports[n % len(ports)]}/", None) for n in range(200)]
+results = sweep(targets, seconds=20, policy=Policy.of({"GUARD_OPEN_CIDRS": "127.0.0.0/8"}))
+print(json.dumps(results))
+"""
+
+
+def prober(script: str, *, given: Any) -> subprocess.Popen[str]:
+    """A process of its own that runs a script; what it is given stands on its standard input."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "layers" / "registry"), str(ROOT)])},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(given))
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def frozen() -> list[list[Any]]:
+    """A prober that is stopped in the middle of its first checks, for longer than a deadline.
+
+    One kind of healthy servers is about to answer when it is stopped, the other gives up on its clients meanwhile.
+    """
+    enough = threading.Event()
+
+    async def patient(visit: Visit) -> None:
+        if len(one.visits) + len(two.visits) >= 60:
+            enough.set()
+        await one.gate("thawed").wait()
+        await visit.send(respond("200 OK", RESULT))
+
+    async def impatient(visit: Visit) -> None:
+        if two.gate("stopped").is_set():
+            await visit.send(respond("200 OK", RESULT))
+        else:
+            await two.gate("stopped").wait()
+            visit.reset()
+
+    with Farm(patient) as one, Farm(impatient) as two:
+        process = prober(FROZEN, given=[one.port, two.port])
+        assert enough.wait(30)
+        os.kill(process.pid, signal.SIGSTOP)
+        two.open("stopped")
+        time.sleep(DEADLINE + 0.5)  # the freeze itself, not a wait for something
+        one.open("thawed")
+        os.kill(process.pid, signal.SIGCONT)
+        output, _ = process.communicate(timeout=60)
+    return json.loads(output)
+
+
+def test_a_prober_that_was_frozen_calls_no_server_down(slow):
+    verdicts = Counter(result[1] for result in slow["frozen"].result())
+    assert verdicts.total() == 200
+    assert set(verdicts) <= {"healthy", None}, verdicts
+    assert verdicts["healthy"] > 100
+
+
+# ------------------------------------------------------------------ fairness
+
+
+def blocked() -> tuple[list[Result], int]:
+    """Twenty servers that close without a word and one that is healthy, on a loop that never gets to them in time."""
+
+    async def closes(visit: Visit) -> None:
+        await asyncio.sleep(0.4)  # its manner
+
+    async def main() -> list[Result]:
+        targets = [Target(number, f"{farm.url}/{number}", None) for number in range(20)]
+        targets.append(Target(20, good.url, None))
+        checking = asyncio.create_task(check_all(targets, seconds=15, policy=OPEN))
+        while not checking.done():
+            await asyncio.sleep(0)
+            time.sleep(0.3)  # the fault: nothing else runs
+        return await checking
+
+    with Farm(closes) as farm, service({("POST", "/"): respond("200 OK", RESULT)}) as good:
+        return on_our_loop(main()), farm.connections
+
+
+def test_a_failure_while_our_loop_was_blocked_is_no_verdict(slow):
+    found, connections = slow["blocked"].result()
+    results = {result.id: result for result in found}
+    assert judged(results.pop(20)) == ("healthy", 200)
+    assert {result.verdict for result in results.values()} == {None}
+    assert {result.error for result in results.values()} == {"The registry was too busy to check fairly"}
+    assert connections == 40  # each was checked once more
+
+
+def test_a_check_that_was_unfair_is_repeated_and_the_second_counts():
+    async def closes(visit: Visit) -> None:
+        if visit.path != "/":
+            await asyncio.sleep(0.4)
+
+    async def main() -> list[Result]:
+        targets = [Target(number, f"{farm.url}/{number}", None) for number in range(20)]
+        checking = asyncio.create_task(check_all(targets, seconds=15, policy=OPEN))
+        while len(farm.visits) < 20:
+            await asyncio.sleep(0)
+        time.sleep(0.5)  # the fault, once
+        return await checking
+
+    with Farm(closes) as farm:
+        results = on_our_loop(main())
+        assert farm.connections == 40
+    assert {judged(result) for result in results} == {("refused", None)}
+    assert {result.error for result in results} == {"The connection was closed before an answer came"}
+
+
+def test_a_name_that_was_not_found_while_our_loop_was_blocked_is_asked_for_again():
+    class Late:
+        asked = 0
+
+        async def resolve(self, host: str) -> list[str]:
+            self.asked += 1
+            if self.asked > 1:
+                return ["127.0.0.1"]
+            await asyncio.sleep(0)
+            time.sleep(0.5)  # the fault, once
+            return []
+
+    with service({("POST", "/"): respond("200 OK", RESULT)}) as farm:
+        resolver = Late()
+        targets = [Target(number, f"http://shared.example.com:{farm.port}/", None) for number in range(20)]
+        results = on_our_loop(check_all(targets, seconds=15, policy=OPEN, resolver=resolver))
+    assert {judged(result) for result in results} == {("healthy", 200)}
+    assert resolver.asked == 2
+
+
+FEW = """
+import json, resource, sys
+from mcp_registry.guard import Policy
+from mcp_registry.health.probe import Target, sweep
+
+port = json.load(sys.stdin)
+resource.setrlimit(resource.RLIMIT_NOFILE, (40, 120))
+targets = [Target(n, f"http://127.0.0.1:{port}/", None) for n in range(300)]
+results = sweep(targets, seconds=20, policy=Policy.of({"GUARD_OPEN_CIDRS": "127.0.0.0/8"}))
+print(json.dumps([results, resource.getrlimit(resource.RLIMIT_NOFILE)]))
+"""
+
+NONE_LEFT = """
+import asyncio, contextlib, json, resource, sys
+from mcp_registry.guard import Policy
+from mcp_registry.health.probe import Target, check_all, new_event_loop
+
+port = json.load(sys.stdin)
+taken = []
+
+class Greedy:
+    async def resolve(self, host):
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(open("/dev/null"))
+        return ["127.0.0.1"]
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
+names = [Target(n, f"http://greedy.example.com:{port}/", None) for n in range(20)]
+policy = Policy.of({"GUARD_OPEN_CIDRS": "127.0.0.0/8"})
+with asyncio.Runner(loop_factory=new_event_loop) as runner:
+    results = runner.run(check_all(names, seconds=10, policy=policy, resolver=Greedy()))
+    for file in taken:
+        file.close()
+print(json.dumps(results))
+"""
+
+
+def test_no_more_is_under_way_than_there_are_descriptors():
+    with service({("POST", "/"): respond("200 OK", RESULT)}) as farm:
+        output, _ = prober(FEW, given=farm.port).communicate(timeout=60)
+    results, limit = json.loads(output)
+    assert {(result[1], result[2]) for result in results} == {("healthy", 200)}
+    assert limit == [120, 120]
+
+
+def test_where_we_have_no_descriptors_left_nobody_is_down():
+    with service({("POST", "/"): respond("200 OK", RESULT)}) as farm:
+        output, _ = prober(NONE_LEFT, given=farm.port).communicate(timeout=60)
+    results = json.loads(output)
+    assert {(result[1], result[4]) for result in results} == {
+        (None, "The registry had no free sockets or memory to check with")
+    }
+
+
+# ------------------------------------------------------------------ a sweep
+
+
+def test_each_server_has_its_moment_in_the_spread():
+    with service({("POST", f"/{n}"): respond("200 OK", RESULT) for n in range(40)}) as farm:
+        targets = [Target(number, f"{farm.url}/{number}", None) for number in range(40)]
+        started = time.monotonic()
+        results = sweep(targets, seconds=15, spread=1.0, policy=OPEN)
+        order = [int(path[1:]) for _, path in farm.paths()]
+    assert {result.verdict for result in results} == {"healthy"}
+    assert all(result.ended - started >= moment(result.id) for result in results)
+    # Neighbours may overtake one another on their way; the whole may not.
+    assert sum(abs(place - order.index(n)) for place, n in enumerate(sorted(range(40), key=moment))) < 40
+
+
+def test_moments_are_even_and_stay_the_same():
+    for first in (0, 1, 10**6, 2**62):
+        moments = sorted(moment(number) for number in range(first, first + 1_000))
+        assert moments[0] >= 0 and moments[-1] < 1
+        assert max(after - before for before, after in pairwise(moments)) < 0.003
+    assert moment(1) == pytest.approx(0.6180339887)
+
+
+def test_a_spread_beyond_the_time_leaves_the_late_ones_out():
+    with service({("POST", "/"): respond("200 OK", RESULT)}) as farm:
+        targets = [Target(number, farm.url, None) for number in range(100)]
+        results = sweep(targets, seconds=DEADLINE + 0.4, spread=2.0, policy=OPEN)
+    verdicts = Counter(result.verdict for result in results)
+    assert verdicts.total() == 100
+    assert set(verdicts) == {"healthy", None}
+    assert verdicts[None] >= 75
+
+
+def test_a_sweep_without_time_or_without_servers_dials_nobody():
+    with service({}) as farm:
+        results = sweep([Target(1, farm.url, None)], seconds=DEADLINE - 0.1, policy=OPEN)
+        assert farm.connections == 0
+    assert [result.verdict for result in results] == [None]
+    assert sweep([], seconds=10, policy=OPEN) == []
+
+
+def descriptors() -> list[str]:
+    return [str(entry.readlink()) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
+def test_two_thousand_checks_leave_nothing_behind(trusting):
+    """No descriptor, no task, no word from the loop about what was forgotten."""
+    complaints: list[str] = []
+
+    async def answer(visit: Visit) -> None:
+        match visit.mode:
+            case "good":
+                await visit.send(respond("200 OK", RESULT))
+            case "reset":
+                visit.reset()
+            case _:
+                await visit.send(b"SSH-2.0\r\n")
+
+    async def main(targets: list[Target]) -> list[Result]:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(str(context)))
+        resolver = System(names)
+        results = await check_all(targets, seconds=30, policy=OPEN, at_once=200, resolver=resolver)
+        await resolver.close()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return results
+
+    with name_server() as names, Farm(answer) as farm, Farm(answer, tls=trusting.contexts["good"]) as secure:
+        refusing = closed_port()
+        urls = [
+            *(f"{farm.url}/{mode}" for mode in ("good", "reset", "banner", "good", "good", "good", "good")),
+            f"http://127.0.0.1:{refusing}/",
+            f"https://127.0.0.1:{farm.port}/",
+            f"http://live{farm.port}.example.com:{farm.port}/good",
+        ]
+        targets = [Target(number, urls[number % len(urls)], None) for number in range(1_950)]
+        targets += [Target(2_000 + number, f"https://localhost:{secure.port}/good", None) for number in range(50)]
+        on_our_loop(main(targets[-60:]))
+        before = len(descriptors())
+        results = on_our_loop(main(targets))
+    verdicts = Counter((result.id % len(urls), result.verdict) for result in results if result.id < 2_000)
+    expected = ["healthy", "refused", "not_mcp", *["healthy"] * 4, "refused", "tls", "healthy"]
+    assert verdicts == dict.fromkeys(enumerate(expected), 195)
+    assert {result.verdict for result in results if result.id >= 2_000} == {"healthy"}
+    assert complaints == []
+    gc.collect()
+    # The farms have closed what was theirs; c-ares ends its channel on a thread of its own.
+    deadline = time.monotonic() + 10
+    while len(descriptors()) > before:
+        assert time.monotonic() < deadline, descriptors()

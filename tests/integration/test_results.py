@@ -1,0 +1,261 @@
+"""Writing what the probes found: one row a check, one status a server, whatever comes twice, late or out of order."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+
+from mcp_registry import registration, servers
+from mcp_registry.background import Record
+from mcp_registry.db import Database
+from mcp_registry.errors import ServerNotFound
+from mcp_registry.health import messages, results
+from mcp_registry.health.messages import Finding, Findings
+from tests.conftest import registration as document
+
+SLOT = datetime.now(UTC).replace(microsecond=0)
+REFUSED = "Nothing listens there: the connection was refused"
+
+
+def slot(number: int) -> datetime:
+    return SLOT + timedelta(seconds=30 * number)
+
+
+def finding(server_id: int, verdict: messages.Verdict = "healthy", **fields) -> Finding:
+    up = verdict in ("healthy", "gated")
+    usual = Finding(server_id, verdict, 200 if up else None, 12, None if up else REFUSED, 0)
+    return usual._replace(**fields)
+
+
+def write(database: Database, number: int, *findings: Finding, shard: int = 0):
+    """Write findings as the sweep of a slot, sent at that slot's second."""
+    return results.write(database, Findings(slot(number), shard, list(findings)), slot(number))
+
+
+def rows(database: Database, statement: str):
+    assert database._connection is not None
+    return database._connection.execute(statement.encode()).fetchall()
+
+
+def status(database: Database, id_: int) -> str:
+    return rows(database, f"SELECT status::text FROM registry.mcp_servers WHERE id = {id_}")[0][0]
+
+
+def last_check(database: Database, id_: int):
+    found = rows(database, f"SELECT verdict::text, checked_at FROM registry.server_health WHERE server_id = {id_}")
+    return found[0] if found else None
+
+
+def transitions(database: Database, id_: int) -> list[tuple[str, str, str | None]]:
+    statement = "SELECT from_status::text, to_status::text, verdict::text FROM metrics.status_transitions"
+    return rows(database, f"{statement} WHERE server_id = {id_} ORDER BY id")
+
+
+@pytest.fixture
+def fleet(database):
+    """Twenty servers, and tables for the days around now."""
+    rows(database, "SELECT metrics.add_days(current_date - 3, current_date + 3)")
+    return [servers.register(database, registration.parse(document(f"fleet-{number}")))["id"] for number in range(20)]
+
+
+def test_a_check_is_one_row_with_everything_that_was_seen(database, fleet):
+    write(database, 0, finding(fleet[0], "http_error", status_code=503, error='He said "no", \\ and left', age_ms=1500))
+    (row,) = rows(database, f"SELECT * FROM metrics.server_health_metrics WHERE server_id = {fleet[0]}")
+    seen = SLOT - timedelta(seconds=1.5)
+    assert row == (fleet[0], SLOT, "http_error", 12, 503, 'He said "no", \\ and left', seen)
+    assert last_check(database, fleet[0]) == ("http_error", seen)
+
+
+def test_a_failed_check_calls_a_server_down_and_the_first_good_one_brings_it_back(database, fleet):
+    assert write(database, 0, finding(fleet[0], "timeout")) == (1, 0, 1, False)
+    assert status(database, fleet[0]) == "error"
+    assert write(database, 1, finding(fleet[0], "timeout")) == (1, 0, 0, False)
+    assert write(database, 2, finding(fleet[0], "gated", status_code=401)) == (1, 1, 0, False)
+    assert status(database, fleet[0]) == "active"
+    assert transitions(database, fleet[0]) == [("active", "error", "timeout"), ("error", "active", "gated")]
+
+
+@pytest.mark.parametrize("verdict", ["not_mcp", "http_error", "timeout", "refused", "dns", "tls", "blocked"])
+def test_every_verdict_but_healthy_and_gated_means_error(database, fleet, verdict):
+    write(database, 0, finding(fleet[0], verdict))
+    assert status(database, fleet[0]) == "error"
+
+
+def test_a_transition_has_its_reason_and_its_moment(database, fleet):
+    write(database, 0, finding(fleet[0], "refused", age_ms=2000))
+    found = rows(database, f"SELECT reason, occurred_at FROM metrics.status_transitions WHERE server_id = {fleet[0]}")
+    assert found == [(REFUSED, SLOT - timedelta(seconds=2))]
+
+
+def test_a_late_finding_is_kept_and_overwrites_nothing_newer(database, fleet):
+    write(database, 1, finding(fleet[0], "healthy"))
+    write(database, 0, finding(fleet[0], "refused"))
+    assert status(database, fleet[0]) == "active"
+    assert last_check(database, fleet[0]) == ("healthy", slot(1))
+    assert rows(database, "SELECT count(*) FROM metrics.server_health_metrics") == [(2,)]
+    assert transitions(database, fleet[0]) == []
+
+
+def test_an_inactive_server_is_left_alone(database, fleet):
+    servers.set_status(database, fleet[0], "inactive")
+    assert write(database, 0, finding(fleet[0], "refused"))[0] == 0
+    assert status(database, fleet[0]) == "inactive"
+    assert last_check(database, fleet[0]) is None
+    # It counts as dealt with all the same: nobody has to look for it.
+    assert rows(database, "SELECT checked FROM metrics.sweep_shards") == [(1,)]
+
+
+def test_a_server_that_is_gone_takes_no_other_along(database, fleet):
+    servers.delete(database, fleet[0])
+    assert write(database, 0, finding(fleet[0]), finding(fleet[1], "refused")) == (1, 0, 1, False)
+
+
+def test_most_servers_failing_at_once_calls_nobody_down_and_is_marked(database, fleet):
+    failing = [finding(id_, "timeout") for id_ in fleet[:15]]
+    assert write(database, 0, *failing, *[finding(id_) for id_ in fleet[15:]]) == (20, 0, 0, True)
+    assert {status(database, id_) for id_ in fleet} == {"active"}
+    assert rows(database, "SELECT checked, up, suspect FROM metrics.sweep_shards") == [(20, 5, True)]
+    # What was seen is kept, and told as the last check.
+    assert last_check(database, fleet[0]) == ("timeout", SLOT)
+
+
+def test_half_of_the_servers_failing_is_believed(database, fleet):
+    failing = [finding(id_, "timeout") for id_ in fleet[:10]]
+    assert write(database, 0, *failing, *[finding(id_) for id_ in fleet[10:]]) == (20, 0, 10, False)
+
+
+def test_a_handful_of_servers_failing_together_is_believed(database, fleet):
+    assert write(database, 0, *[finding(id_, "refused") for id_ in fleet[:9]]) == (9, 0, 9, False)
+
+
+def test_servers_that_were_down_already_make_no_failure_suspect(database, fleet):
+    write(database, 0, *[finding(id_, "refused") for id_ in fleet[:9]])
+    write(database, 0, *[finding(id_, "refused") for id_ in fleet[9:18]], shard=1)
+    assert write(database, 1, *[finding(id_, "refused") for id_ in fleet[:19]], finding(fleet[19])) == (20, 0, 1, False)
+
+
+def test_a_server_that_answers_comes_back_in_a_suspect_sweep_too(database, fleet):
+    write(database, 0, finding(fleet[0], "refused"))
+    checks = [finding(fleet[0]), *[finding(id_, "timeout") for id_ in fleet[1:]]]
+    assert write(database, 1, *checks) == (20, 1, 0, True)
+
+
+def test_an_operators_change_is_a_transition_with_its_reason(database, fleet):
+    servers.set_status(database, fleet[0], "inactive")
+    servers.set_status(database, fleet[0], "inactive")
+    servers.set_status(database, fleet[0], "active")
+    assert transitions(database, fleet[0]) == [("active", "inactive", None), ("inactive", "active", None)]
+
+
+def test_a_check_is_told_by_the_list_and_by_the_detail(database, fleet):
+    write(database, 0, finding(fleet[0], "refused"))
+    detail = messages.msgspec.json.decode(servers.detail(database, fleet[0]))
+    moment = SLOT.strftime("%Y-%m-%dT%H:%M:%S.000000Z")
+    assert (detail["status"], detail["last_health_check"]) == ("error", moment)
+    assert detail["last_check"] == {
+        "verdict": "refused",
+        "status_code": None,
+        "response_time_ms": 12,
+        "error_message": REFUSED,
+        "checked_at": moment,
+    }
+    assert detail["updated_at"] >= moment
+
+
+def test_findings_of_another_week_are_not_written(database, fleet):
+    old = Findings(SLOT - timedelta(days=7), 0, [finding(fleet[0], "refused")])
+    assert results.write(database, old, SLOT) == (0, 0, 0, False)
+    assert status(database, fleet[0]) == "active"
+
+
+def test_response_times_are_counted_in_buckets_of_those_that_are_up(database, fleet):
+    times = [finding(fleet[0], response_time_ms=1), finding(fleet[1], response_time_ms=1), finding(fleet[2], "refused")]
+    write(database, 0, *times)
+    assert rows(database, "SELECT buckets, counts FROM metrics.sweep_shards") == [([0], [2])]
+
+
+def test_the_day_that_is_missing_is_made(new_database):
+    url = new_database()
+    database = Database(url).begin()
+    id_ = servers.register(database, registration.parse(document("first")))["id"]
+    assert write(database, 0, finding(id_)) == (1, 0, 0, False)
+    assert write(database, 1, finding(id_)) == (1, 0, 0, False)
+    database.close()
+
+
+def test_findings_that_are_delivered_twice_are_written_once(new_database):
+    database = Database(new_database()).begin()
+    ids = [servers.register(database, registration.parse(document(f"twice-{n}")))["id"] for n in range(3)]
+    write(database, 0, finding(ids[0], "refused"), finding(ids[1]))
+    assert write(database, 0, finding(ids[0], "refused"), finding(ids[1])) == (0, 0, 0, False)
+    # Nor is what comes with them: a part of a shard that was sent again in another cut.
+    assert write(database, 0, finding(ids[1]), finding(ids[2])) == (1, 0, 0, False)
+    assert rows(database, "SELECT count(*) FROM metrics.server_health_metrics") == [(3,)]
+    assert len(transitions(database, ids[0])) == 1
+    assert rows(database, "SELECT checked, up FROM metrics.sweep_shards") == [(3, 2)]
+    database.close()
+
+
+def test_the_same_findings_written_at_the_same_time_are_written_once(new_database):
+    url = new_database()
+    database = Database(url).begin()
+    ids = [servers.register(database, registration.parse(document(f"race-{n}")))["id"] for n in range(5)]
+    database.read("SELECT metrics.add_days(current_date - 1, current_date + 1)")
+
+    def once(_: int):
+        own = Database(url).begin()
+        try:
+            return write(own, 0, *[finding(id_, "refused") for id_ in ids])[0]
+        finally:
+            own.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        written = list(pool.map(once, range(8)))
+    assert sorted(written) == [0] * 7 + [5]
+    assert rows(database, "SELECT count(*) FROM metrics.status_transitions") == [(5,)]
+    database.close()
+
+
+def test_a_delete_while_findings_are_written_fails_neither(new_database):
+    url = new_database()
+    setup = Database(url).begin()
+    setup.read("SELECT metrics.add_days(current_date - 1, current_date + 1)")
+    for round_ in range(5):
+        id_ = servers.register(setup.begin(), registration.parse(document(f"doomed-{round_}")))["id"]
+        with psycopg.connect(url) as other, ThreadPoolExecutor(1) as pool:
+            other.execute("DELETE FROM registry.mcp_servers WHERE id = %s", [id_])  # and not committed yet
+            own = Database(url)
+            writing = pool.submit(lambda: write(own.begin(), round_, finding(id_, "refused")))  # noqa: B023
+            with psycopg.connect(url, autocommit=True) as watch:
+                blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                while not writing.done() and watch.execute(blocked).fetchone() == (0,):
+                    pass
+            other.commit()
+            writing.result(20)
+            own.close()
+        with pytest.raises(ServerNotFound):
+            servers.detail(setup.begin(), id_)
+        assert rows(setup, f"SELECT count(*) FROM registry.server_health WHERE server_id = {id_}") == [(0,)]
+    setup.close()
+
+
+def record(body: str, **attributes: str) -> Record:
+    return Record({"messageId": "1", "body": body, "attributes": attributes}, 60.0)
+
+
+def test_when_a_check_was_is_told_by_the_queues_clock(database, fleet):
+    """Neither the clock of the function that probed nor that of this one is asked: they may be wrong."""
+    body = messages.encode(Findings(SLOT, 0, [finding(fleet[0], age_ms=250)]))
+    results.record(database, record(body, SentTimestamp=str(int(SLOT.timestamp() * 1000) + 4000)))
+    assert last_check(database, fleet[0]) == ("healthy", SLOT + timedelta(seconds=3.75))
+
+
+@pytest.mark.parametrize(
+    "body", ["", "null", "x", "{}", '{"kind":"other"}', '{"slot":"yesterday","shard":0,"findings":[]}']
+)
+def test_a_message_that_is_none_is_refused(database, body):
+    with pytest.raises(messages.Malformed):
+        results.record(database, record(body))

@@ -1,0 +1,76 @@
+"""The registry's own probe against real servers: each gets the verdict that it deserves, and is left as it was."""
+
+from __future__ import annotations
+
+import pytest
+
+from mcp_registry.guard import Policy
+from mcp_registry.health.probe import Result, Target, sweep
+from tests.real.fixtures import SERVERS, RealServer, together
+
+OPEN = Policy.of({"GUARD_OPEN_CIDRS": "127.0.0.0/8,::1/128"})
+CHECKS = 50
+# A session of an early server takes 32 KB. What an allocator does between two rounds stays below this for each check.
+NOTHING = 4096
+
+
+def check(*servers: RealServer, times: int = 1) -> list[Result]:
+    """Check servers side by side; the results in the order of the servers."""
+    targets = [Target(number, server.url, None) for number, server in enumerate(servers * times)]
+    return sorted(sweep(targets, seconds=20, policy=OPEN), key=lambda result: result.id)
+
+
+def verdicts(servers: dict[str, RealServer]) -> dict[str, str | None]:
+    return {name: result.verdict for name, result in zip(servers, check(*servers.values()), strict=True)}
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_a_real_server_gets_the_verdict_that_it_deserves(real, name):
+    (result,) = check(real[name])
+    assert result.verdict == SERVERS[name].verdict, result
+    if SERVERS[name].verdict != "not_mcp":
+        assert result.status_code in SERVERS[name].statuses
+
+
+def test_a_server_on_127_0_0_1_is_found_as_localhost(real):
+    """`localhost` may mean ::1 first, where this server does not listen."""
+    target = Target(1, real["example"].url.replace("127.0.0.1", "localhost"), None)
+    (result,) = sweep([target], seconds=20, policy=OPEN)
+    assert result.verdict == "healthy", result
+
+
+def test_a_server_over_sse_is_healthy_by_the_health_url_that_it_declares(real):
+    server: RealServer = real["older-sse"]
+    (result,) = sweep([Target(1, server.url, f"{server.root}/health")], seconds=20, policy=OPEN)
+    assert (result.verdict, result.status_code) == ("healthy", 200)
+
+
+def test_a_stopped_server_is_refused_and_gets_its_verdict_back_after_a_restart(real):
+    together(RealServer.stop, real.values())
+    try:
+        assert verdicts(real) == dict.fromkeys(SERVERS, "refused")
+    finally:
+        together(RealServer.start, real.values())
+    assert verdicts(real) == {name: server.verdict for name, server in SERVERS.items()}
+
+
+@pytest.mark.parametrize("name", [name for name, server in SERVERS.items() if server.counts_sessions])
+def test_checks_leave_no_session_behind(real, name):
+    server: RealServer = real[name]
+    before = server.sessions()
+    assert {result.verdict for result in check(server, times=CHECKS)} == {"healthy"}
+    assert server.sessions() == before
+
+
+def test_checks_leave_the_memory_of_a_server_as_it_was(real):
+    """Rounds of checks, until one took nothing: a leak takes something in every round, an allocator does not."""
+    growing = dict(real)
+    for _ in range(6):
+        before = {name: server.memory() for name, server in growing.items()}
+        check(*growing.values(), times=CHECKS)
+        growing = {
+            name: server for name, server in growing.items() if server.memory() - before[name] > CHECKS * NOTHING
+        }
+        if not growing:
+            return
+    raise AssertionError(f"the memory grows with every check of {', '.join(growing)}")
