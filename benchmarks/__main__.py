@@ -11,11 +11,11 @@ from pathlib import Path
 # What is deployed finds the layer on its path; here we put it there.
 sys.path.insert(0, str(Path(__file__).parent.parent / "layers" / "registry"))
 
-from benchmarks import cold_start, paging, requests, throughput
+from benchmarks import cold_start, engine, history, paging, requests, sweep, throughput, writing
 from benchmarks.catalogue import postgres
 from benchmarks.report import Result, machine, summary
 
-BENCHMARKS = ("requests", "cold_start", "paging", "throughput")
+BENCHMARKS = ("requests", "cold_start", "paging", "throughput", "engine", "sweep", "writing", "history")
 
 
 def main() -> int:
@@ -23,6 +23,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help=", ".join(BENCHMARKS))
     parser.add_argument("--python", metavar="PATH", help="the Python 3.13 whose cold start is measured")
+    parser.add_argument("--quick", action="store_true", help="engine: a smaller farm, in a minute")
     arguments = parser.parse_args()
     names: list[str] = arguments.names or list(BENCHMARKS)
     if unknown := set(names) - set(BENCHMARKS):
@@ -35,6 +36,10 @@ def main() -> int:
             "cold_start": lambda: cold_start.run(arguments.python),
             "paging": lambda: paging.run(url),
             "throughput": lambda: throughput.run(url),
+            "sweep": lambda: sweep.run(url),
+            "writing": lambda: writing.run(url),
+            "history": lambda: history.run(url),
+            "engine": lambda: engine.run(quick=arguments.quick),
         }
         print(machine(url))
         for name in names:

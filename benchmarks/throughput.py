@@ -76,7 +76,7 @@ def run(server_url: str) -> list[Result]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="registry-bench-")))
         jobs = {
-            "ours": Job(stack.enter_context(_ours(server_url, folder))),
+            "ours": Job(stack.enter_context(local_run(database(server_url, "throughput_ours"), folder))),
             "baseline": Job(stack.enter_context(_baseline(server_url, folder))),
         }
         for name, job in jobs.items():
@@ -115,9 +115,9 @@ def _subject(job: Job, kind: str, count: int) -> Callable[[], float]:
 
 
 @contextmanager
-def _ours(server_url: str, folder: Path) -> Generator[int]:
-    """The local run, on a database of its own; gives its port."""
-    environment = {"DATABASE_URL": database(server_url, "throughput_ours"), "PORT": "0"}
+def local_run(url: str, folder: Path, **settings: str) -> Generator[int]:
+    """The local run, on a database of its own, starting no sweeps by itself; gives its port."""
+    environment = {"DATABASE_URL": url, "PORT": "0", "HEALTH_SWEEPS": "off", **settings}
     with _process("ours", [sys.executable, "-m", "local"], environment, folder) as log:
         ready = _until(
             lambda: re.search(r"MCP Registry ready on http://127\.0\.0\.1:(\d+)", log.read_text("utf-8")), log

@@ -246,7 +246,8 @@ CREATE TABLE registry.mcp_servers (
     revision bigint DEFAULT 1 NOT NULL,
     body_digest bytea NOT NULL,
     content_digest bytea NOT NULL,
-    search_text text GENERATED ALWAYS AS (lower((((name)::text || ''::text) || (display_name)::text))) STORED NOT NULL
+    search_text text GENERATED ALWAYS AS (lower((((name)::text || ''::text) || (display_name)::text))) STORED NOT NULL,
+    moved_at timestamp with time zone DEFAULT now() NOT NULL
 )
 WITH (fillfactor='80');
 

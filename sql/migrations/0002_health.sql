@@ -4,7 +4,7 @@
 -- last check of each server); metrics.server_health_hours (roll-ups) and metrics.folded_days; metrics.status_transitions;
 -- metrics.sweeps and metrics.sweep_shards; and the functions that make and drop the partitions.
 --
--- Which query an index serves stands beside the index.
+-- registry.mcp_servers gains moved_at. Which query an index serves stands beside the index.
 
 -- healthy and gated mean that the server is up (status active); with any other verdict it is not (status error).
 CREATE TYPE metrics.verdict AS ENUM
@@ -130,6 +130,9 @@ CREATE TABLE registry.server_health (
 -- A sweep rewrites every row at once: with half of each page free the new versions stay on their page and the index is
 -- left alone (heap-only tuples).
 WITH (fillfactor = 45);
+
+-- A sweep that was dispatched before a server moved has asked at its old address, and must not change its status.
+ALTER TABLE registry.mcp_servers ADD COLUMN moved_at timestamptz NOT NULL DEFAULT now();
 
 CREATE TABLE metrics.status_transitions (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -37,7 +37,8 @@ def write(database: Database, number: int, *findings: Finding, shard: int = 0):
 
 def rows(database: Database, statement: str):
     assert database._connection is not None
-    return database._connection.execute(statement.encode()).fetchall()
+    cursor = database._connection.execute(statement.encode())
+    return cursor.fetchall() if cursor.description else []
 
 
 def status(database: Database, id_: int) -> str:
@@ -58,7 +59,14 @@ def transitions(database: Database, id_: int) -> list[tuple[str, str, str | None
 def fleet(database):
     """Twenty servers, and tables for the days around now."""
     rows(database, "SELECT metrics.add_days(current_date - 3, current_date + 3)")
-    return [servers.register(database, registration.parse(document(f"fleet-{number}")))["id"] for number in range(20)]
+    ids = [servers.register(database, registration.parse(document(f"fleet-{number}")))["id"] for number in range(20)]
+    settle(database)
+    return ids
+
+
+def settle(database: Database) -> None:
+    """Every server has been where it is for a while: a sweep of this second may speak of it."""
+    rows(database, "UPDATE registry.mcp_servers SET moved_at = now() - interval '1 hour'")
 
 
 def test_a_check_is_one_row_with_everything_that_was_seen(database, fleet):
@@ -120,6 +128,24 @@ def test_most_servers_failing_at_once_calls_nobody_down_and_is_marked(database, 
     assert rows(database, "SELECT checked, up, suspect FROM metrics.sweep_shards") == [(20, 5, True)]
     # What was seen is kept, and told as the last check.
     assert last_check(database, fleet[0]) == ("timeout", SLOT)
+
+
+def test_an_answer_of_the_address_that_a_server_has_left_changes_no_status(database, fleet):
+    """It was dispatched to the old address, and comes back when the server is at the new one."""
+    moved = f"'{slot(0)}'::timestamptz + interval '1 second'"
+    rows(database, f"UPDATE registry.mcp_servers SET moved_at = {moved} WHERE id = {fleet[0]}")
+    assert write(database, 0, finding(fleet[0], "refused")) == (1, 0, 0, False)
+    assert write(database, 1, finding(fleet[0], "refused")) == (1, 0, 1, False)
+
+
+def test_a_server_moves_when_an_address_of_its_changes(database):
+    moved = "SELECT moved_at < now() FROM registry.mcp_servers WHERE name = 'mover'"
+    servers.replace(database, registration.parse(document("mover")))
+    rows(database, "UPDATE registry.mcp_servers SET moved_at = now() - interval '1 hour'")
+    servers.replace(database, registration.parse(document("mover", description="Another")))
+    assert rows(database, moved) == [(True,)]
+    servers.replace(database, registration.parse(document("mover", health_url="/up")))
+    assert rows(database, moved) == [(False,)]
 
 
 def test_half_of_the_servers_failing_is_believed(database, fleet):
@@ -189,6 +215,7 @@ def test_the_day_that_is_missing_is_made(new_database):
 def test_findings_that_are_delivered_twice_are_written_once(new_database):
     database = Database(new_database()).begin()
     ids = [servers.register(database, registration.parse(document(f"twice-{n}")))["id"] for n in range(3)]
+    settle(database)
     write(database, 0, finding(ids[0], "refused"), finding(ids[1]))
     assert write(database, 0, finding(ids[0], "refused"), finding(ids[1])) == (0, 0, 0, False)
     # Nor is what comes with them: a part of a shard that was sent again in another cut.
@@ -203,6 +230,7 @@ def test_the_same_findings_written_at_the_same_time_are_written_once(new_databas
     url = new_database()
     database = Database(url).begin()
     ids = [servers.register(database, registration.parse(document(f"race-{n}")))["id"] for n in range(5)]
+    settle(database)
     database.read("SELECT metrics.add_days(current_date - 1, current_date + 1)")
 
     def once(_: int):

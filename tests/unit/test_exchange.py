@@ -157,6 +157,7 @@ def test_anything_else_is_not_json_rpc(data):
     [
         plain(b"Not Found", b"404 Not Found"),
         plain(b"<p>Your session ID has expired</p>", b"400 Bad Request"),
+        plain(b'{"error":"Invalid session"}', b"400 Bad Request"),
         plain(b"No valid session ID provided", b"200 OK"),
         plain(b"No valid session ID provided", b"500 Internal Server Error"),
         plain(b"No valid session ID provided" + b"." * 500, b"400 Bad Request"),

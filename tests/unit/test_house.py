@@ -30,7 +30,6 @@ OWNERS = {
     "aiodns": {"health.lookup"},
     "boto3": {"queues", "secret"},
     "botocore": {"queues", "secret"},
-    "httptools": {"health.exchange"},
     "msgspec": {"canonical", "registration", "health.messages"},
     "psycopg": {"db", "health.results"},
     "uvloop": {"health.probe"},

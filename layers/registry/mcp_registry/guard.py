@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING
 
@@ -209,6 +209,7 @@ def known(url: str) -> tuple[str, ...]:
     return _known(host(url))
 
 
+@lru_cache(maxsize=256)  # each of its readers asks for the same one
 def _authority(url: str) -> tuple[str, int]:
     match = urls.URL.fullmatch(url)
     assert match is not None

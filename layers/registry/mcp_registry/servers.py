@@ -69,6 +69,9 @@ WITH server AS (
            tools_count = %(tools_count)s,
            body_digest = %(body_digest)s,
            content_digest = %(content_digest)s,
+           moved_at = CASE WHEN endpoint_url = %(endpoint_url)s::varchar
+                            AND health_url IS NOT DISTINCT FROM %(health_url)s::varchar THEN moved_at
+                           ELSE now() END,
            revision = revision + 1,
            updated_at = now()
      WHERE id = %(id)s

@@ -331,7 +331,8 @@ def _sound(inflate: zlib._Decompress, data: bytes, room: int) -> bytes:
 
 def may_refuse(status: int | None, text: bytes | bytearray) -> bool:
     """Whether a text may become one that `is_refusal` takes for one."""
-    return status is not None and 400 <= status < 500 and len(text) <= MAX_REFUSAL and b"<" not in text
+    refused = status is not None and 400 <= status < 500
+    return refused and len(text) <= MAX_REFUSAL and text[:1] != b"{" and b"<" not in text
 
 
 def is_refusal(status: int | None, text: bytes | bytearray) -> bool:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import json
 import ssl
 import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urljoin
@@ -123,8 +125,13 @@ def sweep(
     the dials are spread over so many seconds, each server at a moment that follows from its id, so that it is checked
     at the same distance from the start of every sweep. `at_once`: how many checks are under way together, at most.
     """
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(check_all(targets, seconds=seconds, spread=spread, policy=policy, at_once=at_once))
+    # What the collector of cycles takes is 6 % of a sweep (2026-11-22), and a sweep leaves it next to nothing.
+    gc.disable()
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            return runner.run(check_all(targets, seconds=seconds, spread=spread, policy=policy, at_once=at_once))
+    finally:
+        gc.enable()
 
 
 async def check_all(
@@ -202,11 +209,11 @@ NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LA
 
 
 class _Site:
-    """Where a target's request goes: its URL in parts."""
+    """Where a target's request goes: its URL in parts, and what the policy says of it without a look-up."""
 
-    __slots__ = ("authority", "host", "origin", "path", "port", "tls")
+    __slots__ = ("authority", "fault", "host", "known", "origin", "path", "port", "tls")
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, policy: Policy) -> None:
         match = urls.URL.fullmatch(url)
         assert match is not None
         scheme = match[1].lower()
@@ -217,6 +224,14 @@ class _Site:
         self.origin = f"{scheme}://{self.authority}"
         self.host = guard.host(url)
         self.port = guard.port(url)
+        self.known = guard.known(url)
+        self.fault = policy.url_fault(url)
+
+
+@lru_cache(maxsize=4_096)
+def _site(url: str, policy: Policy) -> _Site:
+    """The site of a URL. The same ones come back every half minute, and a quarter of a check was this."""
+    return _Site(url, policy)
 
 
 class _Check:
@@ -405,10 +420,10 @@ class _Engine:
         # Registered URLs are valid. One that came another way must still not write headers of its own.
         if not urls.PRINTABLE.fullmatch(url):
             return Finding("blocked", None, "The URL is not valid")
-        if fault := self._policy.url_fault(url):
-            return Finding("blocked", None, fault)
-        site = _Site(url)
-        if known := guard.known(url):
+        site = _site(url, self._policy)
+        if site.fault:
+            return Finding("blocked", None, site.fault)
+        if known := site.known:
             # Of an address by itself the URL's check has said all; of localhost, that one of its addresses is open.
             addresses = [*known] if len(known) == 1 else [a for a in known if not self._policy.address_fault(a)]
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
 from typing import LiteralString
 
@@ -18,28 +17,38 @@ from mcp_registry.health.messages import Findings
 # (our way out, our resolver): what was seen is kept, and nobody is called down.
 SUSPECT_SERVERS = 10
 
-# In the order of its parts: the findings of servers that exist and are not out of service, with the status that each
-# should have; the rows of metrics; the last checks that are older than these; the changes of status; and the shard's
-# figures. A server that came, went or changed its status meanwhile fails the comparison with what was read, and is left
-# for the next sweep. A good answer is never doubted: it cannot come from a fault of ours.
+# In the order of its parts: the findings of servers that exist and are not out of service; the rows of metrics; the
+# last checks that are older than these; the changes of status; and the shard's figures. A server that came, went or
+# changed its status meanwhile fails the comparison with what was read, and is left for the next sweep. A finding that
+# is written already is no newer than itself. What was asked at an address that a server has left since says nothing
+# about it. A good answer is never doubted: it cannot come from a fault of ours.
 #
-# The array in `changed` and the two statements of `latest` are for the planner: it expects few changes then, and a
-# plain UPDATE costs half of what ON CONFLICT DO UPDATE does (1.1 against 2.1 ms for 1,000 rows, 2026-11-22).
+# Some of it is for speed (1,000 rows, 2026-11-22): UPDATE costs half of what ON CONFLICT DO UPDATE does (1.1 against
+# 2.1 ms); a server's first check is looked for only where something was not updated (0.5 ms); for the array in
+# `changed` the planner expects few rows; and that a server exists is seen from its last check, a row of 100 bytes, and
+# not from its registration (1.5 ms): of those only the ones that are not active are read.
 _FINDINGS: LiteralString = """
 WITH sent AS (
     SELECT COALESCE(%(sent_at)s::timestamptz, now()) AS at
+), dispatched AS (
+    SELECT COALESCE((SELECT claimed_at FROM metrics.sweeps WHERE slot = %(slot)s::timestamptz),
+                    %(slot)s::timestamptz) AS at
 ), finding AS MATERIALIZED (
     SELECT f.server_id, f.verdict, f.status_code, f.response_time_ms, f.error_message,
-           sent.at - f.age_ms * interval '1 millisecond' AS checked_at, s.status, metrics.is_up(f.verdict) AS up
+           sent.at - f.age_ms * interval '1 millisecond' AS checked_at, metrics.is_up(f.verdict) AS up,
+           COALESCE(other.status, 'active') AS status
       FROM unnest(%(server_ids)s::bigint[], %(verdicts)s::metrics.verdict[], %(status_codes)s::smallint[],
                   %(response_times_ms)s::integer[], %(errors)s::text[], %(ages_ms)s::integer[])
         AS f (server_id, verdict, status_code, response_time_ms, error_message, age_ms)
-      JOIN registry.mcp_servers AS s ON s.id = f.server_id
+      LEFT JOIN registry.server_health AS h ON h.server_id = f.server_id
+      LEFT JOIN registry.mcp_servers AS other ON other.id = f.server_id AND other.status IN ('error', 'inactive')
      CROSS JOIN sent
-     WHERE s.status <> 'inactive'
+     WHERE (h.server_id IS NOT NULL OR EXISTS (SELECT FROM registry.mcp_servers AS s WHERE s.id = f.server_id))
+       AND other.status IS DISTINCT FROM 'inactive'
        AND %(slot)s::timestamptz BETWEEN sent.at - interval '1 day' AND sent.at + interval '1 day'
-), suspicion AS MATERIALIZED (
-    SELECT count(*) FILTER (WHERE status = 'active') >= %(suspect_servers)s
+), whole AS MATERIALIZED (
+    SELECT count(*) AS n, count(*) FILTER (WHERE up) AS up,
+           count(*) FILTER (WHERE status = 'active') >= %(suspect_servers)s
            AND count(*) FILTER (WHERE status = 'active' AND NOT up) * 2 > count(*) FILTER (WHERE status = 'active')
            AS suspect
       FROM finding
@@ -50,32 +59,36 @@ WITH sent AS (
       FROM finding
 """
 _STATUSES: LiteralString = """
-    RETURNING server_id, verdict, response_time_ms, status_code, error_message, checked_at
 ), newer AS (
     UPDATE registry.server_health AS h
-       SET verdict = written.verdict,
-           response_time_ms = written.response_time_ms,
-           status_code = written.status_code,
-           error_message = written.error_message,
-           checked_at = written.checked_at
-      FROM written
-     WHERE h.server_id = written.server_id
-       AND h.checked_at < written.checked_at
+       SET verdict = finding.verdict,
+           response_time_ms = finding.response_time_ms,
+           status_code = finding.status_code,
+           error_message = finding.error_message,
+           checked_at = finding.checked_at
+      FROM finding
+     WHERE h.server_id = finding.server_id
+       AND h.checked_at < finding.checked_at
     RETURNING h.server_id
 ), first AS (
     INSERT INTO registry.server_health
            (server_id, verdict, response_time_ms, status_code, error_message, checked_at)
     SELECT server_id, verdict, response_time_ms, status_code, error_message, checked_at
-      FROM written
-     WHERE NOT EXISTS (SELECT FROM registry.server_health AS h WHERE h.server_id = written.server_id)
+      FROM finding
+     WHERE (SELECT count(*) FROM newer) < (SELECT n FROM whole)
+       AND NOT EXISTS (SELECT FROM registry.server_health AS h WHERE h.server_id = finding.server_id)
         ON CONFLICT (server_id) DO NOTHING
     RETURNING server_id
-), change AS MATERIALIZED (
-    SELECT finding.*, CASE WHEN up THEN 'active' ELSE 'error' END::registry.server_status AS wanted
+), due AS MATERIALIZED (
+    SELECT finding.*, CASE WHEN finding.up THEN 'active' ELSE 'error' END::registry.server_status AS wanted
       FROM finding
-     CROSS JOIN suspicion
-     WHERE CASE WHEN up THEN status = 'error' ELSE status = 'active' AND NOT suspicion.suspect END
-       AND server_id IN (SELECT server_id FROM newer UNION ALL SELECT server_id FROM first)
+     CROSS JOIN whole
+     WHERE CASE WHEN finding.up THEN status = 'error' ELSE status = 'active' AND NOT whole.suspect END
+), change AS MATERIALIZED (
+    SELECT *
+      FROM due
+     WHERE server_id IN (SELECT server_id FROM newer)
+        OR server_id IN (SELECT server_id FROM first)
 ), changed AS (
     UPDATE registry.mcp_servers AS s
        SET status = change.wanted,
@@ -84,6 +97,7 @@ _STATUSES: LiteralString = """
      WHERE s.id = ANY (ARRAY(SELECT server_id FROM change))
        AND s.id = change.server_id
        AND s.status = change.status
+       AND s.moved_at <= (SELECT at FROM dispatched)
     RETURNING s.id, change.status AS from_status, s.status AS to_status, change.verdict, change.error_message,
               change.checked_at
 ), transitions AS (
@@ -92,18 +106,16 @@ _STATUSES: LiteralString = """
       FROM changed
 ), times AS (
     SELECT metrics.bucket(response_time_ms) AS bucket, count(*)::integer AS n
-      FROM written
-     WHERE metrics.is_up(verdict)
+      FROM made
      GROUP BY 1
 ), shard AS (
     INSERT INTO metrics.sweep_shards AS s (slot, shard, checked, up, suspect, finished_at, buckets, counts)
-    SELECT %(slot)s::timestamptz, %(shard)s, cardinality(%(server_ids)s::bigint[]) - (found.n - made.n), made.up,
-           suspicion.suspect, now(), hist.buckets, hist.counts
-      FROM (SELECT count(*) AS n FROM finding) AS found
-     CROSS JOIN (SELECT count(*) AS n, count(*) FILTER (WHERE metrics.is_up(verdict)) AS up FROM written) AS made
+    SELECT %(slot)s::timestamptz, %(shard)s, cardinality(%(server_ids)s::bigint[]) - (whole.n - new.n), new.up,
+           whole.suspect, now(), hist.buckets, hist.counts
+      FROM whole
+     CROSS JOIN new
      CROSS JOIN (SELECT COALESCE(array_agg(bucket), '{}') AS buckets, COALESCE(array_agg(n), '{}') AS counts
                    FROM times) AS hist
-     CROSS JOIN suspicion
         ON CONFLICT (slot, shard) DO UPDATE
        SET checked = s.checked + excluded.checked,
            up = s.up + excluded.up,
@@ -112,15 +124,37 @@ _STATUSES: LiteralString = """
            buckets = s.buckets || excluded.buckets,
            counts = s.counts || excluded.counts
 )
-SELECT (SELECT count(*) FROM written)::integer,
+SELECT (SELECT n FROM new)::integer,
        (SELECT count(*) FROM changed WHERE to_status = 'active')::integer,
        (SELECT count(*) FROM changed WHERE to_status = 'error')::integer,
-       (SELECT suspect FROM suspicion)
+       (SELECT suspect FROM whole)
 """
-# Takes every row for new, and fails where one is there already. That is rare, and looking first is dear (3.3 against
-# 1.8 ms).
-WRITE: LiteralString = _FINDINGS + _STATUSES
-WRITE_AGAIN: LiteralString = _FINDINGS + "ON CONFLICT (server_id, slot) DO NOTHING" + _STATUSES
+# Either takes every row for new, and fails where one is there already; or asks of each. The first is the rule, because
+# a message that comes twice is rare, and asking is dear (3.3 against 1.8 ms).
+_ALL_NEW: LiteralString = """
+), new AS (
+    SELECT n, up
+      FROM whole
+), made AS (
+    SELECT response_time_ms
+      FROM finding
+     WHERE up
+"""
+_SOME_NEW: LiteralString = """
+        ON CONFLICT (server_id, slot) DO NOTHING
+    RETURNING server_id
+), new AS (
+    SELECT count(*) AS n, count(*) FILTER (WHERE up) AS up
+      FROM finding
+      JOIN written USING (server_id)
+), made AS (
+    SELECT response_time_ms
+      FROM finding
+      JOIN written USING (server_id)
+     WHERE up
+"""
+WRITE: LiteralString = _FINDINGS + _ALL_NEW + _STATUSES
+WRITE_AGAIN: LiteralString = _FINDINGS + _SOME_NEW + _STATUSES
 
 ADD_DAY = """
 SELECT metrics.add_days(day, day)
@@ -144,17 +178,18 @@ def write(database: Database, findings: Findings, sent_at: datetime | None) -> t
     answer; nothing is written then, or all of it.
     """
     unique = {finding.server_id: finding for finding in findings.findings}.values()
+    ids, verdicts, status_codes, times, errors, ages = zip(*unique, strict=True) if unique else ((),) * 6
     parameters = {
         "slot": findings.slot,
         "shard": findings.shard,
         "sent_at": sent_at,
         "suspect_servers": SUSPECT_SERVERS,
-        "server_ids": _array(finding.server_id for finding in unique),
-        "verdicts": _array(finding.verdict for finding in unique),
-        "status_codes": _array(finding.status_code for finding in unique),
-        "response_times_ms": _array(finding.response_time_ms for finding in unique),
-        "errors": _array(finding.error and _quoted(finding.error) for finding in unique),
-        "ages_ms": _array(finding.age_ms for finding in unique),
+        "server_ids": messages.array(ids),
+        "verdicts": f"{{{','.join(verdicts)}}}",
+        "status_codes": messages.array(status_codes),
+        "response_times_ms": messages.array(times),
+        "errors": f"{{{','.join('null' if error is None else _quoted(error) for error in errors)}}}",
+        "ages_ms": messages.array(ages),
     }
     try:
         row = database.write(WRITE, parameters)
@@ -167,10 +202,6 @@ def write(database: Database, findings: Findings, sent_at: datetime | None) -> t
     return row[0], row[1], row[2], row[3]
 
 
-def _array(values: Iterable[str | int | None]) -> str:
-    """An array as Postgres writes it ("Array Input and Output Syntax"): a third of what psycopg takes for a list."""
-    return "{" + ",".join("NULL" if value is None else str(value) for value in values) + "}"
-
-
 def _quoted(text: str) -> str:
+    """A text as an element of an array."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
