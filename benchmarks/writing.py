@@ -20,6 +20,7 @@ from mcp_registry.health import results
 from mcp_registry.health.messages import Finding, Findings
 
 SERVERS = 1_000
+FAILING = SERVERS // 100
 ROUNDS = 60
 BAR = 2.0
 REFUSED = "Nothing listens there: the connection was refused"
@@ -40,61 +41,81 @@ UPDATE registry.server_health AS h
 COPY_STATUSES = """
 WITH changed AS (
     UPDATE registry.mcp_servers AS s
-       SET status = c.to_status, updated_at = now()
+       SET status = CASE s.status WHEN 'active' THEN 'error' ELSE 'active' END::registry.server_status,
+           updated_at = now()
       FROM changes AS c
-     WHERE c.server_id = s.id
+     WHERE s.id = 1 + (c.server_id + %(shift)s) %% 1000
     RETURNING s.id
 )
 INSERT INTO metrics.status_transitions (server_id, from_status, to_status, verdict, reason, occurred_at)
-SELECT server_id, from_status, to_status, verdict, reason, occurred_at
+SELECT 1 + (server_id + %(shift)s) %% 1000, from_status, to_status, verdict, reason, occurred_at
   FROM changes
 """
 
 
 def run(server_url: str) -> list[Result]:
-    """Measure both in turns, in one catalogue."""
-    database = Database(filled(server_url, "writing", SERVERS))
-    database.begin(60).read("SELECT metrics.add_days(current_date - 1, current_date + 1)")
-    connection = database._connection
-    assert connection is not None
-    connection.execute("UPDATE registry.mcp_servers SET status = 'active'")
-    ids = [id_ for (id_,) in connection.execute("SELECT id FROM registry.mcp_servers ORDER BY id")]
+    """Measure both in turns, each in a catalogue of its own."""
+    databases = {name: _prepared(server_url, name) for name in ("ours", "baseline")}
     # Each write is a sweep of its own, one second apart.
     slots = (datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1) + timedelta(seconds=n) for n in count())
+    connection = databases["baseline"]._connection
+    assert connection is not None
 
-    def ours() -> float:
+    def ours(database: Database = databases["ours"]) -> float:
         slot = next(slots)
-        number = int(slot.timestamp())
-        findings = Findings(slot, 0, [_finding(id_, number) for id_ in ids])
+        findings = Findings(slot, 0, [_finding(id_, int(slot.timestamp())) for id_ in range(1, SERVERS + 1)])
         database.begin()
         started = perf_counter()
-        written, *_ = results.write(database, findings, slot)
+        written, recovered, failed, _ = results.write(database, findings, slot)
         elapsed = perf_counter() - started
-        assert written == SERVERS
+        assert (written, failed) == (SERVERS, FAILING)
+        assert recovered in (0, FAILING)
         return elapsed * 1000
 
     def baseline() -> float:
         slot = next(slots)
-        database.begin()
+        databases["baseline"].begin()
         started = perf_counter()
         with connection.transaction():
             connection.execute(COPY_METRICS, {"slot": slot})
             connection.execute(COPY_CHECKS)
-            connection.execute(COPY_STATUSES)
+            # Other servers each time, as in any other sweep.
+            connection.execute(COPY_STATUSES, {"shift": int(slot.timestamp())})
         return (perf_counter() - started) * 1000
 
-    ours()
-    connection.execute("CREATE TEMPORARY TABLE template AS SELECT * FROM metrics.server_health_metrics")
-    ours()
-    connection.execute("CREATE TEMPORARY TABLE changes AS SELECT * FROM metrics.status_transitions LIMIT 20")
+    # What the baseline copies is what ours would write.
+    for _ in range(2):
+        ours(databases["baseline"])
+    connection.execute(
+        "CREATE TEMPORARY TABLE template AS SELECT * FROM metrics.server_health_metrics ORDER BY slot DESC LIMIT 1000"
+    )
+    connection.execute(
+        "CREATE TEMPORARY TABLE changes AS SELECT * FROM metrics.status_transitions ORDER BY id DESC LIMIT 20"
+    )
     connection.execute("ANALYZE template, changes")
     subjects: dict[str, Callable[[], float]] = {"ours": ours, "baseline": baseline}
     alternate(subjects, 10)
-    connection.execute("VACUUM ANALYZE registry.mcp_servers, registry.server_health, metrics.server_health_metrics")
+    for database in databases.values():
+        assert database._connection is not None
+        database._connection.execute(
+            "VACUUM ANALYZE registry.mcp_servers, registry.server_health, metrics.server_health_metrics"
+        )
     measured = medians(alternate(subjects, ROUNDS))
-    database.close()
+    for database in databases.values():
+        database.close()
     print(f"{SERVERS:,} findings: {measured['ours']:.1f} ms, {SERVERS / measured['ours'] * 1000:,.0f} a second")
     return [Result("write 1,000 findings", measured["ours"], measured["baseline"], "ms", BAR)]
+
+
+def _prepared(server_url: str, name: str) -> Database:
+    """A catalogue whose servers are all active, and have been where they are for longer than the sweeps that follow."""
+    database = Database(filled(server_url, f"writing_{name}", SERVERS))
+    database.begin(60).read("SELECT metrics.add_days(current_date - 1, current_date + 1)")
+    connection = database._connection
+    assert connection is not None
+    connection.execute("UPDATE registry.mcp_servers SET status = 'active', moved_at = now() - interval '1 day'")
+    connection.execute("VACUUM ANALYZE registry.mcp_servers")
+    return database
 
 
 def _finding(id_: int, number: int) -> Finding:

@@ -205,6 +205,8 @@ class _Process:
         if not self.retired:
             _report(self._function, error)
         listener.close()
+        if self._next is not None:
+            self._next.cancel()  # nobody asks for work any more
         self._cancel_timer()
         self._finish(error)
         self._pool.ended(self, error)

@@ -64,8 +64,10 @@ CREATE FUNCTION metrics.drop_day(until date) RETURNS date
     SET search_path TO ''
     AS $$
 DECLARE
-    day date := metrics.first_day();
+    day date;
 BEGIN
+    PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('metrics.add_days'));
+    day := metrics.first_day();
     IF day >= until OR day IS NULL THEN
         RETURN NULL;
     END IF;
@@ -189,6 +191,7 @@ CREATE TABLE metrics.sweep_shards (
     shard integer NOT NULL,
     checked integer NOT NULL,
     up integer NOT NULL,
+    gone integer NOT NULL,
     suspect boolean NOT NULL,
     finished_at timestamp with time zone NOT NULL,
     buckets smallint[] NOT NULL,
@@ -199,11 +202,13 @@ CREATE TABLE metrics.sweeps (
     slot timestamp with time zone NOT NULL,
     claimed_at timestamp with time zone DEFAULT now() NOT NULL,
     dispatched_at timestamp with time zone,
+    listed_at timestamp with time zone DEFAULT now() NOT NULL,
     servers integer DEFAULT 0 NOT NULL,
     shards integer DEFAULT 0 NOT NULL,
     settled_at timestamp with time zone,
     checked integer DEFAULT 0 NOT NULL,
     up integer DEFAULT 0 NOT NULL,
+    gone integer DEFAULT 0 NOT NULL,
     suspect boolean DEFAULT false NOT NULL,
     finished_at timestamp with time zone,
     buckets smallint[] DEFAULT '{}'::smallint[] NOT NULL,
@@ -281,7 +286,8 @@ CREATE TABLE registry.server_health (
     response_time_ms integer,
     status_code smallint,
     error_message text,
-    checked_at timestamp with time zone NOT NULL
+    checked_at timestamp with time zone NOT NULL,
+    up_at timestamp with time zone
 )
 WITH (fillfactor='45');
 
@@ -332,6 +338,9 @@ ALTER TABLE ONLY metrics.sweep_shards
     ADD CONSTRAINT sweep_shards_pkey PRIMARY KEY (slot, shard);
 
 ALTER TABLE ONLY metrics.sweeps
+    ADD CONSTRAINT sweeps_int8range_excl EXCLUDE USING gist (int8range((EXTRACT(epoch FROM (slot AT TIME ZONE 'UTC'::text)))::bigint, ((EXTRACT(epoch FROM (slot AT TIME ZONE 'UTC'::text)))::bigint + 5)) WITH &&);
+
+ALTER TABLE ONLY metrics.sweeps
     ADD CONSTRAINT sweeps_pkey PRIMARY KEY (slot);
 
 ALTER TABLE ONLY metrics.tool_invocations
@@ -376,6 +385,8 @@ CREATE INDEX tool_invocations_server_idx ON metrics.tool_invocations USING btree
 CREATE INDEX tool_invocations_tool_idx ON metrics.tool_invocations USING btree (tool_id);
 
 CREATE INDEX mcp_servers_body_digest_idx ON registry.mcp_servers USING btree (body_digest);
+
+CREATE INDEX mcp_servers_moved_idx ON registry.mcp_servers USING btree (moved_at);
 
 CREATE INDEX mcp_servers_search_idx ON registry.mcp_servers USING gin (search_text registry.gin_trgm_ops);
 

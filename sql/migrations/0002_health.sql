@@ -91,8 +91,10 @@ CREATE FUNCTION metrics.drop_day(until date) RETURNS date
     SET search_path = ''
 AS $$
 DECLARE
-    day date := metrics.first_day();
+    day date;
 BEGIN
+    PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('metrics.add_days'));
+    day := metrics.first_day();
     IF day >= until OR day IS NULL THEN
         RETURN NULL;
     END IF;
@@ -101,6 +103,9 @@ BEGIN
     RETURN day;
 END
 $$;
+
+-- They run as their owner: not for everybody.
+REVOKE EXECUTE ON FUNCTION metrics.add_days(date, date), metrics.drop_day(date) FROM PUBLIC;
 
 CREATE FUNCTION metrics.forget_server() RETURNS trigger
     LANGUAGE plpgsql
@@ -125,14 +130,18 @@ CREATE TABLE registry.server_health (
     response_time_ms integer,
     status_code      smallint,
     error_message    text,
-    checked_at       timestamptz NOT NULL
+    checked_at       timestamptz NOT NULL,
+    -- When a check last found the server up; null where none has.
+    up_at            timestamptz
 )
 -- A sweep rewrites every row at once: with half of each page free the new versions stay on their page and the index is
 -- left alone (heap-only tuples).
 WITH (fillfactor = 45);
 
--- A sweep that was dispatched before a server moved has asked at its old address, and must not change its status.
+-- A sweep that was dispatched before a server moved has asked at its old address, and says nothing about the new one.
 ALTER TABLE registry.mcp_servers ADD COLUMN moved_at timestamptz NOT NULL DEFAULT now();
+-- The servers that have moved since a sweep was dispatched: mostly none.
+CREATE INDEX mcp_servers_moved_idx ON registry.mcp_servers (moved_at);
 
 CREATE TABLE metrics.status_transitions (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -177,16 +186,23 @@ CREATE TABLE metrics.sweeps (
     -- A dispatcher that claimed the sweep and died leaves dispatched_at null; another may claim it after a while.
     claimed_at    timestamptz NOT NULL DEFAULT now(),
     dispatched_at timestamptz,
+    -- When the list of servers was read first: what may be sent of it is not older.
+    listed_at     timestamptz NOT NULL DEFAULT now(),
     servers       integer NOT NULL DEFAULT 0,
     shards        integer NOT NULL DEFAULT 0,
     settled_at    timestamptz,
     checked       integer NOT NULL DEFAULT 0,
     up            integer NOT NULL DEFAULT 0,
+    -- Servers that were removed, moved or taken out of service meanwhile.
+    gone          integer NOT NULL DEFAULT 0,
     -- So many of the servers that were up failed at once that the fault is taken to be ours: no status was changed.
     suspect       boolean NOT NULL DEFAULT false,
     finished_at   timestamptz,
     buckets       smallint[] NOT NULL DEFAULT '{}',
-    counts        integer[] NOT NULL DEFAULT '{}'
+    counts        integer[] NOT NULL DEFAULT '{}',
+    -- Two sweeps never begin within 5 s, whoever asks for them at the same time.
+    EXCLUDE USING gist (int8range(extract(epoch FROM slot AT TIME ZONE 'UTC')::bigint,
+                                  extract(epoch FROM slot AT TIME ZONE 'UTC')::bigint + 5) WITH &&)
 );
 -- The sweeps that are to be settled.
 CREATE INDEX sweeps_unsettled_idx ON metrics.sweeps (slot) WHERE settled_at IS NULL;
@@ -198,6 +214,7 @@ CREATE TABLE metrics.sweep_shards (
     shard       integer NOT NULL,
     checked     integer NOT NULL,
     up          integer NOT NULL,
+    gone        integer NOT NULL,
     suspect     boolean NOT NULL,
     finished_at timestamptz NOT NULL,
     buckets     smallint[] NOT NULL,

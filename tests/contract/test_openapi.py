@@ -486,7 +486,7 @@ SHOWN = (
 )
 INTERNAL = {
     *("canonical_name", "tools_count", "revision", "body_digest", "content_digest", "search_text"),
-    *("server_id", "position", "moved_at"),
+    *("server_id", "position", "moved_at", "up_at"),
 }
 
 

@@ -160,9 +160,9 @@ def test_the_day_is_the_sum_of_its_sweeps_and_the_last_one_is_told(database, ser
     )
     rows(
         database,
-        """INSERT INTO metrics.sweep_shards (slot, shard, checked, up, suspect, finished_at, buckets, counts)
-           VALUES (now() - interval '10 seconds', 0, 5, 4, false, now(), ARRAY[metrics.bucket(100)], '{4}'),
-                  (now() - interval '10 seconds', 1, 4, 0, true, now(), '{}', '{}')""",
+        """INSERT INTO metrics.sweep_shards (slot, shard, checked, up, gone, suspect, finished_at, buckets, counts)
+           VALUES (now() - interval '10 seconds', 0, 5, 4, 0, false, now(), ARRAY[metrics.bucket(100)], '{4}'),
+                  (now() - interval '10 seconds', 1, 4, 0, 0, true, now(), '{}', '{}')""",
     )
     told = json.loads(history.of_all(database))
     day, last = told["last_24h"], told["last_sweep"]

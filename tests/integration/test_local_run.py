@@ -9,8 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -18,7 +22,7 @@ from psycopg.conninfo import make_conninfo
 
 from local.queues import connect
 from local.template import load
-from tests.conftest import PASSWORD, ROOT, USERNAME, Local, over_http, registration
+from tests.conftest import BASIC, PASSWORD, ROOT, USERNAME, Local, over_http, registration
 
 SERVERS = "/api/registry/servers"
 
@@ -182,6 +186,61 @@ def test_a_database_that_cannot_be_brought_up_to_date_is_said_with_what_to_do(ne
     line = refuse({"DATABASE_URL": url})
     assert 'schema "metrics" already exists' in line
     assert "Use another database" in line
+
+
+def test_a_server_is_checked_called_down_and_brought_back(start):
+    """Registered, active; stopped, error with a reason; started again, active: what the registry is for."""
+    local = start(HEALTH_SWEEPS="off", CRON_SECRET="again")
+    send = over_http(local.wait_until_ready())
+    basic = ("authorization", BASIC)
+
+    def swept(id_: int, verdict: str) -> dict[str, Any]:
+        """The server's detail after a sweep that found this."""
+        deadline = time.monotonic() + 40
+        detail: dict[str, Any] = {}
+        while time.monotonic() < deadline:
+            send("POST", "/api/jobs/health-check", [("x-cron-secret", "again")], b"")
+            detail = send("GET", f"{SERVERS}/{id_}", [basic], b"").json()
+            if (detail["last_check"] or {}).get("verdict") == verdict:
+                return detail
+            time.sleep(0.2)
+        raise AssertionError(f"no check found {verdict}: {detail}")
+
+    answering = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
+    port = answering.server_port
+    body = json.dumps(registration("lively", endpoint_url=f"http://127.0.0.1:{port}/mcp")).encode()
+    headers = [basic, ("content-type", "application/json")]
+    created = send("POST", "/api/registry/register", headers, body).json()
+    with answering:
+        threading.Thread(target=answering.serve_forever, daemon=True).start()
+        assert swept(created["id"], "healthy")["status"] == "active"
+        answering.shutdown()
+    detail = swept(created["id"], "refused")
+    assert detail["status"] == "error"
+    assert detail["last_check"]["error_message"] == "Nothing listens there: the connection was refused"
+    with ThreadingHTTPServer(("127.0.0.1", port), Answering) as again:
+        threading.Thread(target=again.serve_forever, daemon=True).start()
+        assert swept(created["id"], "healthy")["status"] == "active"
+        again.shutdown()
+    history = send("GET", f"{SERVERS}/{created['id']}/health", [basic], b"").json()
+    assert [(change["from"], change["to"]) for change in history["transitions"]] == [
+        ("error", "active"),
+        ("active", "error"),
+    ]
+
+
+class Answering(BaseHTTPRequestHandler):
+    """Answers server/discover as an older server does."""
+
+    def do_POST(self):
+        body = b'{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"Method not found"}}'
+        self.send_response(400)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format, *args):  # noqa: A002 - the base class names it so
+        pass
 
 
 def test_a_data_folder_in_use_is_said(start, data_dir):

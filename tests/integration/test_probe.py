@@ -335,7 +335,7 @@ def test_a_name_without_addresses_does_not_resolve():
             check_all([Target(1, "http://odd.example.com/", None)], seconds=10, policy=OPEN, resolver=resolver)
         )
         assert result.verdict == ("blocked" if answer else "dns")
-        assert result.error == (result.error if answer else "The host name does not resolve")
+        assert (result.error == "The host name does not resolve") == (not answer)
 
 
 def test_the_second_address_is_tried_where_the_first_refuses():
@@ -347,6 +347,33 @@ def test_the_second_address_is_tried_where_the_first_refuses():
             target = Target(1, f"http://two.example.com:{farm.port}/", None)
             (result,) = on_our_loop(check_all([target], seconds=10, policy=OPEN, resolver=Told(two=addresses)))
             assert judged(result) == ("healthy", 200)
+
+
+def test_the_second_address_is_tried_where_the_first_swallows_packets():
+    async def answer(visit: Visit) -> None:
+        await visit.send(respond("200 OK", RESULT))
+
+    with Farm(answer) as farm, contextlib.ExitStack() as sockets:
+        # Its queue is full: further connections are never made.
+        full = sockets.enter_context(socket.create_server(("127.0.0.2", farm.port), backlog=0))
+        for _ in range(8):
+            client = sockets.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(full.getsockname())
+        target = Target(1, f"http://two.example.com:{farm.port}/", None)
+        told = Told(two=["127.0.0.2", "127.0.0.1"])
+        (result,) = on_our_loop(check_all([target], seconds=10, policy=OPEN, resolver=told))
+    assert judged(result) == ("healthy", 200)
+
+
+def test_a_resolver_that_is_not_there_says_nothing_about_a_server():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as closed:
+        closed.bind(("127.0.0.1", 0))
+        nowhere = lookup.System(f"127.0.0.1:{closed.getsockname()[1]}")
+        closed.close()
+        target = Target(1, "http://some.example.com/", None)
+        (result,) = on_our_loop(check_all([target], seconds=12, policy=OPEN, resolver=nowhere))
+    assert (result.verdict, result.error) == (None, "The registry's own resolver cannot be reached")
 
 
 def test_names_of_this_machine_are_found_without_asking_anybody(tmp_path, monkeypatch):
@@ -446,17 +473,15 @@ def test_what_is_lacking_here_is_never_said_of_the_server(ipv4, ipv6, verdict, s
     assert (result.error or "").startswith(sentence)
 
 
-def test_a_fault_of_ours_is_no_verdict_and_is_reported():
+def test_a_fault_of_ours_is_no_verdict_and_is_logged_without_its_message(monkeypatch):
     class Broken:
         async def resolve(self, host: str) -> list[str]:
             raise RuntimeError("a fault of ours")
 
-    async def main() -> list[Result]:
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
-        return await check_all([Target(1, "http://any.example.com/", None)], seconds=10, policy=OPEN, resolver=Broken())
-
-    told: list[Exception] = []
-    (result,) = on_our_loop(main())
+    told: list[BaseException] = []
+    monkeypatch.setattr(probe.observability, "log_defect", lambda _, error: told.append(error))
+    target = Target(1, "http://any.example.com/", None)
+    (result,) = on_our_loop(check_all([target], seconds=10, policy=OPEN, resolver=Broken()))
     assert (result.verdict, result.error) == (None, "The check failed inside the registry")
     assert {str(error) for error in told} == {"a fault of ours"}
 

@@ -112,29 +112,57 @@ def test_an_inactive_server_is_left_alone(database, fleet):
     assert write(database, 0, finding(fleet[0], "refused"))[0] == 0
     assert status(database, fleet[0]) == "inactive"
     assert last_check(database, fleet[0]) is None
-    # It counts as dealt with all the same: nobody has to look for it.
-    assert rows(database, "SELECT checked FROM metrics.sweep_shards") == [(1,)]
+    # Neither checked nor unchecked: it is gone.
+    assert rows(database, "SELECT checked, up, gone FROM metrics.sweep_shards") == [(0, 0, 1)]
 
 
 def test_a_server_that_is_gone_takes_no_other_along(database, fleet):
     servers.delete(database, fleet[0])
-    assert write(database, 0, finding(fleet[0]), finding(fleet[1], "refused")) == (1, 0, 1, False)
+    findings = [finding(fleet[0]), finding(fleet[1], "refused"), finding(fleet[2])]
+    assert write(database, 0, *findings) == (3, 0, 1, False)
+    assert last_check(database, fleet[0]) is None
 
 
-def test_most_servers_failing_at_once_calls_nobody_down_and_is_marked(database, fleet):
-    failing = [finding(id_, "timeout") for id_ in fleet[:15]]
-    assert write(database, 0, *failing, *[finding(id_) for id_ in fleet[15:]]) == (20, 0, 0, True)
-    assert {status(database, id_) for id_ in fleet} == {"active"}
-    assert rows(database, "SELECT checked, up, suspect FROM metrics.sweep_shards") == [(20, 5, True)]
+@pytest.fixture
+def up(database, fleet):
+    """The fleet, which the sweep before has found up."""
+    write(database, 0, *[finding(id_) for id_ in fleet])
+    return fleet
+
+
+@pytest.mark.parametrize("verdict", ["timeout", "refused", "dns"])
+def test_most_servers_failing_at_once_calls_nobody_down_and_is_marked(database, up, verdict):
+    failing = [finding(id_, verdict) for id_ in up[:15]]
+    assert write(database, 1, *failing, *[finding(id_) for id_ in up[15:]]) == (20, 0, 0, True)
+    assert {status(database, id_) for id_ in up} == {"active"}
+    marked = f"SELECT checked, up, suspect FROM metrics.sweep_shards WHERE slot = '{slot(1)}'"
+    assert rows(database, marked) == [(20, 5, True)]
     # What was seen is kept, and told as the last check.
-    assert last_check(database, fleet[0]) == ("timeout", SLOT)
+    assert last_check(database, up[0]) == (verdict, slot(1))
+
+
+def test_an_outage_of_minutes_calls_nobody_down_and_one_that_stays_is_believed(database, up):
+    for number in range(1, 20):
+        assert write(database, number, *[finding(id_, "timeout") for id_ in up])[2:] == (0, True)
+    assert write(database, 21, *[finding(id_, "timeout") for id_ in up]) == (20, 0, 20, False)
+
+
+@pytest.mark.parametrize("verdict", ["not_mcp", "http_error", "tls", "blocked"])
+def test_what_no_fault_of_ours_looks_like_is_believed_of_any_number(database, up, verdict):
+    assert write(database, 1, *[finding(id_, verdict) for id_ in up]) == (20, 0, 20, False)
+
+
+def test_servers_that_no_check_has_found_up_are_believed_to_be_down(database, fleet):
+    """Twenty registrations with a wrong address freeze nobody's status."""
+    assert write(database, 0, *[finding(id_, "refused") for id_ in fleet]) == (20, 0, 20, False)
 
 
 def test_an_answer_of_the_address_that_a_server_has_left_changes_no_status(database, fleet):
     """It was dispatched to the old address, and comes back when the server is at the new one."""
     moved = f"'{slot(0)}'::timestamptz + interval '1 second'"
     rows(database, f"UPDATE registry.mcp_servers SET moved_at = {moved} WHERE id = {fleet[0]}")
-    assert write(database, 0, finding(fleet[0], "refused")) == (1, 0, 0, False)
+    assert write(database, 0, finding(fleet[0], "refused")) == (0, 0, 0, False)
+    assert last_check(database, fleet[0]) is None
     assert write(database, 1, finding(fleet[0], "refused")) == (1, 0, 1, False)
 
 
@@ -148,25 +176,32 @@ def test_a_server_moves_when_an_address_of_its_changes(database):
     assert rows(database, moved) == [(False,)]
 
 
-def test_half_of_the_servers_failing_is_believed(database, fleet):
-    failing = [finding(id_, "timeout") for id_ in fleet[:10]]
-    assert write(database, 0, *failing, *[finding(id_) for id_ in fleet[10:]]) == (20, 0, 10, False)
+def test_half_of_the_servers_failing_is_believed(database, up):
+    failing = [finding(id_, "timeout") for id_ in up[:10]]
+    assert write(database, 1, *failing, *[finding(id_) for id_ in up[10:]]) == (20, 0, 10, False)
 
 
-def test_a_handful_of_servers_failing_together_is_believed(database, fleet):
-    assert write(database, 0, *[finding(id_, "refused") for id_ in fleet[:9]]) == (9, 0, 9, False)
+def test_a_handful_of_servers_failing_together_is_believed(database, up):
+    assert write(database, 1, *[finding(id_, "refused") for id_ in up[:9]]) == (9, 0, 9, False)
 
 
-def test_servers_that_were_down_already_make_no_failure_suspect(database, fleet):
-    write(database, 0, *[finding(id_, "refused") for id_ in fleet[:9]])
-    write(database, 0, *[finding(id_, "refused") for id_ in fleet[9:18]], shard=1)
-    assert write(database, 1, *[finding(id_, "refused") for id_ in fleet[:19]], finding(fleet[19])) == (20, 0, 1, False)
+def test_servers_that_were_down_already_make_no_failure_suspect(database, up):
+    write(database, 1, *[finding(id_, "refused") for id_ in up[:9]])
+    write(database, 1, *[finding(id_, "refused") for id_ in up[9:18]], shard=1)
+    assert write(database, 2, *[finding(id_, "refused") for id_ in up[:19]], finding(up[19])) == (20, 0, 1, False)
 
 
-def test_a_server_that_answers_comes_back_in_a_suspect_sweep_too(database, fleet):
-    write(database, 0, finding(fleet[0], "refused"))
-    checks = [finding(fleet[0]), *[finding(id_, "timeout") for id_ in fleet[1:]]]
-    assert write(database, 1, *checks) == (20, 1, 0, True)
+def test_a_server_that_answers_comes_back_in_a_suspect_sweep_too(database, up):
+    write(database, 1, finding(up[0], "refused"))
+    checks = [finding(up[0]), *[finding(id_, "timeout") for id_ in up[1:]]]
+    assert write(database, 2, *checks) == (20, 1, 0, True)
+
+
+def test_a_check_from_before_an_operators_change_does_not_undo_it(database, fleet):
+    servers.set_status(database, fleet[0], "inactive")
+    servers.set_status(database, fleet[0], "active")
+    assert write(database, -1, finding(fleet[0], "refused"))[2] == 0
+    assert status(database, fleet[0]) == "active"
 
 
 def test_an_operators_change_is_a_transition_with_its_reason(database, fleet):
@@ -207,6 +242,7 @@ def test_the_day_that_is_missing_is_made(new_database):
     url = new_database()
     database = Database(url).begin()
     id_ = servers.register(database, registration.parse(document("first")))["id"]
+    settle(database)
     assert write(database, 0, finding(id_)) == (1, 0, 0, False)
     assert write(database, 1, finding(id_)) == (1, 0, 0, False)
     database.close()
@@ -224,6 +260,30 @@ def test_findings_that_are_delivered_twice_are_written_once(new_database):
     assert len(transitions(database, ids[0])) == 1
     assert rows(database, "SELECT checked, up FROM metrics.sweep_shards") == [(3, 2)]
     database.close()
+
+
+def test_findings_that_waited_and_newer_ones_written_side_by_side_end_in_the_newer_status(new_database):
+    """Each statement sees the statuses from before the other: the one that waited looks again."""
+    url = new_database()
+    setup = Database(url).begin()
+    setup.read("SELECT metrics.add_days(current_date - 1, current_date + 1)")
+    id_ = servers.register(setup, registration.parse(document("torn")))["id"]
+    settle(setup)
+    write(setup, -3, finding(id_))
+    older, newer = Database(url).begin(30), Database(url).begin(30)
+    older.read("SELECT 1")
+    assert older._connection is not None
+    with ThreadPoolExecutor(1) as pool:
+        with older._connection.transaction():
+            write(older, -2, finding(id_, "refused"))
+            writing = pool.submit(lambda: write(newer, -1, finding(id_)))
+            blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            while not writing.done() and setup.begin().read(blocked) == (0,):
+                pass
+        writing.result(20)
+    assert (status(setup, id_), last_check(setup, id_)) == ("active", ("healthy", slot(-1)))
+    for database in (setup, older, newer):
+        database.close()
 
 
 def test_the_same_findings_written_at_the_same_time_are_written_once(new_database):

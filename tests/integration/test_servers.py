@@ -49,6 +49,7 @@ PARAMETERS = {
     "version": None, "tools_count": 0, "has_metadata": True, "author": None, "repository_url": None,
     "documentation_url": None, "tags": "[]", "tools": "[]",
     "slot": "2026-11-22T12:00:00Z", "sent_at": None, "shard": 0, "servers": 1, "shards": 1, "suspect_servers": 10,
+    "suspect_minutes": 10,
     "server_ids": "{1}", "verdicts": "{healthy}", "status_codes": "{200}", "response_times_ms": "{1}",
     "errors": "{NULL}", "ages_ms": "{0}", "period": "24h", "length": "24 hours", "point": "15 minutes",
     "hour": "2026-11-22T12:00:00Z", "day": "2026-11-22", "first": "2026-11-22", "last": "2026-11-22",

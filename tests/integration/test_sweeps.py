@@ -128,6 +128,26 @@ def test_a_slot_that_is_asked_for_by_many_at_once_is_dispatched_once(new_databas
     assert len(inbox.shards()) == 1
 
 
+def test_slots_within_five_seconds_that_are_asked_for_at_once_are_one_sweep(new_database, inbox):
+    url = new_database()
+    first = Database(url).begin()
+    servers.register(first, registration.parse(document("only")))
+    slot = sweeps.now(first)
+    first.close()
+
+    def ask(seconds: int) -> str:
+        own = Database(url).begin()
+        try:
+            return sweeps.start(own, slot + timedelta(seconds=seconds)).outcome
+        finally:
+            own.close()
+
+    with ThreadPoolExecutor(5) as pool:
+        outcomes = list(pool.map(ask, range(5)))
+    assert sorted(outcomes) == ["duplicate"] * 4 + ["started"]
+    assert len(inbox.shards()) == 1
+
+
 @pytest.mark.usefixtures("catalogue")
 @pytest.mark.parametrize(
     ("seconds", "outcome"),
@@ -193,14 +213,13 @@ def test_an_event_that_is_late_by_less_than_a_minute_starts_the_second_sweep_at_
     late = sweeps.now(database) - timedelta(seconds=40)
     assert [s.outcome for s in sweeps.minute(database, event(late.isoformat()))] == ["late", "started"]
     assert [shard.slot for shard in inbox.shards()] == [late + timedelta(seconds=30)]
-    assert inbox.ticks() == []
 
 
 @pytest.mark.usefixtures("catalogue")
 def test_an_event_of_yesterday_starts_nothing(database, inbox):
     late = sweeps.now(database) - timedelta(days=1)
     assert [s.outcome for s in sweeps.minute(database, event(late.isoformat()))] == ["late", "late"]
-    assert (inbox.shards(), inbox.ticks()) == ([], [])
+    assert inbox.shards() == []
 
 
 @pytest.mark.usefixtures("catalogue")
@@ -219,12 +238,12 @@ def some(count: int, url: str = "https://mcp.example.com/") -> list[Server]:
     return [Server(id_, url, None) for id_ in range(1, count + 1)]
 
 
-@pytest.mark.parametrize(("count", "sizes"), [(1, [1]), (1000, [1000]), (1003, [501, 502]), (2500, [833, 833, 834])])
+@pytest.mark.parametrize(("count", "sizes"), [(1, [1]), (1000, [1000]), (1003, [502, 501]), (2500, [834, 833, 833])])
 def test_shards_are_of_equal_size(count, sizes):
     """A rest of three servers would not be protected where most servers seem to fail."""
     shards = [messages.shard(body) for body in sweeps._sharded(datetime.now(UTC), some(count))]
     assert [len(shard.servers) for shard in shards] == sizes
-    assert [server for shard in shards for server in shard.servers] == some(count)
+    assert sorted(server for shard in shards for server in shard.servers) == some(count)
     assert [shard.shard for shard in shards] == list(range(len(sizes)))
 
 

@@ -31,7 +31,7 @@ OWNERS = {
     "boto3": {"queues", "secret"},
     "botocore": {"queues", "secret"},
     "msgspec": {"canonical", "registration", "health.messages"},
-    "psycopg": {"db", "health.results"},
+    "psycopg": {"db", "health.results", "health.sweeps"},
     "uvloop": {"health.probe"},
 }
 MAX_HANDLER_LINES = 30

@@ -7,6 +7,7 @@ credential or a driver's message.
 from __future__ import annotations
 
 import traceback
+from collections.abc import Mapping
 
 from aws_lambda_powertools.logging import Logger
 
@@ -53,14 +54,21 @@ def log_malformed(message_id: str, reason: str) -> None:
 
 def log_sweep(slot: str, outcome: str, servers: int) -> None:
     """Log what came of asking for the sweep of a slot."""
-    log = logger.info if outcome in ("started", "duplicate") else logger.warning
+    timely = outcome in ("started", "duplicate")
+    log = logger.info if timely else logger.warning
     log("sweep", extra={"slot": slot, "outcome": outcome, "servers": servers})
+    if not timely:
+        # Where this goes on, events are delayed, or the database's clock is not that of the schedule.
+        _count("sweep_untimely", 1)
 
 
-def log_shard(slot: str, shard: int, outcome: str, checked: int, servers: int) -> None:
-    """Log what came of one shard: `checked` of its `servers` have a verdict."""
+def log_shard(
+    slot: str, shard: int, outcome: str, checked: int, servers: int, unchecked: Mapping[str | None, int] | None = None
+) -> None:
+    """Log what came of one shard: `checked` of its `servers` have a verdict; why how many of the others have none."""
     log = logger.info if checked == servers or outcome == "duplicate" else logger.warning
-    log("shard", extra={"slot": slot, "shard": shard, "outcome": outcome, "checked": checked, "servers": servers})
+    fields = {"slot": slot, "shard": shard, "outcome": outcome, "checked": checked, "servers": servers}
+    log("shard", extra={**fields, "unchecked": unchecked} if unchecked else fields)
 
 
 def log_written(slot: str, shard: int, checked: int, recovered: int, failed: int, *, suspect: bool) -> None:

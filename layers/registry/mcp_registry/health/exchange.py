@@ -420,18 +420,27 @@ class Dialler:
         self._buffer = memoryview(bytearray(LIMIT))
 
     async def ask(
-        self, address: str, port: int, request: bytes, answer: Answer, tls: ssl.SSLContext | None, host: str
+        self,
+        address: str,
+        port: int,
+        request: bytes,
+        answer: Answer,
+        tls: ssl.SSLContext | None,
+        host: str,
+        patience: float | None = None,
     ) -> None:
         """Send a request to an address and fill in the answer.
 
-        Raises OSError where there is no connection, ssl.SSLError among them. `host` is the name in the certificate.
+        Raises OSError where there is no connection, ssl.SSLError among them, and TimeoutError where there is none after
+        `patience` seconds. `host` is the name in the certificate.
         """
         done = self._loop.create_future()
         exchange = Exchange(request, answer, self._buffer, done)
         try:
-            await self._loop.create_connection(
+            connecting = self._loop.create_connection(
                 lambda: exchange, address, port, ssl=tls, server_hostname=None if tls is None else host
             )
+            await (connecting if patience is None else asyncio.wait_for(connecting, patience))
             await done
         finally:
             exchange.close()

@@ -90,7 +90,11 @@ SELECT row_to_json(answer)::text
 HOURS = """
 WITH bounds AS (
     SELECT date_trunc('hour', now() - %(length)s::interval) AS since, now() AS until,
-           COALESCE((SELECT max(day) + 1 FROM metrics.folded_days)::timestamp AT TIME ZONE 'UTC', '-infinity') AS folded
+           -- Not beyond today, whatever a clock once said.
+           COALESCE((SELECT max(day) + 1
+                       FROM metrics.folded_days
+                      WHERE day < (now() AT TIME ZONE 'UTC')::date)::timestamp AT TIME ZONE 'UTC', '-infinity')
+           AS folded
 ), hours AS MATERIALIZED (
     SELECT h.hour, h.checks, h.up, h.max_ms, h.buckets, h.counts
       FROM metrics.server_health_hours AS h
@@ -175,11 +179,11 @@ WITH counts AS (
       FROM registry.server_counts
      GROUP BY status
 ), results AS MATERIALIZED (
-    SELECT slot, checked, up, suspect, finished_at, buckets, counts
+    SELECT slot, checked, up, gone, suspect, finished_at, buckets, counts
       FROM metrics.sweeps
      WHERE slot >= now() - interval '24 hours'
      UNION ALL
-    SELECT slot, checked, up, suspect, finished_at, buckets, counts
+    SELECT slot, checked, up, gone, suspect, finished_at, buckets, counts
       FROM metrics.sweep_shards
      WHERE slot >= now() - interval '24 hours'
 ), ranked AS (
@@ -196,12 +200,12 @@ WITH counts AS (
       FROM results
 ), sweeps AS (
     SELECT count(*) AS n,
-           COALESCE(sum(GREATEST(servers - checked, 0)) FILTER (WHERE settled_at IS NOT NULL), 0) AS unchecked
+           COALESCE(sum(GREATEST(servers - checked - gone, 0)) FILTER (WHERE settled_at IS NOT NULL), 0) AS unchecked
       FROM metrics.sweeps
      WHERE slot >= now() - interval '24 hours'
 ), last AS (
     SELECT s.slot, s.dispatched_at, s.servers, sum(r.checked) AS checked, sum(r.up) AS up,
-           bool_or(r.suspect) AS suspect, max(r.finished_at) AS finished_at
+           sum(r.gone) AS gone, bool_or(r.suspect) AS suspect, max(r.finished_at) AS finished_at
       FROM metrics.sweeps AS s
       JOIN results AS r USING (slot)
      WHERE s.slot = (SELECT max(slot) FROM results WHERE finished_at IS NOT NULL)
@@ -223,7 +227,7 @@ SELECT row_to_json(answer)::text
                          CROSS JOIN sweeps) AS d) AS last_24h,
                (SELECT row_to_json(l)
                   FROM (SELECT registry.rfc3339(slot) AS slot, servers, checked, up, checked - up AS failed,
-                               GREATEST(servers - checked, 0) AS unchecked, suspect,
+                               GREATEST(servers - checked - gone, 0) AS unchecked, suspect,
                                registry.rfc3339(dispatched_at) AS dispatched_at,
                                registry.rfc3339(finished_at) AS finished_at
                           FROM last) AS l) AS last_sweep) AS answer

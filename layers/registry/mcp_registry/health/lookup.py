@@ -19,6 +19,9 @@ from mcp_registry.guard import Policy
 TRIES = 3
 TRY_SECONDS = 1.0
 HOSTS = Path("/etc/hosts")
+# ares.h: refused by our resolver, no connection to it, no descriptor or memory to ask it with, not set up. A name whose
+# own servers fail or keep silent (SERVFAIL, a timeout) is another matter: nobody finds that one.
+UNREACHED = frozenset({6, 11, 14, 15, 21})
 # ARES_AI_NOSORT: sorting opens a socket for each address, to learn from where it would be reached.
 UNSORTED = 1 << 7
 
@@ -29,6 +32,10 @@ class Resolver(Protocol):
     async def resolve(self, host: str) -> list[str]:
         """Find the addresses of a name, of both families; none where it has none or nobody answers."""
         ...
+
+
+class ResolverUnreachable(Exception):
+    """Our own resolver is not there, which says nothing about any name."""
 
 
 class System:
@@ -54,7 +61,11 @@ class System:
             if self._resolver is None:
                 self._resolver = aiodns.DNSResolver(self._servers, timeout=TRY_SECONDS, tries=TRIES, lookups="b")
             found = await self._resolver.getaddrinfo(host, type=socket.SOCK_STREAM, flags=UNSORTED)
-        except (aiodns.error.DNSError, ValueError):  # ValueError: a name that is none, to c-ares
+        except ValueError:  # a name that is none, to c-ares
+            return []
+        except aiodns.error.DNSError as error:
+            if error.args and error.args[0] in UNREACHED:
+                raise ResolverUnreachable from None
             return []
         return [address.decode() if isinstance(address := node.addr[0], bytes) else address for node in found.nodes]
 
@@ -79,13 +90,14 @@ def _hosts() -> dict[str, list[str]]:
 
 
 class Found:
-    """The addresses of a name, and why they may not be dialled."""
+    """The addresses of a name, and why they may not be dialled; or that nobody could be asked for it."""
 
-    __slots__ = ("addresses", "fault")
+    __slots__ = ("addresses", "asked", "fault")
 
-    def __init__(self, addresses: list[str], fault: str | None) -> None:
+    def __init__(self, addresses: list[str], fault: str | None = None, *, asked: bool = True) -> None:
         self.addresses = addresses
         self.fault = fault
+        self.asked = asked
 
 
 class Names:
@@ -123,7 +135,10 @@ class Names:
 
     async def _ask(self, host: str) -> Found:
         try:
-            addresses = [*dict.fromkeys(await self._resolver.resolve(host))]
+            try:
+                addresses = [*dict.fromkeys(await self._resolver.resolve(host))]
+            except ResolverUnreachable:
+                return Found([], asked=False)
             faults = (self._policy.address_fault(address) for address in addresses)
             # One closed address is enough: who has several gives each of them to somebody.
             found = self._found[host] = Found(addresses, next(filter(None, faults), None))

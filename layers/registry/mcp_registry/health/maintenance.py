@@ -17,15 +17,19 @@ from mcp_registry.db import Database
 DAYS_AHEAD = 7
 # A step may take this long. Folding an hour of 10,000 servers takes 3 s.
 STEP_SECONDS = 60.0
-# Findings may be written two hours late (ResultQueue), so the day before is folded again.
-REFOLDED_DAYS = 2
+# Findings may be written two hours late (ResultQueue): a run before that is made good by the next one of the same day.
+REFOLDED_DAYS = 1
 
 TODAY = "SELECT (now() AT TIME ZONE 'UTC')::date"
 
 ADD_DAYS = "SELECT metrics.add_days(%(first)s, %(last)s)"
 
 # The first day that is still to be folded: the one after the last that was, but not before the oldest that there is.
-UNFOLDED = "SELECT GREATEST((SELECT max(day) + 1 FROM metrics.folded_days), metrics.first_day())"
+UNFOLDED = """
+SELECT GREATEST((SELECT max(day) + 1
+                   FROM metrics.folded_days
+                  WHERE day < (now() AT TIME ZONE 'UTC')::date), metrics.first_day())
+"""
 
 FOLD_HOUR = """
 WITH checks AS MATERIALIZED (

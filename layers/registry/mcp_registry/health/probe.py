@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urljoin
 
-from mcp_registry import guard, urls
+from mcp_registry import guard, observability, urls
 from mcp_registry.guard import Policy
 from mcp_registry.health import exchange
 from mcp_registry.health.exchange import Answer, Dialler
@@ -35,6 +35,9 @@ else:
 
 # What a check may take: look-up, connection, TLS and each of its requests together.
 DEADLINE = 5.0
+
+# What an address that swallows packets may take of that, where there is another one to try.
+CONNECT_SECONDS = 2.0
 
 # How often the engine looks at the clock, and when it was late: a look that came so much later than it was due counts,
 # and so many seconds of that in the life of a check make its failure ours. Less is what threads and neighbours on a
@@ -178,6 +181,7 @@ FORBIDDEN = frozenset({errno.EPERM, errno.EACCES})
 UNREACHED = frozenset({errno.EHOSTUNREACH, errno.EHOSTDOWN})
 
 OWN_EXHAUSTION = Finding(None, None, "The registry had no free sockets or memory to check with")
+OWN_RESOLVER = Finding(None, None, "The registry's own resolver cannot be reached")
 OWN_NETWORK = Finding(None, None, "The registry has no route to the server's address")
 OWN_FIREWALL = Finding(None, None, "The registry's own network forbids this connection")
 # ... after which another address of the same name may do.
@@ -381,7 +385,7 @@ class _Engine:
             finding = check.if_late
         except Exception as error:  # noqa: BLE001 - a fault of ours must not take the sweep along, nor a server down
             finding = Finding(None, None, BROKEN)
-            self._loop.call_exception_handler({"message": BROKEN, "exception": error})
+            observability.log_defect("probe", error)
         now = time.monotonic()
         del self._checks[check]
         if self._launch_handle is None:
@@ -432,6 +436,8 @@ class _Engine:
                 check.if_late = NAME_TIMEOUT
                 found = await self._names.find(site.host)
                 check.if_late = TIMEOUT
+            if not found.asked:
+                return OWN_RESOLVER
             if found.fault:
                 return Finding("blocked", None, found.fault)
             if not found.addresses:
@@ -501,10 +507,13 @@ class _Engine:
         failure: Finding | None = None
         for address in check.addresses:
             check.dialled = check.dialled or time.monotonic()
+            patience = None if address is check.addresses[-1] else CONNECT_SECONDS
             try:
-                await self._dialler.ask(address, site.port, request, answer, tls, site.host)
+                await self._dialler.ask(address, site.port, request, answer, tls, site.host, patience)
             except ssl.SSLError as error:
                 return _tls_fault(error)
+            except TimeoutError:  # in connecting: the other address may do
+                failure = TIMEOUT
             except OSError as error:
                 finding = self._connection_fault(error, address)
                 if finding not in TRY_ANOTHER:

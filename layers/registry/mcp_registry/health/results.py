@@ -13,25 +13,30 @@ from mcp_registry.db import Database
 from mcp_registry.health import messages
 from mcp_registry.health.messages import Findings
 
-# Where so many servers or more were up, and more than half of them fail in one shard, the fault is taken to be ours
-# (our way out, our resolver): what was seen is kept, and nobody is called down.
+# Where so many servers or more were up, and more than half of them cannot be reached in one shard, the fault is taken
+# to be ours (our way out, our resolver): what was seen is kept, and nobody is called down. Only what a fault of ours
+# can look like counts, only servers that a check has found up, and only for a while: after that what is seen is
+# believed.
 SUSPECT_SERVERS = 10
+SUSPECT_MINUTES = 10
 
-# In the order of its parts: the findings of servers that exist and are not out of service; the rows of metrics; the
+# In the order of its parts: the findings of servers that are not out of service; the rows of metrics; the
 # last checks that are older than these; the changes of status; and the shard's figures. A server that came, went or
 # changed its status meanwhile fails the comparison with what was read, and is left for the next sweep. A finding that
-# is written already is no newer than itself. What was asked at an address that a server has left since says nothing
-# about it. A good answer is never doubted: it cannot come from a fault of ours.
+# is written already is no newer than itself, and one from before an operator's change does not undo it. What was asked
+# at an address that a server has left since is no finding. A good answer is never doubted: it cannot come from a fault
+# of ours.
 #
 # Some of it is for speed (1,000 rows, 2026-11-22): UPDATE costs half of what ON CONFLICT DO UPDATE does (1.1 against
 # 2.1 ms); a server's first check is looked for only where something was not updated (0.5 ms); for the array in
-# `changed` the planner expects few rows; and that a server exists is seen from its last check, a row of 100 bytes, and
-# not from its registration (1.5 ms): of those only the ones that are not active are read.
+# `changed` the planner expects few rows; of the registrations only those that are not active, or have moved, are read
+# (1.5 ms), so that a server which is gone leaves a row in the metrics that nobody can ask for; and who had been up is
+# looked up only where enough cannot be reached (0.7 ms).
 _FINDINGS: LiteralString = """
 WITH sent AS (
     SELECT COALESCE(%(sent_at)s::timestamptz, now()) AS at
 ), dispatched AS (
-    SELECT COALESCE((SELECT claimed_at FROM metrics.sweeps WHERE slot = %(slot)s::timestamptz),
+    SELECT COALESCE((SELECT listed_at FROM metrics.sweeps WHERE slot = %(slot)s::timestamptz),
                     %(slot)s::timestamptz) AS at
 ), finding AS MATERIALIZED (
     SELECT f.server_id, f.verdict, f.status_code, f.response_time_ms, f.error_message,
@@ -40,18 +45,28 @@ WITH sent AS (
       FROM unnest(%(server_ids)s::bigint[], %(verdicts)s::metrics.verdict[], %(status_codes)s::smallint[],
                   %(response_times_ms)s::integer[], %(errors)s::text[], %(ages_ms)s::integer[])
         AS f (server_id, verdict, status_code, response_time_ms, error_message, age_ms)
-      LEFT JOIN registry.server_health AS h ON h.server_id = f.server_id
       LEFT JOIN registry.mcp_servers AS other ON other.id = f.server_id AND other.status IN ('error', 'inactive')
      CROSS JOIN sent
-     WHERE (h.server_id IS NOT NULL OR EXISTS (SELECT FROM registry.mcp_servers AS s WHERE s.id = f.server_id))
-       AND other.status IS DISTINCT FROM 'inactive'
+     WHERE other.status IS DISTINCT FROM 'inactive'
+       AND NOT EXISTS (SELECT
+                         FROM registry.mcp_servers AS moved
+                        WHERE moved.moved_at > (SELECT at FROM dispatched)
+                          AND moved.id = f.server_id)
        AND %(slot)s::timestamptz BETWEEN sent.at - interval '1 day' AND sent.at + interval '1 day'
 ), whole AS MATERIALIZED (
-    SELECT count(*) AS n, count(*) FILTER (WHERE up) AS up,
-           count(*) FILTER (WHERE status = 'active') >= %(suspect_servers)s
-           AND count(*) FILTER (WHERE status = 'active' AND NOT up) * 2 > count(*) FILTER (WHERE status = 'active')
-           AS suspect
-      FROM finding
+    SELECT n, up,
+           CASE WHEN unreached * 2 > %(suspect_servers)s
+                THEN (SELECT count(*) >= %(suspect_servers)s
+                             AND count(*) FILTER (WHERE f.verdict IN ('timeout', 'refused', 'dns')) * 2 > count(*)
+                        FROM finding AS f
+                        JOIN registry.server_health AS h USING (server_id)
+                       CROSS JOIN sent
+                       WHERE f.status = 'active'
+                         AND h.up_at > sent.at - %(suspect_minutes)s * interval '1 minute')
+                ELSE false END AS suspect
+      FROM (SELECT count(*) AS n, count(*) FILTER (WHERE up) AS up,
+                   count(*) FILTER (WHERE verdict IN ('timeout', 'refused', 'dns')) AS unreached
+              FROM finding) AS counted
 ), written AS (
     INSERT INTO metrics.server_health_metrics
            (server_id, slot, verdict, response_time_ms, status_code, error_message, checked_at)
@@ -65,18 +80,21 @@ _STATUSES: LiteralString = """
            response_time_ms = finding.response_time_ms,
            status_code = finding.status_code,
            error_message = finding.error_message,
-           checked_at = finding.checked_at
+           checked_at = finding.checked_at,
+           up_at = CASE WHEN finding.up THEN finding.checked_at ELSE h.up_at END
       FROM finding
      WHERE h.server_id = finding.server_id
        AND h.checked_at < finding.checked_at
     RETURNING h.server_id
 ), first AS (
     INSERT INTO registry.server_health
-           (server_id, verdict, response_time_ms, status_code, error_message, checked_at)
-    SELECT server_id, verdict, response_time_ms, status_code, error_message, checked_at
+           (server_id, verdict, response_time_ms, status_code, error_message, checked_at, up_at)
+    SELECT server_id, verdict, response_time_ms, status_code, error_message, checked_at,
+           CASE WHEN up THEN checked_at END
       FROM finding
      WHERE (SELECT count(*) FROM newer) < (SELECT n FROM whole)
        AND NOT EXISTS (SELECT FROM registry.server_health AS h WHERE h.server_id = finding.server_id)
+       AND EXISTS (SELECT FROM registry.mcp_servers AS s WHERE s.id = finding.server_id)
         ON CONFLICT (server_id) DO NOTHING
     RETURNING server_id
 ), due AS MATERIALIZED (
@@ -87,8 +105,11 @@ _STATUSES: LiteralString = """
 ), change AS MATERIALIZED (
     SELECT *
       FROM due
-     WHERE server_id IN (SELECT server_id FROM newer)
-        OR server_id IN (SELECT server_id FROM first)
+     WHERE (server_id IN (SELECT server_id FROM newer) OR server_id IN (SELECT server_id FROM first))
+       AND NOT EXISTS (SELECT
+                         FROM metrics.status_transitions AS t
+                        WHERE t.server_id = due.server_id
+                          AND t.occurred_at > due.checked_at)
 ), changed AS (
     UPDATE registry.mcp_servers AS s
        SET status = change.wanted,
@@ -97,7 +118,6 @@ _STATUSES: LiteralString = """
      WHERE s.id = ANY (ARRAY(SELECT server_id FROM change))
        AND s.id = change.server_id
        AND s.status = change.status
-       AND s.moved_at <= (SELECT at FROM dispatched)
     RETURNING s.id, change.status AS from_status, s.status AS to_status, change.verdict, change.error_message,
               change.checked_at
 ), transitions AS (
@@ -109,8 +129,10 @@ _STATUSES: LiteralString = """
       FROM made
      GROUP BY 1
 ), shard AS (
-    INSERT INTO metrics.sweep_shards AS s (slot, shard, checked, up, suspect, finished_at, buckets, counts)
-    SELECT %(slot)s::timestamptz, %(shard)s, cardinality(%(server_ids)s::bigint[]) - (whole.n - new.n), new.up,
+    INSERT INTO metrics.sweep_shards AS s (slot, shard, checked, up, gone, suspect, finished_at, buckets, counts)
+    SELECT %(slot)s::timestamptz, %(shard)s, new.n, new.up,
+           -- Not once more where the message is one that was written already.
+           CASE WHEN new.n > 0 OR whole.n = 0 THEN cardinality(%(server_ids)s::bigint[]) - whole.n ELSE 0 END,
            whole.suspect, now(), hist.buckets, hist.counts
       FROM whole
      CROSS JOIN new
@@ -119,6 +141,7 @@ _STATUSES: LiteralString = """
         ON CONFLICT (slot, shard) DO UPDATE
        SET checked = s.checked + excluded.checked,
            up = s.up + excluded.up,
+           gone = s.gone + excluded.gone,
            suspect = s.suspect OR excluded.suspect,
            finished_at = excluded.finished_at,
            buckets = s.buckets || excluded.buckets,
@@ -127,7 +150,8 @@ _STATUSES: LiteralString = """
 SELECT (SELECT n FROM new)::integer,
        (SELECT count(*) FROM changed WHERE to_status = 'active')::integer,
        (SELECT count(*) FROM changed WHERE to_status = 'error')::integer,
-       (SELECT suspect FROM whole)
+       (SELECT suspect FROM whole),
+       (SELECT at < now() - interval '15 seconds' FROM sent)
 """
 # Either takes every row for new, and fails where one is there already; or asks of each. The first is the rule, because
 # a message that comes twice is rare, and asking is dear (3.3 against 1.8 ms).
@@ -155,6 +179,28 @@ _SOME_NEW: LiteralString = """
 """
 WRITE: LiteralString = _FINDINGS + _ALL_NEW + _STATUSES
 WRITE_AGAIN: LiteralString = _FINDINGS + _SOME_NEW + _STATUSES
+
+# Findings that waited may be written side by side with newer ones of the same servers, and each statement sees the
+# statuses from before the other. So what is late looks once more: a server whose last check found it up is up.
+RECONCILE = """
+WITH back AS (
+    UPDATE registry.mcp_servers AS s
+       SET status = 'active',
+           updated_at = now()
+      FROM registry.server_health AS h
+     WHERE s.id = ANY (%(server_ids)s::bigint[])
+       AND h.server_id = s.id
+       AND s.status = 'error'
+       AND metrics.is_up(h.verdict)
+    RETURNING s.id, h.verdict, h.checked_at
+), transitions AS (
+    INSERT INTO metrics.status_transitions (server_id, from_status, to_status, verdict, reason, occurred_at)
+    SELECT id, 'error', 'active', verdict, 'The server answered the check', checked_at
+      FROM back
+)
+SELECT count(*)::integer
+  FROM back
+"""
 
 ADD_DAY = """
 SELECT metrics.add_days(day, day)
@@ -184,6 +230,7 @@ def write(database: Database, findings: Findings, sent_at: datetime | None) -> t
         "shard": findings.shard,
         "sent_at": sent_at,
         "suspect_servers": SUSPECT_SERVERS,
+        "suspect_minutes": SUSPECT_MINUTES,
         "server_ids": messages.array(ids),
         "verdicts": f"{{{','.join(verdicts)}}}",
         "status_codes": messages.array(status_codes),
@@ -199,7 +246,10 @@ def write(database: Database, findings: Findings, sent_at: datetime | None) -> t
     except psycopg.errors.UniqueViolation:  # delivered twice
         row = database.write(WRITE_AGAIN, parameters)
     assert row is not None
-    return row[0], row[1], row[2], row[3]
+    checked, recovered, failed, suspect, late = row
+    if late and (again := database.write(RECONCILE, {"server_ids": parameters["server_ids"]})):
+        recovered += again[0]
+    return checked, recovered, failed, suspect
 
 
 def _quoted(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 
 from mcp_registry import observability, queues
 from mcp_registry.background import Record
@@ -63,7 +63,10 @@ def check(record: Record) -> None:
     ]
     for part in _parts(Findings(shard.slot, shard.shard, findings)):
         queues.send(os.environ["RESULT_QUEUE_URL"], part)
-    observability.log_shard(shard.slot.isoformat(), shard.shard, "probed", len(findings), len(shard.servers))
+    unchecked = Counter(result.error for result in results if result.verdict is None)
+    observability.log_shard(
+        shard.slot.isoformat(), shard.shard, "probed", len(findings), len(shard.servers), dict(unchecked)
+    )
 
 
 def _parts(findings: Findings) -> list[str]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 from typing import Any, Literal, NamedTuple
+
+import psycopg
 
 from mcp_registry import observability, queues
 from mcp_registry.db import Database
@@ -75,9 +76,10 @@ SETTLE = """
 WITH gone AS (
     DELETE FROM metrics.sweep_shards
      WHERE slot < now() - interval '90 seconds'
-    RETURNING slot, checked, up, suspect, finished_at, buckets, counts
+    RETURNING slot, checked, up, gone, suspect, finished_at, buckets, counts
 ), added AS (
-    SELECT slot, sum(checked) AS checked, sum(up) AS up, bool_or(suspect) AS suspect, max(finished_at) AS finished_at
+    SELECT slot, sum(checked) AS checked, sum(up) AS up, sum(gone) AS gone, bool_or(suspect) AS suspect,
+           max(finished_at) AS finished_at
       FROM gone
      GROUP BY slot
 ), times AS (
@@ -96,6 +98,7 @@ WITH gone AS (
        SET settled_at = now(),
            checked = s.checked + COALESCE(added.checked, 0),
            up = s.up + COALESCE(added.up, 0),
+           gone = s.gone + COALESCE(added.gone, 0),
            suspect = s.suspect OR COALESCE(added.suspect, false),
            finished_at = GREATEST(s.finished_at, added.finished_at),
            buckets = COALESCE(times.buckets, s.buckets),
@@ -105,12 +108,13 @@ WITH gone AS (
       LEFT JOIN times USING (slot)
      WHERE before.slot = s.slot
        AND (added.slot IS NOT NULL OR (s.settled_at IS NULL AND s.slot < now() - interval '90 seconds'))
-    RETURNING s.servers - s.checked AS unfinished, s.suspect
+    RETURNING s.servers - s.checked - s.gone AS unfinished, s.suspect, before.settled_at IS NULL AS first
 )
 SELECT COALESCE(sum(unfinished) FILTER (WHERE unfinished > 0), 0)::integer,
        count(*) FILTER (WHERE unfinished > 0)::integer,
        count(*) FILTER (WHERE suspect)::integer
   FROM settled
+ WHERE first
 """
 
 
@@ -140,7 +144,10 @@ def start(database: Database, slot: datetime) -> Started:
 
     Raises Unavailable where the database or the queue is not to be had; the same slot may then be started again.
     """
-    row = database.write(START, {"slot": slot})
+    try:
+        row = database.write(START, {"slot": slot})
+    except psycopg.errors.ExclusionViolation:  # somebody began another within 5 s, at this very moment
+        row = ("duplicate", "[]")
     assert row is not None
     outcome, servers_json = row
     if outcome != "started":
@@ -151,7 +158,7 @@ def start(database: Database, slot: datetime) -> Started:
     for place, body in enumerate(shards):
         # The group is also what the message is known by: a shard that is sent again is not delivered again.
         queues.send(os.environ["PROBE_QUEUE_URL"], body, group=f"{slot.timestamp():.0f}-{place}")
-    database.write(DISPATCHED, {"slot": slot, "servers": len(servers), "shards": len(shards)})
+    database.begin().write(DISPATCHED, {"slot": slot, "servers": len(servers), "shards": len(shards)})
     observability.log_sweep(slot.isoformat(), outcome, len(servers))
     return Started(slot, "started", len(servers), len(shards))
 
@@ -159,18 +166,19 @@ def start(database: Database, slot: datetime) -> Started:
 def minute(database: Database, event: object) -> list[Started]:
     """Start the two sweeps of a minute: the one that a schedule's event asks for, and the one half a minute later.
 
-    The later one is asked for by a message that is delayed, and its servers are read when it comes. An event without a
-    time that can be read means now. Raises Unavailable as `start` does.
+    The later one is asked for by a message that is delayed, and its servers are read when it comes. It is asked for
+    first, so that a failure of the one is none of the other; where the event is late, it is started here, or late too.
+    An event without a time that can be read means now. Raises Unavailable as `start` does.
     """
-    settle(database)
-    slot = _time_of(event) or now(database)
-    first = start(database, slot)
-    if first.outcome == "early":
-        return [first]
-    if first.outcome == "late":  # by less than half a minute, perhaps: then the second is due now
-        return [first, start(database, slot + HALF_MINUTE)]
+    slot = _time_of(event)
+    if slot is None:
+        slot = now(database)
     queues.send(os.environ["TICK_QUEUE_URL"], messages.encode(Tick(slot + HALF_MINUTE)))
-    return [first]
+    started = [start(database.begin(), slot)]
+    if started[0].outcome == "late":
+        started.append(start(database.begin(), slot + HALF_MINUTE))
+    settle(database.begin())
+    return started
 
 
 def settle(database: Database) -> None:
@@ -187,13 +195,12 @@ def settle(database: Database) -> None:
 def _sharded(slot: datetime, servers: list[Server]) -> list[str]:
     """The servers as messages that each fit into the queue, all of about the same length.
 
-    Of the same length because a shard is judged by itself when most of its servers seem to fail: a rest of three would
-    not be protected by that.
+    A shard is judged by itself when most of its servers seem to fail. So none is a rest of three, which that would not
+    protect; and each is a sample of the whole, because neighbours in the order often are on one host.
     """
     count = -(-len(servers) // MAX_SHARD)
     while True:
-        bounds = [len(servers) * place // count for place in range(count + 1)] if count else []
-        parts = [servers[begin:end] for begin, end in pairwise(bounds)]
+        parts = [servers[place::count] for place in range(count)]
         bodies = [messages.encode(Shard(slot, place, part)) for place, part in enumerate(parts)]
         if all(len(body.encode()) <= queues.MAX_BODY for body in bodies):
             return bodies
