@@ -609,12 +609,13 @@ def test_a_schedule_sends_to_a_queue_whose_function_sends_to_another_and_one_tha
             await empty(made, "ChainWork")  # the crash is dead by then
             return out
 
-    (message,) = asyncio.run(asyncio.wait_for(test(), 30))
+    # A minute may begin meanwhile, and the rule be due once more.
+    message, *_ = asyncio.run(asyncio.wait_for(test(), 30))
     body, arn = json.loads(message["Body"])
     assert body["do"] == "go on" and body["time"].endswith("Z")
     assert arn == stack.queues["ChainWork"].arn
-    (dead,) = made.receive("ChainDead")
+    dead, *_ = made.receive("ChainDead")
     assert json.loads(dead["Body"])["do"] == "crash"
     lines = capsys.readouterr().err.splitlines()
     crash = "Work failed with 1 of 1 messages of ChainWork: Runtime.ExitError: The process ended with status 3"
-    assert lines.count(crash) == 1
+    assert crash in lines
