@@ -207,11 +207,24 @@ def test_a_closed_address_and_a_port_of_another_protocol_are_not_dialled():
     assert judged(check("http://127.0.0.1:8099/", "http://169.254.169.254/health")) == ("blocked", None)
 
 
+@contextlib.contextmanager
+def on_ipv6_only(manner: Callable[[Visit], Coroutine[Any, Any, None]]) -> Generator[Farm]:
+    """A farm on ::1 to whose port nobody listens on 127.0.0.1, whatever else this machine does meanwhile."""
+    while True:
+        with Farm(manner, host="::1") as farm, socket.socket() as held:
+            try:
+                held.bind(("127.0.0.1", farm.port))
+            except OSError:
+                continue
+            yield farm
+            return
+
+
 def test_a_server_on_ipv6_is_reached_by_its_address_and_by_localhost():
     async def answer(visit: Visit) -> None:
         await visit.send(respond("200 OK", RESULT))
 
-    with Farm(answer, host="::1") as farm:
+    with on_ipv6_only(answer) as farm:
         assert judged(check(farm.url)) == ("healthy", 200)
         assert judged(check(f"http://localhost:{farm.port}")) == ("healthy", 200)
         assert [visit.headers["host"] for visit in farm.visits] == [f"[::1]:{farm.port}", f"localhost:{farm.port}"]
@@ -342,7 +355,7 @@ def test_the_second_address_is_tried_where_the_first_refuses():
     async def answer(visit: Visit) -> None:
         await visit.send(respond("200 OK", RESULT))
 
-    with Farm(answer, host="::1") as farm:
+    with on_ipv6_only(answer) as farm:
         for addresses in (["127.0.0.1", "::1"], ["127.0.0.2", "127.0.0.3", "::1"]):
             target = Target(1, f"http://two.example.com:{farm.port}/", None)
             (result,) = on_our_loop(check_all([target], seconds=10, policy=OPEN, resolver=Told(two=addresses)))
