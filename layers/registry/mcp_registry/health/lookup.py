@@ -22,6 +22,9 @@ HOSTS = Path("/etc/hosts")
 # ares.h: refused by our resolver, no connection to it, no descriptor or memory to ask it with, not set up. A name whose
 # own servers fail or keep silent (SERVFAIL, a timeout) is another matter: nobody finds that one.
 UNREACHED = frozenset({6, 11, 14, 15, 21})
+# One channel of c-ares in a hundred does not know its servers and asks 127.0.0.1 (1.34.9, 2026-11-22): so another is
+# made before a resolver is taken for unreachable.
+RESOLVERS = 3
 # ARES_AI_NOSORT: sorting opens a socket for each address, to learn from where it would be reached.
 UNSORTED = 1 << 7
 
@@ -49,7 +52,8 @@ class System:
         """`servers`: others than those of the system, as 192.0.2.1:53."""
         self._servers = servers
         self._hosts: dict[str, list[str]] | None = None
-        self._resolver: aiodns.DNSResolver | None = None
+        # The first is asked; where it cannot reach anybody, the next.
+        self._resolvers: list[aiodns.DNSResolver] = []
 
     async def resolve(self, host: str) -> list[str]:
         """Find the addresses of a name, of both families; none where it has none or nobody answers."""
@@ -57,22 +61,25 @@ class System:
             self._hosts = _hosts()
         if host in self._hosts:
             return self._hosts[host]
-        try:
-            if self._resolver is None:
-                self._resolver = aiodns.DNSResolver(self._servers, timeout=TRY_SECONDS, tries=TRIES, lookups="b")
-            found = await self._resolver.getaddrinfo(host, type=socket.SOCK_STREAM, flags=UNSORTED)
-        except ValueError:  # a name that is none, to c-ares
-            return []
-        except aiodns.error.DNSError as error:
-            if error.args and error.args[0] in UNREACHED:
-                raise ResolverUnreachable from None
-            return []
+        for made in range(1, RESOLVERS + 1):
+            if len(self._resolvers) < made:
+                self._resolvers.append(aiodns.DNSResolver(self._servers, timeout=TRY_SECONDS, tries=TRIES, lookups="b"))
+            try:
+                found = await self._resolvers[made - 1].getaddrinfo(host, type=socket.SOCK_STREAM, flags=UNSORTED)
+                break
+            except ValueError:  # a name that is none, to c-ares
+                return []
+            except aiodns.error.DNSError as error:
+                if not error.args or error.args[0] not in UNREACHED:
+                    return []
+        else:
+            raise ResolverUnreachable
         return [address.decode() if isinstance(address := node.addr[0], bytes) else address for node in found.nodes]
 
     async def close(self) -> None:
         """End what is under way."""
-        if self._resolver is not None:
-            await self._resolver.close()
+        for resolver in self._resolvers:
+            await resolver.close()
 
 
 def _hosts() -> dict[str, list[str]]:
