@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench build schema lock clean
+.PHONY: help run test test-client lint format bench build schema lock clean
 
 help:  ## What there is to do
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 run: $(VENV)/run.stamp  ## Serve the registry on http://127.0.0.1:3000, with a Postgres of its own
 	@exec $(BIN)/python -m local
@@ -16,6 +16,9 @@ run: $(VENV)/run.stamp  ## Serve the registry on http://127.0.0.1:3000, with a P
 test: $(VENV)/dev.stamp  ## Run every check and every test
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest -q -rs
+
+test-client: $(VENV)/dev.stamp  ## Run every test of the client, against a running stack and real MCP servers
+	@$(BIN)/python -m pytest -q -rs client/tests
 
 lint: $(VENV)/dev.stamp  ## Style, types and the template
 	@$(BIN)/ruff check --quiet .

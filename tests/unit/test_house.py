@@ -108,6 +108,11 @@ def test_nothing_deployed_imports_what_is_not(path):
     assert not top(imports(path)) & {"local", "tests", "benchmarks", "client", "app"}
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "client" / "src").rglob("*.py")), ids=lambda path: path.name)
+def test_the_client_knows_the_api_and_nothing_else_of_this_repository(path):
+    assert top(imports(path)) <= set(sys.stdlib_module_names) | {"mcp_registry_client"}
+
+
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_library_is_imported_by_its_owner_only(path):
     ours = top(imports(path)) - set(sys.stdlib_module_names) - {"mcp_registry"}

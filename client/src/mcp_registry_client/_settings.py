@@ -1,0 +1,49 @@
+"""What the environment says: where the registry is, who registers, and where clients reach the server."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import NamedTuple
+
+REGISTRY_URL = "MCP_REGISTRY_URL"
+USERNAME = "MCP_REGISTRY_USERNAME"
+PASSWORD = "MCP_REGISTRY_PASSWORD"  # noqa: S105 - the name of the variable
+ENDPOINT_URL = "MCP_ENDPOINT_URL"
+
+
+class Settings(NamedTuple):
+    """Where the registry is, and what is said to it. What is not set, or empty, is None."""
+
+    registry_url: str | None = None  # without a slash at its end
+    username: str | None = None
+    password: str | None = None
+    endpoint_url: str | None = None
+
+    @property
+    def credentials(self) -> tuple[str, str] | None:
+        """Name and password, where either is set."""
+        if self.username is None and self.password is None:
+            return None
+        return self.username or "", self.password or ""
+
+    def __repr__(self) -> str:
+        """Without the password: settings end up in logs and tracebacks."""
+        return f"Settings(registry_url={self.registry_url!r}, endpoint_url={self.endpoint_url!r})"
+
+
+def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
+    """The settings of a process; of this one where none is given."""
+    given = os.environ if environment is None else environment
+
+    def value(name: str) -> str | None:
+        return given.get(name, "").strip() or None
+
+    url = value(REGISTRY_URL)
+    return Settings(
+        registry_url=url.rstrip("/") if url else None,
+        username=value(USERNAME),
+        # White space may belong to a password.
+        password=given.get(PASSWORD) or None,
+        endpoint_url=value(ENDPOINT_URL),
+    )

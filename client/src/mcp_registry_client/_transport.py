@@ -1,0 +1,277 @@
+"""One HTTP request with one deadline for all of it: name resolution, connecting, TLS, sending, and reading the answer.
+
+A timeout of a socket is for one operation, so that whoever sends a byte a second is never late; and it does not cover
+the lookup of a name at all, which can take half a minute. Both have held up servers that only wanted to say hello.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+Kind = Literal["url", "lookup", "refused", "tls", "timeout", "closed", "garbage", "too_large"]
+
+AGENT = "mcp-registry-client/0.1.0"
+MAX_BODY = 16 * 1024 * 1024
+
+
+class Failed(Exception):
+    """There is no answer. `kind` says why in one word for programs, the message in a sentence for people."""
+
+    def __init__(self, kind: Kind, message: str) -> None:
+        super().__init__(message)
+        self.kind: Kind = kind
+
+
+class Response(NamedTuple):
+    """An answer, whatever its status. The names of headers are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body as JSON. Raises Failed where it is not."""
+        import json
+
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            raise Failed("garbage", f"The answer with status {self.status} is not JSON") from None
+
+
+class Deadline:
+    """A moment that everything has to be done by."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    def left(self) -> float:
+        """The seconds that are left. Raises Failed where none are."""
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise Failed("timeout", f"No answer within {self.seconds:g} s")
+        return left
+
+
+class Target(NamedTuple):
+    """Where a URL leads."""
+
+    secure: bool
+    host: str
+    port: int
+    authority: str  # as it stands in the Host header
+    path: str  # with the query
+
+    @classmethod
+    def of(cls, url: str) -> Target:
+        """Take a URL apart. Raises Failed where it is not one of http or https."""
+        from urllib.parse import urlsplit
+
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError as error:
+            raise Failed("url", f"{url!r} is not a URL: {error}") from None
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise Failed("url", f"{url!r} is not a URL that begins with http:// or https://")
+        if not url.isascii() or any(character <= " " for character in url):
+            raise Failed("url", f"{url!r} has characters that have to be written as %XX")
+        secure = parts.scheme == "https"
+        authority = parts.netloc.rpartition("@")[2]
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        return cls(secure, parts.hostname, port or (443 if secure else 80), authority, path)
+
+
+def request(
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    body: bytes = b"",
+    deadline_seconds: float,
+    credentials: tuple[str, str] | None = None,
+    max_body: int = MAX_BODY,
+) -> Response:
+    """Send a request and read the whole answer. Redirects are answers like others; no proxy is asked.
+
+    Raises Failed where no answer came within the deadline, and nothing else.
+    """
+    deadline = Deadline(deadline_seconds)
+    target = Target.of(url)
+    sent = {"Host": target.authority, "User-Agent": AGENT, "Accept": "application/json", **(headers or {})}
+    if credentials is not None:
+        from base64 import b64encode
+
+        sent["Authorization"] = "Basic " + b64encode(":".join(credentials).encode()).decode()
+    return exchange(lambda: _connected(target, deadline), method, target.path, sent, body, deadline, max_body)
+
+
+def exchange(
+    connect: Callable[[], socket.socket],
+    method: str,
+    path: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    deadline: Deadline,
+    max_body: int = MAX_BODY,
+) -> Response:
+    """One request and its answer on a connection of its own. Raises Failed, and nothing else."""
+    # Half of what the whole package takes to import, and a server that is down needs none of it.
+    from http.client import HTTPConnection, HTTPException, IncompleteRead
+
+    connection = HTTPConnection("registry.invalid")  # never looked up: the socket is given
+    sock: socket.socket | None = None
+    try:
+        sock = connect()
+        # It asks of a socket only what this one has.
+        connection.sock = _TimedSocket(sock, deadline)  # pyright: ignore[reportAttributeAccessIssue]
+        # Without a length, a gateway may wait for the body of a PUT that has none.
+        length = {"Content-Length": str(len(body))} if body or method in ("POST", "PUT", "PATCH") else {}
+        connection.request(method, path, body or None, {**headers, **length, "Connection": "close"})
+        response = connection.getresponse()
+        content = response.read(max_body + 1)
+        if len(content) > max_body:
+            raise Failed("too_large", f"The answer is longer than {max_body} bytes")
+        if response.length:  # of the announced length, what did not come: a limited read ends without a word
+            raise Failed("closed", "The connection was closed in the middle of the answer")
+        return Response(response.status, {name.lower(): value for name, value in response.getheaders()}, content)
+    except TimeoutError:
+        raise Failed("timeout", f"No answer within {deadline.seconds:g} s") from None
+    except ConnectionRefusedError:
+        raise Failed("refused", "Nothing listens there") from None
+    except IncompleteRead:
+        raise Failed("closed", "The connection was closed in the middle of the answer") from None
+    except ConnectionError as error:  # among them http.client's RemoteDisconnected
+        raise Failed("closed", f"The connection was closed: {error}") from None
+    except HTTPException as error:
+        raise Failed("garbage", f"What was answered is not HTTP: {type(error).__name__}") from None
+    except OSError as error:
+        kind: Kind = "tls" if type(error).__module__ == "ssl" else "closed"
+        raise Failed(kind, str(error)) from None
+    except ValueError as error:
+        raise Failed("url", f"This cannot be sent: {error}") from None
+    finally:
+        if sock is not None:
+            sock.close()
+
+
+class _TimedSocket:
+    """What http.client asks of a socket, with one deadline for all of it."""
+
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+        self._socket = sock
+        self._deadline = deadline
+
+    def sendall(self, data: bytes) -> None:
+        self._socket.settimeout(self._deadline.left())  # sendall's timeout is for the whole of it
+        self._socket.sendall(data)
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_TimedStream(self._socket, self._deadline))
+
+    def close(self) -> None:
+        """Nothing: http.client lets go of a socket before it has read the answer to its end."""
+
+
+class _TimedStream(io.RawIOBase):
+    """Reads from a socket; every read has the time that is left of the whole."""
+
+    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
+        self._socket = sock
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        self._socket.settimeout(self._deadline.left())
+        return self._socket.recv_into(buffer)
+
+
+def _connected(target: Target, deadline: Deadline) -> socket.socket:
+    """A connection to the first address that takes one."""
+    addresses = _resolved(target.host, target.port, deadline)
+    failure: OSError | None = None
+    for place, (family, address) in enumerate(addresses):
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            # An address that swallows everything must leave time for the next one.
+            sock.settimeout(deadline.left() / (len(addresses) - place))
+            sock.connect(address)
+            return secured(sock, target.host, deadline) if target.secure else sock
+        except OSError as error:
+            sock.close()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+    raise failure or Failed("lookup", f"{target.host} has no address")
+
+
+def secured(sock: socket.socket, host: str, deadline: Deadline, *, verified: bool = True) -> socket.socket:
+    """The same connection under TLS."""
+    import ssl  # tens of milliseconds, and many registries are asked over a loopback or a sidecar
+
+    context = ssl.create_default_context()
+    if not verified:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    sock.settimeout(deadline.left())
+    return context.wrap_socket(sock, server_hostname=host)
+
+
+class _Lookup:
+    """The lookup of one name, in a thread that can be left behind: the resolver knows no deadline."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.addresses: list[tuple[int, Any]] = []
+        self.failure: Exception | None = None
+        self.ended = threading.Event()
+        self._query = (host, port)
+
+    def run(self) -> None:
+        try:
+            self.addresses = _look_up(*self._query)
+        except (OSError, UnicodeError) as error:
+            self.failure = error
+        finally:
+            _lookups.pop((os.getpid(), *self._query), None)
+            self.ended.set()
+
+
+# Those that are under way. Whoever tries again while the first try still hangs waits for that one: threads that hang
+# must not add up. Of this process: a fork takes no threads along.
+_lookups: dict[tuple[int, str, int], _Lookup] = {}
+
+
+def _look_up(host: str, port: int, flags: int = 0) -> list[tuple[int, Any]]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+    return [(family, address) for family, _, _, _, address in found]
+
+
+def _resolved(host: str, port: int, deadline: Deadline) -> list[tuple[int, Any]]:
+    """The addresses of a name, in the resolver's order."""
+    try:
+        return _look_up(host, port, socket.AI_NUMERICHOST)  # asks nobody
+    except (OSError, UnicodeError):
+        pass
+    key = (os.getpid(), host, port)
+    lookup = _lookups.get(key)
+    if lookup is None:
+        lookup = _lookups[key] = _Lookup(host, port)
+        threading.Thread(target=lookup.run, name="mcp-registry-lookup", daemon=True).start()
+    if not lookup.ended.wait(deadline.left()):
+        raise Failed("timeout", f"The name {host} was not resolved within {deadline.seconds:g} s")
+    if lookup.failure is not None:
+        raise Failed("lookup", f"The name {host} cannot be resolved: {lookup.failure}")
+    return lookup.addresses

@@ -1,0 +1,76 @@
+"""`RegistryMiddleware`: for any ASGI application that serves MCP."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from mcp_registry_client import _settings
+from mcp_registry_client._announcer import Registration
+from mcp_registry_client._presence import WELL_KNOWN, Answer, Presence, Receive, Scope, Send, is_question
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from mcp_registry_client._document import About
+
+
+class RegistryMiddleware:
+    """The application as it was; it announces itself to the registry of `MCP_REGISTRY_URL` once it serves.
+
+    It answers `/.well-known/mcp-registry`, and `{path}/health` where the application answers 404. `registration` is
+    the handle that `register` returns.
+    """
+
+    def __init__(
+        self,
+        app: Callable[[Scope, Receive, Send], Awaitable[None]],
+        *,
+        server: Any = None,
+        tools: Any = None,
+        path: str = "/mcp",
+        **about: Unpack[About],
+    ) -> None:
+        """`server` says name, version and tools, as far as they are not given. `tools` is a list or a function.
+
+        `path` is the endpoint's within the application. The rest is as in `register`.
+        """
+        self.app = app
+        settings = _settings.from_environment()
+        self._presence = Presence(server, () if server is None and tools is None else tools, about, settings, path)
+        self._health = frozenset(self._presence.paths())
+        self.registration = Registration(self._presence, settings)
+        try:
+            self.registration.start()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the application runs on
+            self.registration.refuse(f"it cannot be prepared ({type(error).__name__}: {error})")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer for the registry, or let the application answer."""
+        if scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
+            path: str = scope["path"]
+            if root := scope.get("root_path"):
+                path = path.removeprefix(root)
+            if path == WELL_KNOWN and (self._presence.is_meant(scope) or not is_question(scope)):
+                await Answer(await self._presence.answer(scope))(scope, receive, send)
+                return
+            # The question of another server may be for one inside of this application.
+            if path in self._health or path == WELL_KNOWN:
+                await self._answer_for(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+    async def _answer_for(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a health check where the application knows of none."""
+        missing = False
+
+        async def relay(message: Any) -> None:
+            nonlocal missing
+            if message["type"] == "http.response.start" and message["status"] in (404, 405):
+                missing = True
+            if not missing:
+                await send(message)
+
+        await self.app(scope, receive, relay)
+        if missing:
+            await Answer(await self._presence.answer(scope))(scope, receive, send)

@@ -1,0 +1,190 @@
+"""Programs under test: servers of real frameworks in environments of their own, with the client on their path."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+from tests.conftest import PASSWORD, USERNAME
+from tests.real import environments
+
+CLIENT = Path(__file__).parent.parent
+SOURCE = CLIENT / "src"
+SERVERS = Path(__file__).parent / "servers"
+EXAMPLES = environments.ROOT / "examples"
+PATIENCE = 60.0
+
+# What tools/list says of a tool and the registry keeps, by MCP's name and by the registry's.
+FIELDS = {
+    "name": "name",
+    "title": "title",
+    "description": "description",
+    "inputSchema": "input_schema",
+    "outputSchema": "output_schema",
+    "annotations": "annotations",
+}
+
+
+def settings(registry_url: str, **more: str) -> dict[str, str]:
+    """The environment by which the client finds a registry."""
+    return {
+        "MCP_REGISTRY_URL": registry_url,
+        "MCP_REGISTRY_USERNAME": USERNAME,
+        "MCP_REGISTRY_PASSWORD": PASSWORD,
+        **more,
+    }
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+class Program:
+    """A process, and the lines that it writes."""
+
+    def __init__(
+        self,
+        era: str,
+        *command: str,
+        environment: Mapping[str, str],
+        source: Path | None = SOURCE,
+        cwd: Path | None = None,
+    ) -> None:
+        """`command`: a program of the era's environment and its arguments. `source`: where the client comes from."""
+        folder = environments.programs(era)
+        inherited = {name: os.environ[name] for name in ("HOME", "LANG", "PATH") if name in os.environ}
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            [str(folder / command[0]), *command[1:]],
+            env={
+                **inherited,
+                "PYTHONUNBUFFERED": "1",
+                "FASTMCP_CHECK_FOR_UPDATES": "off",
+                **({"PYTHONPATH": str(source)} if source else {}),
+                **environment,
+            },
+            cwd=cwd or SERVERS,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._written = threading.Condition()
+        self._ended = False
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._written:
+                self.lines.append(line.rstrip("\n"))
+                self._written.notify_all()
+        with self._written:
+            self._ended = True
+            self._written.notify_all()
+
+    @property
+    def output(self) -> str:
+        """All that it has written."""
+        return "\n".join(self.lines)
+
+    def wait_for_line(self, pattern: str, seconds: float = PATIENCE) -> str:
+        """The first line that has the pattern, once it is there."""
+        return self.wait_for_lines(pattern, 1, seconds)[0]
+
+    def wait_for_lines(self, pattern: str, number: int, seconds: float = PATIENCE) -> list[str]:
+        """The lines that have the pattern, once there are so many."""
+
+        def found() -> list[str]:
+            return [line for line in self.lines if re.search(pattern, line)]
+
+        with self._written:
+            self._written.wait_for(lambda: len(found()) >= number or self._ended, seconds)
+        lines = found()
+        assert len(lines) >= number, f"not {number} lines have {pattern!r}:\n{self.output}"
+        return lines
+
+    def wait_until_listening(self, port: int, seconds: float = PATIENCE) -> float:
+        """The time.monotonic() at which it takes connections."""
+        deadline = time.monotonic() + seconds
+        while True:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                return time.monotonic()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(0.02)
+            assert self.process.returncode is None, self.output
+            assert time.monotonic() < deadline, self.output
+
+    def complaints(self) -> list[str]:
+        """The lines that the client wrote as warnings; those of other loggers are none of ours."""
+        return [line for line in self.lines if "The MCP server is not" in line]
+
+    def stop(self) -> None:
+        """End it, and everything that it started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self._reader.join(10)
+
+
+@contextmanager
+def running(era: str, *command: str, **options: Any) -> Generator[Program]:
+    """A program for the time of a block."""
+    program = Program(era, *command, **options)
+    try:
+        yield program
+    finally:
+        program.stop()
+
+
+def wire_tools(url: str, token: str | None = None) -> list[dict[str, Any]]:
+    """What `tools/list` answers to a client of the older protocol, which all of these servers speak."""
+    headers = {
+        "Content-Type": "application/json",
+        "Accept": "application/json, text/event-stream",
+        **({"Authorization": f"Bearer {token}"} if token else {}),
+    }
+
+    def post(message: dict[str, Any]) -> dict[str, Any]:
+        request = Request(url, json.dumps({"jsonrpc": "2.0", **message}).encode(), headers)
+        with urlopen(request, timeout=30) as answer:
+            if session := answer.headers.get("mcp-session-id"):
+                headers["Mcp-Session-Id"] = session
+            text = answer.read().decode()
+        events = re.findall(r"^data: ?(\{.*)$", text, re.MULTILINE)
+        return json.loads(events[-1] if events else text or "{}")
+
+    client = {"name": "test", "version": "1"}
+    params = {"protocolVersion": "2025-03-26", "capabilities": {}, "clientInfo": client}
+    post({"id": 1, "method": "initialize", "params": params})
+    post({"method": "notifications/initialized"})
+    tools: list[dict[str, Any]] = []
+    cursor: str | None = None
+    while True:
+        listed = {"id": 2, "method": "tools/list", "params": {"cursor": cursor} if cursor else {}}
+        result = post(listed)["result"]
+        tools += result["tools"]
+        cursor = result.get("nextCursor")
+        if not cursor:
+            return tools
+
+
+def kept(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The tools of the wire as the registry shows them."""
+    return [{ours: tool.get(theirs) for theirs, ours in FIELDS.items()} for tool in tools]

@@ -1,0 +1,67 @@
+"""A clock on the SDK's low-level server, 1.x or 2.x. It takes no routes; its tools come in two pages."""
+# pyright: basic, reportMissingImports=false
+# The package is in an environment of its own; the checker sees the development environment only.
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import uvicorn
+from mcp.server.lowlevel import Server
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from mcp_registry_client import register
+
+logging.basicConfig(level="INFO")
+parser = argparse.ArgumentParser()
+parser.add_argument("port", type=int)
+parser.add_argument("--name", default="clock")
+arguments = parser.parse_args()
+
+SCHEMA: dict[str, Any] = {"type": "object", "properties": {"zone": {"type": "string", "default": None}}}
+
+
+def page(types: Any, cursor: str | None) -> Any:
+    """One of the two pages."""
+    fields = {"name": "alarm" if cursor else "now", "description": "Time.", "inputSchema": SCHEMA}
+    answer = {"tools": [types.Tool.model_validate(fields)], "nextCursor": None if cursor else "2"}
+    return types.ListToolsResult.model_validate(answer)
+
+
+if hasattr(Server, "streamable_http_app"):
+    import mcp_types
+
+    async def on_list_tools(context: Any, params: Any) -> Any:
+        """What 2.x calls."""
+        return page(mcp_types, params.cursor if params else None)
+
+    server = Server(arguments.name, version="3.1", on_list_tools=on_list_tools)
+    app = server.streamable_http_app()
+else:
+    import mcp.types
+    from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+    server = Server(arguments.name, version="3.1")
+
+    @server.list_tools()
+    async def list_tools(request: mcp.types.ListToolsRequest) -> mcp.types.ListToolsResult:
+        """What 1.x calls."""
+        return page(mcp.types, request.params.cursor if request.params else None)
+
+    sessions = StreamableHTTPSessionManager(server)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        """Run the sessions."""
+        async with sessions.run():
+            yield
+
+    app = Starlette(routes=[Mount("/mcp", app=sessions.handle_request)], lifespan=lifespan)
+
+register(server, path="/mcp/" if not hasattr(Server, "streamable_http_app") else "/mcp")
+uvicorn.run(app, host="127.0.0.1", port=arguments.port, log_level="warning")

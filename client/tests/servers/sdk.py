@@ -1,0 +1,57 @@
+"""A stock room on the SDK's high-level server: FastMCP of 1.x, MCPServer of 2.x. `--changed` gives it another tool."""
+# pyright: basic, reportMissingImports=false
+# The package is in an environment of its own; the checker sees the development environment only.
+
+from __future__ import annotations
+
+import argparse
+import logging
+from typing import Any
+
+from mcp_registry_client import register
+
+try:
+    from mcp.server.mcpserver import MCPServer as Server
+    from mcp_types import ToolAnnotations
+
+    current = True
+except ImportError:
+    from mcp.server.fastmcp import FastMCP as Server
+    from mcp.types import ToolAnnotations
+
+    current = False
+
+logging.basicConfig(level="INFO")
+parser = argparse.ArgumentParser()
+parser.add_argument("port", type=int)
+parser.add_argument("--name", default="stock room")
+parser.add_argument("--changed", action="store_true")
+parser.add_argument("--transport", default="streamable-http")
+arguments = parser.parse_args()
+
+settings: dict[str, Any] = {"host": "127.0.0.1", "port": arguments.port}
+server = Server(arguments.name, instructions="What is in stock.", **({} if current else settings))
+register(server, tags=["stock"], author="Example")
+
+
+@server.tool(title="Count items", annotations=ToolAnnotations.model_validate({"title": "Count", "readOnlyHint": True}))
+def count(item: str, place: str | None = None, factor: float = 1.0) -> int:
+    """How many of an item are in stock, “Größe” too."""
+    return 120
+
+
+@server.tool()
+def take(item: str, number: int) -> dict[str, int]:
+    """Take items out of stock."""
+    return {item: number}
+
+
+if arguments.changed:
+
+    @server.tool()
+    def order(item: str) -> str:
+        """Order an item."""
+        return item
+
+
+server.run(arguments.transport, **(settings if current and arguments.transport != "stdio" else {}))

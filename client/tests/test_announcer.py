@@ -1,0 +1,263 @@
+"""What the thread does with a registry that behaves, and with one that does not."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+import pytest
+
+from client.tests.conftest import Asked, Registry, Script, Scripted, answers, in_turn
+from mcp_registry_client import _settings
+from mcp_registry_client._announcer import Pace, Registration
+from mcp_registry_client._canonical import digest
+from mcp_registry_client._document import Unusable
+from mcp_registry_client._presence import NotServing
+from tests.conftest import PASSWORD, USERNAME, registration
+
+Start = Callable[[Script], Scripted]
+QUICK = Pace(first=0.01, longest=0.02, window=5, again=60, deadline=2)
+REQUIRED = answers(428, {"error": "send it", "code": "REGISTRATION_REQUIRED"})
+CREATED = answers(201, {"id": 1, "result": "created"})
+KNOWN = answers(204)
+
+
+class Fixed:
+    """A source whose registration is what the test says."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.current = document
+        self.asked = 0
+        self.failures: list[Exception] = []
+
+    def document(self) -> dict[str, Any]:
+        self.asked += 1
+        if self.failures:
+            raise self.failures.pop(0)
+        return self.current
+
+    def begin(self) -> None:
+        pass
+
+
+def announce(url: str, source: Any = None, pace: Pace = QUICK) -> Registration:
+    settings = _settings.Settings(url, USERNAME, PASSWORD)
+    handle = Registration(source or Fixed(registration("weather")), settings, pace)
+    handle.start()
+    return handle
+
+
+def until(handle: Registration, state: str, seconds: float = 10) -> None:
+    with handle._changed:
+        assert handle._changed.wait_for(lambda: handle.state == state, seconds), (handle.state, handle.error)
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_the_digest_goes_first_and_alone(scripted: Start):
+    registry = scripted(KNOWN)
+    assert announce(registry.url).wait(10)
+    (asked,) = registry.asked
+    assert (asked.method, asked.path, asked.body) == ("PUT", "/api/registry/register", b"")
+    assert asked.headers["x-registration-digest"] == digest(registration("weather"))
+    assert len(str(asked.headers)) < 500
+
+
+def test_the_registration_follows_where_the_digest_is_not_known(scripted: Start, caplog: pytest.LogCaptureFixture):
+    registry = scripted(in_turn(REQUIRED, CREATED))
+    caplog.set_level("INFO")
+    handle = announce(registry.url)
+    assert handle.wait(10) and handle.state == "registered" and handle.error is None
+    assert b'"name":"weather"' in registry.asked[1].body
+    assert registry.asked[1].headers["content-type"] == "application/json"
+    until(handle, "registered")
+    assert [record.getMessage() for record in caplog.records] == ["Registered weather in the MCP registry (created)"]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (400, {"error": "Validation failed", "details": [{"path": "name", "message": "Too long"}]}, "name: Too long"),
+        (401, {"error": "Unauthorized"}, "MCP_REGISTRY_USERNAME"),
+        (403, {"message": "Forbidden"}, "ask who runs the registry"),
+        (409, {"error": "Server with this name already exists, spelled Weather"}, "spelled Weather"),
+        (413, {"error": "Too large"}, "Shorten"),
+        (422, b"<html>", "Correct what it names"),
+    ],
+)
+def test_a_refusal_is_final_and_one_line_says_what_to_do(
+    status: int, body: Any, said: str, scripted: Start, caplog: pytest.LogCaptureFixture
+):
+    registry = scripted(answers(status, body))
+    handle = announce(registry.url)
+    assert not handle.wait(10)
+    assert handle.state == "refused" and said in str(handle.error)
+    assert handle._thread is not None
+    handle._thread.join(10)
+    assert not handle._thread.is_alive() and len(registry.asked) == 1
+    (line,) = warnings(caplog)
+    assert said in line and "\n" not in line and PASSWORD not in line.split()
+
+
+@pytest.mark.parametrize("trouble", [answers(503), answers(500, b"oops"), answers(429, {"message": "Too Many"})])
+def test_a_registry_in_trouble_is_asked_again(trouble: Script, scripted: Start):
+    registry = scripted(in_turn(trouble, trouble, REQUIRED, trouble, KNOWN))
+    assert announce(registry.url).wait(10)
+    assert len(registry.asked) == 5
+
+
+def test_a_registry_that_says_when_is_not_asked_sooner(scripted: Start):
+    moments: list[float] = []
+
+    def note(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
+        moments.append(time.monotonic())
+        (answers(503, None, Retry_After="1") if len(moments) == 1 else KNOWN)(handler, asked)
+
+    assert announce(scripted(note).url).wait(10)
+    assert moments[1] - moments[0] >= 1
+
+
+def test_a_registry_that_is_down_is_one_line_until_it_is_back(scripted: Start, caplog: pytest.LogCaptureFixture):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        handle = announce(
+            f"http://127.0.0.1:{unused.getsockname()[1]}", pace=QUICK._replace(window=0.05, again=0.05, spread=0)
+        )
+        until(handle, "failed")
+        until(handle, "announcing")
+        until(handle, "failed")
+        assert "Nothing listens there" in str(handle.error)
+        assert len(warnings(caplog)) == 1
+        # The same handle, and a registry that has come back.
+        back = scripted(KNOWN)
+        handle._settings = handle._settings._replace(registry_url=back.url)
+        assert handle.wait(10) and handle.error is None
+
+
+def hang(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
+    time.sleep(30)
+
+
+def drop(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
+    handler.connection.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize(
+    "script", [hang, drop, answers(200, b"<html>welcome"), answers(200, {}), answers(404), answers(302)]
+)
+def test_a_registry_that_answers_nothing_useful_fails_with_one_line(
+    script: Script, scripted: Start, caplog: pytest.LogCaptureFixture
+):
+    handle = announce(scripted(script).url, pace=QUICK._replace(window=0.2, deadline=0.2))
+    until(handle, "failed")
+    assert handle.error and len(warnings(caplog)) == 1
+
+
+def test_a_changed_registration_is_announced_when_asked_for(scripted: Start):
+    registry = scripted(in_turn(KNOWN, REQUIRED, answers(200, {"result": "updated"})))
+    source = Fixed(registration("weather"))
+    handle = announce(registry.url, source)
+    assert handle.wait(10)
+    source.current = registration("weather", description="New")
+    handle.refresh()
+    assert b'"description":"New"' in registry.wait_for(3)[2].body
+
+
+def test_it_is_announced_again_after_a_while(scripted: Start):
+    registry = scripted(KNOWN)
+    announce(registry.url, pace=QUICK._replace(again=0.02))
+    registry.wait_for(4)
+
+
+def test_once_is_once_where_nothing_changes(scripted: Start):
+    registry = scripted(KNOWN)
+    handle = announce(registry.url, pace=QUICK._replace(again=0.01, once=True))
+    assert handle.wait(10) and handle._thread is not None
+    handle._thread.join(10)
+    assert not handle._thread.is_alive() and len(registry.asked) == 1
+
+
+def test_nothing_is_sent_before_the_server_answers(scripted: Start):
+    registry = scripted(KNOWN)
+    source = Fixed(registration("weather"))
+    source.failures = [NotServing() for _ in range(5)]
+    assert announce(registry.url, source).wait(10)
+    assert source.asked == 6 and len(registry.asked) == 1
+
+
+def test_a_server_that_cannot_be_registered_says_why(scripted: Start, caplog: pytest.LogCaptureFixture):
+    registry = scripted(KNOWN)
+    source = Fixed({})
+    source.failures = [Unusable("The server has no name")]
+    handle = announce(registry.url, source)
+    assert not handle.wait(10) and handle.state == "refused"
+    assert registry.asked == [] and len(warnings(caplog)) == 1
+
+
+def test_tools_that_cannot_be_listed_now_are_tried_again_and_never_announced_as_none(scripted: Start):
+    registry = scripted(KNOWN)
+    source = Fixed(registration("weather"))
+    source.failures = [RuntimeError("the server behind is down")]
+    handle = announce(registry.url, source, QUICK._replace(again=0.05))
+    assert handle.wait(10) and len(registry.asked) == 1
+
+
+def test_what_is_not_json_is_refused_here(scripted: Start):
+    handle = announce(scripted(KNOWN).url, Fixed(registration("weather", description=float("nan"))))
+    assert not handle.wait(10) and "not JSON" in str(handle.error)
+
+
+def test_without_a_registry_nothing_happens():
+    handle = Registration(Fixed({}), _settings.from_environment({}))
+    handle.start()
+    assert handle.state == "off" and not handle.wait(10) and handle._thread is None
+
+
+def test_a_url_that_is_none_is_said_at_once(caplog: pytest.LogCaptureFixture):
+    handle = announce("registry.example")
+    assert not handle.wait(10) and "MCP_REGISTRY_URL" in str(handle.error) and len(warnings(caplog)) == 1
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_announces_itself(scripted: Start):
+    registry = scripted(KNOWN)
+    handle = announce(registry.url)
+    assert handle.wait(10)
+    child = os.fork()
+    if child == 0:
+        # Whatever happens here, the child must not run the rest of the tests.
+        try:
+            os._exit(0 if handle.wait(10) else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert len(registry.wait_for(2)) == 2
+
+
+def test_a_thousand_that_start_at_once_are_one_row_and_no_error(registry: Registry, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
+    name = registry.new_name("herd")
+    source = Fixed(registration(name))
+    handles = [
+        Registration(source, _settings.Settings(registry.url, USERNAME, PASSWORD), Pace(deadline=30, once=True))
+        for _ in range(1_000)
+    ]
+    threading.stack_size(256 * 1024)
+    try:
+        for handle in handles:
+            handle.start()
+    finally:
+        threading.stack_size(0)
+    assert all(handle.wait(60) for handle in handles)
+    assert len(registry.named(name)) == 1
+    assert warnings(caplog) == []
+    results = [record.getMessage().rpartition(" ")[2] for record in caplog.records]
+    assert results.count("(created)") == 1 and results.count("(unchanged)") == 999

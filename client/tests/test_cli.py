@@ -1,0 +1,700 @@
+"""The command `mcp-registry` against the running local stack, real servers, and strangers on loopback."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from client.tests.test_introspect import Asked, current, hang, older, respond, result, stranger, tool
+from mcp_registry_client import _terminal, cli
+from mcp_registry_client._terminal import Cell, Column
+from tests.conftest import CRON_SECRET, PASSWORD, USERNAME, Api, over_http, registration
+from tests.real.fixtures import TOKEN, RealServer, running
+
+SOURCES = Path(cli.__file__).parent.parent
+COMMAND = [sys.executable, "-m", "mcp_registry_client.cli"]
+# What a terminal would obey: clear the screen, write to the clipboard, change colours, and write from right to left.
+HOSTILE = "\x1b[2J\x1b]52;c;ZXZpbA==\x07\x9b31m\x7f\u202eevil\u2066\u200b\r\n"
+SEQUENCE = re.compile(r"\x1b\[[0-9;]*m")
+ESCAPED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u2069]")
+
+
+class Done(NamedTuple):
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        """The one JSON document on stdout."""
+        return json.loads(self.out)
+
+
+@pytest.fixture(scope="module")
+def real() -> Iterator[dict[str, RealServer]]:
+    with running("example", "older-gated", "older-sse", "early-sdk", "older-lambda", "current-bridge") as servers:
+        yield servers
+
+
+@pytest.fixture
+def api(stack_url) -> Api:
+    return Api(over_http(stack_url), in_process=False)
+
+
+@pytest.fixture
+def environment(stack_url) -> dict[str, str]:
+    """What a command is started with."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MCP_", "COLUMNS", "NO_COLOR"))}
+    return kept | {
+        "MCP_REGISTRY_URL": stack_url,
+        "MCP_REGISTRY_USERNAME": USERNAME,
+        "MCP_REGISTRY_PASSWORD": PASSWORD,
+        "PYTHONPATH": str(SOURCES),
+        "TERM": "xterm",
+    }
+
+
+@pytest.fixture
+def run(environment, monkeypatch, capsys):
+    """Runs a command in this process, as often as a test likes: what it prints, and its exit code."""
+    for name in ("MCP_REGISTRY_URL", "MCP_REGISTRY_USERNAME", "MCP_REGISTRY_PASSWORD"):
+        monkeypatch.setenv(name, environment[name])
+
+    def command(*arguments: str) -> Done:
+        code = cli.main(arguments)
+        return Done(int(code), *capsys.readouterr())
+
+    return command
+
+
+def spawn(environment: dict[str, str], *arguments: str, given: str = "") -> Done:
+    """Run the real command."""
+    done = subprocess.run(
+        [*COMMAND, *arguments], env=environment, input=given, capture_output=True, text=True, timeout=60
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+class Terminal:
+    """The real command at a terminal."""
+
+    def __init__(self, environment: dict[str, str], *arguments: str, columns: int = 80) -> None:
+        self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        self._process = subprocess.Popen(
+            [*COMMAND, *arguments], env=environment, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+        )
+        os.close(slave)
+        self.text = ""
+
+    def wait_for(self, words: str) -> None:
+        """Read until something is on the screen."""
+        while words not in self.text:
+            self.text += os.read(self._master, 0x10000).decode()
+
+    def type(self, text: str) -> None:
+        os.write(self._master, text.encode())
+
+    def interrupt(self) -> None:
+        self._process.send_signal(signal.SIGINT)
+
+    def end(self) -> Done:
+        """Read to the end."""
+        while True:
+            try:
+                data = os.read(self._master, 0x10000)
+            except OSError:  # Linux says by it that the other end is closed
+                break
+            if not data:
+                break
+            self.text += data.decode()
+        os.close(self._master)
+        return Done(self._process.wait(30), self.text.replace("\r\n", "\n"), "")
+
+
+def error(done: Done, code: int) -> str:
+    """The sentence of a command that failed, which is the same for people and programs."""
+    assert done.code == code, done
+    assert done.err.startswith("mcp-registry: ") and "Traceback" not in done.err
+    return done.err
+
+
+# ------------------------------------------------------------------ register
+
+
+def test_a_running_server_is_registered_once_and_then_unchanged(run, api, real):
+    name = api.new_name("weather")
+    arguments = ("register", "--url", real["example"].url, "--name", name, "--tag", "geo", "--tag", "sky")
+    first, second = run(*arguments), run(*arguments)
+    assert (first.code, second.code) == (0, 0) and not first.err + second.err
+    assert first.out.startswith(f"created {name} (id ") and second.out.startswith(f"unchanged {name} (id ")
+    assert run(*arguments, "--type", "official").out.startswith(f"updated {name} (id ")
+    detail = run("show", name, "--json").document["server"]
+    assert detail["metadata"]["tags"] == ["geo", "sky"]
+    assert [tool["name"] for tool in detail["tools"]] == ["forecast"]
+    assert (detail["server_type"], detail["version"]) == ("official", "4.1.2")
+
+
+def test_what_registers_is_what_the_dry_run_shows(run, api, real):
+    name = api.new_name("dry")
+    arguments = ("register", "--url", real["older-lambda"].url, "--name", name, "--health-url", "/health", "--json")
+    document = run(*arguments, "--dry-run").document
+    assert api("GET", f"/api/registry/servers?search={name}").json()["total"] == 0
+    assert document["name"] == name and document["health_url"] == "/health"
+    answer = api("PUT", "/api/registry/register", document)
+    assert answer.status == 201
+    assert run(*arguments).document["result"] == "unchanged"
+
+
+def test_a_dry_run_needs_no_registry(environment, real):
+    done = spawn(environment | {"MCP_REGISTRY_URL": ""}, "register", "--url", real["example"].url, "--dry-run")
+    assert done.code == 0 and not done.err
+    assert re.search(r"Name +weather\n", done.out) and "forecast  The forecast for a place." in done.out
+
+
+def test_a_gated_server_is_registered_with_the_header_that_it_wants(run, api, real, tmp_path):
+    arguments = ("register", "--url", real["older-gated"].url, "--name", api.new_name("gated"))
+    assert "--header 'Authorization: Bearer ...'" in error(run(*arguments), 5)
+    assert run(*arguments, "--header", f"Authorization: Bearer {TOKEN}").out.startswith("created")
+    (tmp_path / "headers").write_text(f"Authorization: Bearer {TOKEN}\n\nX-Other: 1\n")
+    assert run(*arguments, "--header", f"@{tmp_path / 'headers'}").out.startswith("unchanged")
+    assert "cannot be read" in error(run(*arguments, "--header", f"@{tmp_path / 'none'}"), 2)
+
+
+def test_a_server_that_cannot_be_asked_is_not_registered(run, api, real):
+    assert "over SSE only" in error(run("register", "--url", real["older-sse"].url), 1)
+    assert "does not speak MCP" in error(run("register", "--url", f"{real['example'].root}/none"), 1)
+    assert "Nothing listens" in error(run("register", "--url", "http://127.0.0.1:1/mcp"), 4)
+
+
+def test_a_server_whose_name_is_another_at_every_start_needs_one(run, api, real):
+    assert "another after every start" in error(run("register", "--url", real["current-bridge"].url), 1)
+    name = api.new_name("bridge")
+    done = run("register", "--url", real["current-bridge"].url, "--name", name, "--dry-run", "--json")
+    assert (done.document["name"], done.document["display_name"]) == (name, name)
+
+
+@pytest.mark.parametrize(
+    ("given", "legal"),
+    [
+        ("Mein Wetter für alle", "Mein-Wetter-fur-alle"),
+        ("io.github.ann/weather", "io.github.ann/weather"),
+        ("@scope/a/b", "scope/a-b"),
+        ("--x--", "x"),
+        ("天気", ""),
+        ("a" * 200, "a" * 100),
+        ("a/", "a"),
+    ],
+)
+def test_a_name_that_is_not_legal_becomes_the_nearest_that_is(given, legal):
+    assert cli._legal_name(given) == legal
+
+
+def test_a_registration_that_is_refused_names_each_fault(run, real):
+    done = run("register", "--url", real["example"].url, "--name", "api", "--health-url", "ftp://x")
+    assert "mend what is named below" in error(done, 1)
+    assert "\n  name: This name is reserved" in done.err and "\n  health_url: " in done.err
+    document = run("register", "--url", real["example"].url, "--name", "api", "--json").document
+    assert (document["code"], document["exit_code"], document["details"][0]["path"]) == ("VALIDATION_ERROR", 1, "name")
+
+
+def test_a_name_in_another_spelling_is_refused_with_the_stored_one(run, api, real):
+    name = api.register()["name"]
+    sentence = error(run("register", "--url", real["example"].url, "--name", name.upper()), 1)
+    assert name in sentence and "--name" in sentence
+
+
+# ------------------------------------------------------------------ list
+
+
+def test_a_list_has_a_row_for_each_server_that_matches(run, api):
+    word = api.new_name("row")
+    for number in range(3):
+        api.register(name=f"{word}-{number}x", display_name="Same" if number else f"{word}-0x", server_type="mock")
+    done = run("list", "--search", word, "--type", "mock", "--status", "active")
+    head, *rows = done.out.splitlines()
+    assert head.split() == ["ID", "NAME", "STATUS", "TYPE", "VERSION", "TOOLS", "CHECKED", "DISPLAY", "NAME"]
+    assert [row.split()[1:] for row in rows] == [
+        [f"{word}-0x", "active", "mock", "-", "1", "never"],
+        [f"{word}-1x", "active", "mock", "-", "1", "never", "Same"],
+        [f"{word}-2x", "active", "mock", "-", "1", "never", "Same"],
+    ]
+    assert run("list", "--search", word, "--status", "error") == (
+        0,
+        "",
+        "No server matches: leave a filter out to see more.\n",
+    )
+
+
+def test_a_limit_is_kept_and_says_how_many_there_are(run, api, monkeypatch):
+    word = api.new_name("limit")
+    for number in range(5):
+        api.register(name=f"{word}-{number}x")
+    done = run("list", "--search", word, "--limit", "2")
+    assert len(done.out.splitlines()) == 3 and done.err == "These are 2 of 5: --all lists every one.\n"
+    # Pages of two, as a thousand servers would be too slow to make.
+    monkeypatch.setattr(cli, "MAX_PAGE", 2)
+    assert len(run("list", "--search", word, "--all").out.splitlines()) == 6
+    document = run("list", "--search", word, "--limit", "3", "--json").document
+    assert (len(document["servers"]), document["total"], bool(document["next_cursor"])) == (3, 5, True)
+    everything = run("list", "--search", word, "--all", "--json").document
+    assert [server["name"] for server in everything["servers"]] == [f"{word}-{number}x" for number in range(5)]
+    assert everything["next_cursor"] is None
+
+
+@pytest.mark.parametrize("columns", [20, 40, 80, 200])
+def test_a_table_fits_the_terminal(environment, api, columns):
+    word = api.new_name("wide")
+    long_name = f"io.example.{'n' * 50}/{word}"
+    api.register(name=long_name, display_name="漢字の名前" * 20, version="1.0.0-beta.with.a.long.tail+of.metadata")
+    api.register(name=f"short-{word}")
+    done = Terminal(environment, "list", "--search", word, columns=columns).end()
+    lines = [SEQUENCE.sub("", line) for line in done.out.splitlines()]
+    assert len(lines) == 3 and done.code == 0
+    assert all(_terminal.width(line) <= columns for line in lines), lines
+    # What tells names apart is at their end.
+    assert all(word[-3:] in line for line in lines[1:])
+    assert long_name in lines[1] or columns < 200
+
+
+def test_a_pipe_gets_everything_and_no_colours(environment, api):
+    long_name = "n" * 90 + api.new_name("pipe")[-9:]
+    api.register(name=long_name, display_name="d" * 200)
+    done = spawn(environment, "list", "--search", long_name)
+    assert long_name in done.out and "d" * 200 in done.out and "\x1b" not in done.out
+
+
+@pytest.mark.parametrize(
+    ("settings", "coloured"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)],
+)
+def test_there_are_colours_where_they_are_wanted(environment, api, settings, coloured):
+    name = api.register()["name"]
+    done = Terminal(environment | settings, "show", name).end()
+    assert ("\x1b[32mactive\x1b[0m" in done.out) == coloured
+    assert ("\x1b" in done.out) == coloured
+
+
+# ------------------------------------------------------------------ show
+
+
+def test_a_server_is_shown_with_its_tools_and_its_health(run, api, real, stack_url):
+    name = api.new_name("healthy")
+    assert run("register", "--url", real["example"].url, "--name", name).code == 0
+    assert "none yet" in run("show", name).out
+    down = api.new_name("down")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/mcp"
+        api.register(name=down, endpoint_url=url, version="7", description="Line one\nline two")
+        for server in (name, down):
+            have_checked(api, server)
+    up = run("show", name).out
+    assert up.startswith(f"{name}  active\n")
+    assert re.search(r"Last check +healthy \(HTTP 200\) in \d+ ms, (now|\d+ s ago)\n", up)
+    assert re.search(r"24 hours +100 % up in \d checks?\n", up)
+    assert re.search(r"Answers in +\d+ ms \(median\), \d+ ms \(95 of 100\)\n", up)
+    assert up.endswith("Tools (1)\n  forecast  The forecast for a place.\n")
+    out = run("show", down).out
+    assert out.startswith(f"{down}  error\n") and re.search(r"Description +Line one line two\n", out)
+    assert re.search(r"Last check +refused in \d+ ms, .*: Nothing listens there: the connection was refused\n", out)
+    assert re.search(r"Since +\d{4}-\d\d-\d\d \d\d:\d\d UTC, (now|\d+ s ago)\n", out)
+    document = run("show", down, "--json").document
+    assert document["server"]["name"] == document["health"]["name"] == down
+    assert document["health"]["last_check"]["verdict"] == "refused"
+
+
+def have_checked(api: Api, name: str) -> None:
+    """Have sweeps run until one has checked a server. One that follows another within five seconds is the same."""
+    deadline = time.monotonic() + 60
+    while not api("GET", f"/api/registry/servers?search={name}").json()["servers"][0]["last_health_check"]:
+        assert time.monotonic() < deadline, f"{name} was not checked"
+        assert api("POST", "/api/jobs/health-check", headers={"x-cron-secret": CRON_SECRET}, auth=None).status == 202
+        threading.Event().wait(0.1)
+
+
+def test_a_server_is_found_by_its_id_and_by_every_spelling_of_its_name(run, api):
+    name = api.new_name("Hello.World")
+    number = str(api.register(name=name)["id"])
+    for given in (number, name, name.lower(), name.upper(), name.replace(".", "_"), name.replace("o", "0")):
+        assert run("show", given, "--json").document["server"]["id"] == int(number)
+
+
+def test_a_name_that_is_not_there_is_answered_with_those_that_are_like_it(run, api):
+    name = api.new_name("forecasting")
+    api.register(name=name)
+    assert f"is it {name}" in error(run("show", name[:-1]), 3)
+    assert name in error(run("show", name.replace("ca", "ac")), 3)
+    assert "mcp-registry list" in error(run("show", "zzzzzzzzzzzz"), 3)
+    assert "mcp-registry list" in error(run("show", "9223372036854775807"), 3)
+    assert run("show", "zzzzzzzzzzzz", "--json").document["code"] == "SERVER_NOT_FOUND"
+
+
+def test_nothing_that_a_server_says_reaches_the_terminal_raw(run, environment, api):
+    name = api.new_name("evil")
+    tools = [{"name": f"t{HOSTILE}"[:128], "description": HOSTILE, "input_schema": {"type": "object"}}]
+    metadata = {"author": HOSTILE, "tags": [HOSTILE]}
+    api.register(name=name, display_name=HOSTILE, description=HOSTILE, version=HOSTILE, metadata=metadata, tools=tools)
+    for arguments in (("show", name), ("list", "--search", name), ("show", name[:-1]), ("show", name, "--json")):
+        done = run(*arguments)
+        assert "evil" in done.out + done.err
+        assert not ESCAPED.search(done.out + done.err)
+    shown = SEQUENCE.sub("", Terminal(environment, "show", name).end().out)
+    assert "\\x1b[2J" in shown and "\\u202e" in shown and not ESCAPED.search(shown)
+    assert run("show", name, "--json").document["server"]["description"] == HOSTILE
+
+
+def test_nothing_that_is_said_while_registering_reaches_the_terminal_raw(run):
+    def page(asked: Asked) -> Iterable[bytes]:
+        return respond(200, result(asked, {"tools": [tool(HOSTILE, description=HOSTILE)]}))
+
+    with stranger(current(tools_list=page)) as server:
+        done = run("register", "--url", server.url, "--dry-run", "--display-name", HOSTILE)
+        assert done.code == 0 and "\\x1b" in done.out and not ESCAPED.search(done.out)
+    refusal = {"jsonrpc": "2.0", "id": 2, "error": {"code": 1, "message": HOSTILE}}
+    with stranger(current(tools_list=lambda _: respond(200, refusal))) as server:
+        assert not ESCAPED.search(error(run("register", "--url", server.url), 1))
+
+
+# ------------------------------------------------------------------ check
+
+
+def test_a_check_says_what_the_registry_would_make_of_a_server(run, real):
+    done = run("check", "--url", real["example"].url)
+    assert done.code == 0 and done.out.startswith(f"{real['example'].url}  active\n")
+    assert re.search(r"A check sees +healthy \(HTTP 200\) in \d+ ms\n", done.out) and "Tools (1)" in done.out
+    document = run("check", "--url", real["early-sdk"].url, "--json").document
+    assert (document["status"], document["health"]["verdict"], document["health"]["status_code"]) == (
+        "active",
+        "healthy",
+        400,
+    )
+    assert document["server"]["protocol_version"] == "2025-06-18" and len(document["server"]["tools"]) == 2
+
+
+def test_the_exit_code_of_a_check_tells(run, real):
+    gated = real["older-gated"].url
+    assert run("check", "--url", gated).code == 0
+    assert run("check", "--url", gated, "--header", f"Authorization: Bearer {TOKEN}").code == 0
+    assert run("check", "--url", gated, "--header", "Authorization: Bearer wrong").code == 5
+    assert run("check", "--url", real["older-sse"].url).code == 1
+    assert run("check", "--url", real["older-sse"].url, "--health-url", "/health").code == 0
+    assert run("check", "--url", "http://127.0.0.1:1/mcp").code == 4
+    assert run("check", "--url", "http://127.0.0.1:1/mcp", "--json").document["health"]["verdict"] == "refused"
+    assert run("check", "--url", "nonsense").code == 2
+
+
+# ------------------------------------------------------------------ deregister
+
+
+def test_a_server_is_removed_by_who_says_yes(run, api):
+    for given in ("name", "id"):
+        server = api.register(name=api.new_name("gone"))
+        done = run("deregister", str(server[given]), "--yes")
+        assert (done.code, done.out) == (0, f"removed {server['name']} (id {server['id']})\n")
+        assert error(run("deregister", str(server["name"]), "--yes"), 3)
+    server = api.register()
+    document = run("deregister", server["name"], "--yes", "--json").document
+    assert document == {"id": server["id"], "name": server["name"], "result": "removed"}
+
+
+def test_nobody_is_asked_where_nobody_can_answer(environment, api):
+    server = api.register()
+    assert "--yes" in error(spawn(environment, "deregister", server["name"], given="y\n"), 2)
+    assert api("GET", f"/api/registry/servers/{server['id']}").status == 200
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("\n", 1), ("no\n", 1), ("\x04", 1)])
+def test_a_person_is_asked_before_a_server_is_removed(environment, api, answer, code):
+    server = api.register(name=api.new_name("asked"))
+    terminal = Terminal(environment, "deregister", server["name"])
+    terminal.wait_for("[y/N]")
+    assert f"Remove {server['name']} (id {server['id']}) with 1 tool" in terminal.text
+    terminal.type(answer)
+    assert terminal.end().code == code
+    assert api("GET", f"/api/registry/servers/{server['id']}").status == (200 if code else 404)
+
+
+def test_an_approximate_name_removes_nothing(run, api):
+    name = api.new_name("precious")
+    api.register(name=name)
+    assert f"is it {name}" in error(run("deregister", name[:-1], "--yes"), 3)
+    assert run("show", name).code == 0
+
+
+# ------------------------------------------------------------------ the registry and its credentials
+
+
+def test_credentials_that_are_missing_or_wrong_end_with_5(environment):
+    wrong = spawn(environment | {"MCP_REGISTRY_PASSWORD": "wrong"}, "list")
+    assert "refuses the credentials" in error(wrong, 5) and "wrong" not in wrong.err
+    none = spawn(environment | {"MCP_REGISTRY_USERNAME": "", "MCP_REGISTRY_PASSWORD": ""}, "list", "--json")
+    assert none.code == 5 and none.document["code"] == "UNAUTHORIZED" and "wants credentials" in none.document["error"]
+
+
+def test_a_password_comes_from_stdin_and_goes_before_the_environment(environment):
+    arguments = ("list", "--username", USERNAME, "--password-stdin")
+    assert spawn(environment | {"MCP_REGISTRY_PASSWORD": "wrong"}, *arguments, given=f"{PASSWORD}\n").code == 0
+    assert spawn(environment, *arguments, given="wrong\n").code == 5
+    assert spawn(environment, *arguments, given="").code == 2
+    terminal = Terminal(environment, *arguments)
+    terminal.wait_for("Password: ")
+    terminal.type(f"{PASSWORD}\n")
+    done = terminal.end()
+    assert done.code == 0 and PASSWORD not in done.out
+
+
+@pytest.mark.parametrize("option", [("--password", "hunter2"), ("--password=hunter2",)])
+def test_a_password_on_the_command_line_is_refused_and_not_repeated(run, option):
+    done = run("list", *option)
+    assert "--password-stdin" in error(done, 2) and "hunter2" not in done.err
+    assert "hunter2" not in run("list", "--json", *option).out
+
+
+def test_what_is_missing_is_said_before_anything_is_sent(run, real, monkeypatch):
+    monkeypatch.setenv("MCP_REGISTRY_PASSWORD", "")
+    assert "lacks a password" in error(run("list"), 2)
+    monkeypatch.setenv("MCP_REGISTRY_USERNAME", "")
+    monkeypatch.setenv("MCP_REGISTRY_PASSWORD", "x")
+    assert "lacks a user" in error(run("list"), 2)
+    monkeypatch.setenv("MCP_REGISTRY_URL", "")
+    assert "MCP_REGISTRY_URL" in error(run("list"), 2)
+    assert "password" in error(run("list", "--registry", "https://u:p@host"), 2)
+    assert "http://" in error(run("list", "--registry", "host:3000"), 2)
+
+
+def test_options_stand_before_and_after_the_command(run, stack_url, monkeypatch):
+    monkeypatch.setenv("MCP_REGISTRY_URL", "http://127.0.0.1:1")
+    assert run("--json", "--registry", stack_url, "list").document["servers"] is not None
+    assert run("list", "--json", "--registry", f"{stack_url}/").document["servers"] is not None
+    assert run("--registry", "http://127.0.0.1:1", "list", "--registry", stack_url).code == 0
+
+
+def test_a_registry_that_is_not_there_ends_with_4(run):
+    assert "start it" in error(run("list", "--registry", "http://127.0.0.1:1"), 4)
+    with stranger(hang(b"")) as server:
+        assert "--timeout" in error(run("list", "--registry", server.url, "--timeout", "0.3"), 4)
+    unavailable = {"error": "The database is away: try again in a moment", "code": "UNAVAILABLE"}
+    with stranger(lambda _: respond(503, unavailable, "application/json", "Retry-After: 7")) as server:
+        assert "The database is away: try again in 7 seconds" in error(run("list", "--registry", server.url), 4)
+    with stranger(lambda _: respond(502, "Bad Gateway", "text/plain")) as server:
+        assert "not available" in error(run("list", "--registry", server.url), 4)
+
+
+STRANGE: dict[str, Any] = {
+    "a web page": lambda _: respond(200, "<html>", "text/html"),
+    "garbage": lambda _: [b"\x00" * 100],
+    "a list": lambda _: respond(200, "[]"),
+    "another object": lambda _: respond(200, {"servers": "x", "total": 1}),
+    "no number": lambda _: respond(200, '{"servers": [], "total": NaN}'),
+    "nesting": lambda _: respond(200, "[" * 100_000),
+    "a page that leads to itself": lambda _: respond(200, {"servers": [{}], "total": 9, "next_cursor": "c"}),
+    "an error of another shape": lambda _: respond(403, {"message": "Forbidden"}),
+    "another place": lambda _: respond(301, "", "text/plain", "Location: http://127.0.0.1:1/"),
+}
+
+
+@pytest.mark.parametrize("case", STRANGE)
+def test_what_is_not_a_registry_is_named_as_such(run, case):
+    with stranger(STRANGE[case]) as server:
+        assert "is not an MCP registry" in error(run("list", "--all", "--registry", server.url), 1)
+
+
+def test_a_registry_that_says_other_types_than_it_should_breaks_nothing(run):
+    row = {
+        "id": [1],
+        "name": None,
+        "display_name": {"a": 1},
+        "status": 7,
+        "last_health_check": "yesterday",
+        "version": [],
+    }
+    strange = {
+        "servers": [row, 7, None],
+        "total": 3,
+        "next_cursor": None,
+        "name": 1,
+        "tools": 7,
+        "metadata": [],
+        "series": 1,
+    }
+    with stranger(lambda _: respond(200, strange | {"last_check": 3, "transitions": [1], "checks": "x"})) as server:
+        assert run("list", "--registry", server.url).code == 0
+        assert run("show", "1", "--registry", server.url).code == 0
+
+
+# ------------------------------------------------------------------ the command line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("nothing",),
+        ("list", "--limit", "0"),
+        ("list", "--limit", "1", "--all"),
+        ("list", "--status", "gone"),
+        ("list", "--timeout", "nan"),
+        ("list", "--timeout", "-1"),
+        ("show",),
+        ("register",),
+        ("register", "--url", "ftp://x"),
+        ("register", "--url", "http://127.0.0.1:1", "--header", "nonsense"),
+        ("register", "--url", "http://127.0.0.1:1", "--header", "Host: x"),
+        ("list", "--reg", "http://127.0.0.1:1"),
+    ],
+)
+def test_a_command_line_that_is_not_right_ends_with_2_and_one_sentence(run, arguments):
+    done = run(*arguments)
+    assert len(error(done, 2).splitlines()) == 1 and not done.out
+    document = run(*arguments, "--json").document
+    assert (document["code"], document["exit_code"]) == ("USAGE", 2)
+
+
+@pytest.mark.parametrize("command", [(), ("register",), ("list",), ("show",), ("check",), ("deregister",)])
+def test_every_command_has_help_that_fits_80_columns(run, command):
+    done = run(*command, "--help")
+    assert done.code == 0 and "--json" in done.out and not done.err
+    assert all(len(line) <= 80 for line in done.out.splitlines() if not line.startswith("  mcp-registry"))
+    assert "--password " not in done.out
+
+
+def test_the_help_states_every_exit_code(run):
+    out = run("--help").out
+    assert all(re.search(rf"^  {int(code)} +\w", out, re.MULTILINE) for code in cli.Exit)
+    assert run("--version").out.startswith("mcp-registry ")
+
+
+# ------------------------------------------------------------------ the process
+
+
+def test_a_reader_that_stops_reading_is_no_error(environment, api):
+    api.register()
+    reader, writer = os.pipe()
+    os.close(reader)
+    for arguments in (("list",), ("list", "--json"), ("--help",), ("show", "none", "--json")):
+        command = [*COMMAND, *arguments]
+        done = subprocess.run(command, env=environment, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
+        # The help is printed by argparse, which keeps to itself that nobody read it.
+        assert done.returncode == 141 or arguments == ("--help",)
+        assert not done.stderr or arguments[0] == "show"
+    os.close(writer)
+
+
+def test_streams_that_are_closed_are_not_missed(environment):
+    for closed in ("<&-", ">&-", "2>&-"):
+        done = subprocess.run(["bash", "-c", f'"$@" {closed}', "bash", *COMMAND, "list"], env=environment, timeout=60)
+        assert done.returncode == 0
+
+
+def test_a_full_disk_is_said_so(environment):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*COMMAND, "list", "--json"], env=environment, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "mcp-registry: The output cannot be written: No space left on device\n",
+    )
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_an_encoding_that_lacks_a_character_loses_no_server(environment, api, encoding):
+    name = api.new_name("kanji")
+    api.register(name=name, display_name="漢字")
+    done = spawn(environment | {"PYTHONIOENCODING": encoding}, "list", "--search", name)
+    assert done.code == 0 and "\\u6f22\\u5b57" in done.out
+
+
+def test_ctrl_c_ends_with_130_without_a_traceback_and_leaves_no_session(environment):
+    with stranger(older(tools_list=hang(b""))) as server:
+        command = [*COMMAND, "register", "--url", server.url]
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            server.wait_for("tools/list")
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)
+        assert (process.returncode, out, err) == (130, "", "")
+        assert server.methods()[-1] == "DELETE"
+
+
+def test_a_person_who_waits_is_told_what_for(environment):
+    with stranger(hang(b"")) as server:
+        terminal = Terminal(environment, "list", "--registry", server.url)
+        terminal.wait_for("Reading the list ... 1 s")
+        terminal.interrupt()
+        done = terminal.end()
+    assert done.code == 130 and "Traceback" not in done.out
+    # The line is gone again.
+    assert done.out.endswith("\r")
+
+
+def test_a_log_is_told_of_no_progress(environment):
+    def slow(asked: Asked) -> Iterator[bytes]:
+        threading.Event().wait(_terminal.PATIENCE * 1.3)
+        yield from respond(200, {"servers": [], "total": 0, "next_cursor": None})
+
+    with stranger(slow) as server:
+        done = spawn(environment, "list", "--registry", server.url, "--json")
+    assert (done.code, done.err) == (0, "")
+
+
+# ------------------------------------------------------------------ text
+
+
+def test_clean_text_is_as_it_was():
+    for text in ("weather", "Grüße", "漢字", "👩\u200d💻", "नमस्ते", "مرحبا"):
+        assert _terminal.clean(text) == text
+
+
+def test_text_that_would_move_the_cursor_is_written_out():
+    assert _terminal.clean("a\x1b[2Jb\u202ec\ud800\te\u2028f") == "a\\x1b[2Jb\\u202ec\\ud800 e f"
+    assert _terminal.clean("e" + "\u0301" * 50) == "e" + "\u0301" * 4
+
+
+def test_text_is_cut_by_columns_and_not_by_characters():
+    assert _terminal.cut("漢字漢字", 5) == "漢字…"
+    assert _terminal.cut("abcdefgh", 5, middle=True) == "ab…gh"
+    assert _terminal.cut("abc", 3) == "abc"
+    for room in range(1, 12):
+        assert _terminal.width(_terminal.cut("漢a字b漢c字", room, middle=bool(room % 2))) <= room
+
+
+def test_a_column_of_numbers_is_set_to_the_right(capsys):
+    _terminal.Screen(sys.stdout).table(
+        [Column("N", right=True), Column("X")], [[Cell("1"), Cell("a")], [Cell("10"), Cell("")]]
+    )
+    assert capsys.readouterr().out == " N  X\n 1  a\n10  \n"
+
+
+def test_a_time_is_told_as_its_distance():
+    assert cli._ago(None) == "never"
+    assert cli._ago("2999-01-01T00:00:00.000000Z") == "now"
+    assert cli._ago("2020-01-01T00:00:00.000000Z").endswith(" d ago")
+    assert cli._ago("soon") == "soon"
+
+
+def test_a_small_registration_is_all_that_is_needed(run, api):
+    """The shape that the API's own tests send is what a listing has to cope with."""
+    name = api.new_name("small")
+    assert api("PUT", "/api/registry/register", registration(name, tools=[])).status == 201
+    assert run("show", name).out.endswith("Tools (0)\n")

@@ -1,0 +1,105 @@
+"""The wheel, the examples, and what importing costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from client.tests.conftest import Registry
+from client.tests.programs import CLIENT, EXAMPLES, free_port, kept, running, settings, wire_tools
+from mcp_registry_client import __version__
+
+# What takes longer to import than the rest together, and is imported in the thread, where it is needed at all.
+HEAVY = {
+    "asyncio",
+    "email",
+    "hashlib",
+    "http",
+    "inspect",
+    "logging",
+    "pathlib",
+    "random",
+    "ssl",
+    "tempfile",
+    "urllib.request",
+}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built by the build system that the project names."""
+    folder = tmp_path_factory.mktemp("wheel")
+    # From a copy: a build leaves folders beside the source.
+    source = folder / "client"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md"):
+        (source / name).write_bytes((CLIENT / name).read_bytes())
+    for path in (CLIENT / "src" / "mcp_registry_client").iterdir():
+        if path.is_file():
+            target = source / "src" / "mcp_registry_client" / path.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    command = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
+    done = subprocess.run([*command, "-w", str(folder), str(source)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_has_the_package_its_types_and_no_dependency(wheel: Path):
+    assert wheel.name == f"mcp_registry_client-{__version__}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        metadata = archive.read(f"mcp_registry_client-{__version__}.dist-info/METADATA").decode()
+        points = archive.read(f"mcp_registry_client-{__version__}.dist-info/entry_points.txt").decode()
+    packaged = {f"mcp_registry_client/{path.name}" for path in (CLIENT / "src" / "mcp_registry_client").glob("*.*")}
+    assert packaged <= names and "mcp_registry_client/py.typed" in names
+    assert "Requires-Dist" not in metadata and "Requires-Python: >=3.10" in metadata
+    assert "mcp-registry = mcp_registry_client.cli:main" in points
+
+
+def test_the_fastmcp_example_is_in_the_registry_from_the_wheel(wheel: Path, registry: Registry):
+    port = free_port()
+    # A wheel is a zip file that Python imports from; nothing of the source tree is on the path.
+    options = {"environment": settings(registry.url, PORT=str(port)), "source": wheel, "cwd": EXAMPLES}
+    with running("current", "python", "-W", "error", "fastmcp_server.py", **options):
+        wait_for(registry, "rates", f"http://127.0.0.1:{port}/mcp")
+
+
+def test_the_asgi_example_is_one_server_however_many_workers_it_has(wheel: Path, registry: Registry):
+    port = free_port()
+    options = {"environment": settings(registry.url), "source": wheel, "cwd": EXAMPLES}
+    command = ("python", "-m", "uvicorn", "asgi_app:app", "--port", str(port), "--workers", "2")
+    with running("current", *command, **options):
+        wait_for(registry, "units", f"http://127.0.0.1:{port}/units/")
+
+
+def wait_for(registry: Registry, name: str, url: str) -> None:
+    """Wait until the server is in the registry, with the tools that it has on the wire."""
+    (row,) = registry.wait_for(name)
+    assert row["endpoint_url"] == url
+    shown = [{field: tool[field] for field in kept([{}])[0]} for tool in row["tools"]]
+    assert shown == kept(wire_tools(url)) and len(shown) == 1
+
+
+@pytest.mark.parametrize("module", ["_register", "asgi", "aws_lambda"])
+def test_importing_loads_nothing_heavy(module: str):
+    code = (
+        f"import sys; before = set(sys.modules); import mcp_registry_client.{module}; print(*set(sys.modules) - before)"
+    )
+    command = [sys.executable, "-S", "-c", code]
+    done = subprocess.run(command, env={"PYTHONPATH": str(CLIENT / "src")}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    loaded = done.stdout.split()
+    assert not HEAVY & {*loaded, *(name.partition(".")[0] for name in loaded)}
+
+
+def test_one_version_stands_everywhere():
+    assert f'version = "{__version__}"' in (CLIENT / "pyproject.toml").read_text()
+    for path in (CLIENT / "src" / "mcp_registry_client").glob("_*.py"):
+        text = path.read_text()
+        assert "mcp-registry-client/" not in text or f"mcp-registry-client/{__version__}" in text

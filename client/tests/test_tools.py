@@ -1,0 +1,103 @@
+"""Tools are announced as `tools/list` answers them, less what the registry does not keep."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mcp_registry_client import _tools
+from mcp_registry_client._document import Unusable, document
+from mcp_registry_client._presence import complete
+from mcp_registry_client._tools import Facts, Unreadable, dumped, facts, read
+
+SCHEMA = {"type": "object"}
+TOOL = {"name": "now", "inputSchema": SCHEMA}
+KEPT = {"name": "now", "input_schema": SCHEMA}
+
+
+def tools_of(source: Any) -> list[dict[str, Any]]:
+    return dumped(complete(read(source)))
+
+
+async def listed() -> list[dict[str, Any]]:
+    return [TOOL]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [[TOOL], (TOOL,), {"now": TOOL}, lambda: [TOOL], listed, SimpleNamespace(tools={"now": TOOL}), iter([TOOL])],
+)
+def test_tools_may_be_given_in_many_ways(source: Any):
+    assert tools_of(source) == [KEPT]
+
+
+def test_what_the_registry_would_refuse_is_left_out_and_null_is_absent():
+    more = {"_meta": {"a": 1}, "icons": [], "execution": {"taskSupport": "optional"}, "title": None, "category": "time"}
+    assert tools_of([TOOL | more]) == [KEPT | {"category": "time"}]
+
+
+def test_a_null_inside_a_schema_stays():
+    schema = {"type": "object", "properties": {"zone": {"default": None}}}
+    assert tools_of([{"name": "now", "inputSchema": schema}])[0]["input_schema"] == schema
+
+
+def test_the_order_is_that_of_the_list():
+    names = ["b", "a", "c"]
+    assert [tool["name"] for tool in tools_of([{"name": name, "inputSchema": SCHEMA} for name in names])] == names
+
+
+@pytest.mark.parametrize("source", [object(), 7, [3], [{"inputSchema": SCHEMA}]])
+def test_what_has_no_tools_says_so(source: Any):
+    with pytest.raises((Unreadable, TypeError)):
+        tools_of(source)
+
+
+def test_a_list_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch):
+    async def answer(context: Any, params: Any) -> Any:
+        return {"tools": [], "nextCursor": "more"}
+
+    entry = SimpleNamespace(params_type=SimpleNamespace(model_validate=dict), handler=answer)
+    with pytest.raises(Unreadable, match="200 pages"):
+        tools_of(SimpleNamespace(get_request_handler=lambda method: entry))
+
+
+@pytest.mark.parametrize("name", ["FastMCP", "FastMCP-1a2b", "mcp-server", "", None])
+def test_a_name_that_the_framework_made_up_is_none(name: str | None):
+    assert facts(SimpleNamespace(name=name)).name is None
+    with pytest.raises(Unusable, match="has no name"):
+        document({}, facts(SimpleNamespace(name=name)), "https://h/mcp", [])
+
+
+def test_the_version_of_the_framework_is_not_the_servers(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "fastmcp", SimpleNamespace(__version__="4.1.2"))  # pyright: ignore[reportArgumentType]
+    assert facts(SimpleNamespace(name="a", version="4.1.2")).version is None
+    assert facts(SimpleNamespace(name="a", version="4.1.3")).version == "4.1.3"
+
+
+def test_a_name_for_people_becomes_one_for_the_registry():
+    sent = document({}, Facts(name="The “Weather” of Zürich!"), "https://h/mcp", [])
+    assert sent["name"] == "The-Weather-of-Z-rich" and sent["display_name"] == "The “Weather” of Zürich!"
+
+
+def test_what_the_owner_says_goes_before_what_the_server_says():
+    said = Facts("weather", "Weather", "Instructions", "1.0", "https://h/docs")
+    sent = document({"name": "w", "version": "2.0", "tags": ("a", "b"), "author": None}, said, "https://h/mcp", [])
+    assert sent == {
+        "name": "w",
+        "display_name": "Weather",
+        "description": "Instructions",
+        "server_type": "community",
+        "endpoint_url": "https://h/mcp",
+        "version": "2.0",
+        "metadata": {"documentation_url": "https://h/docs", "tags": ["a", "b"]},
+        "tools": [],
+    }
+
+
+def test_every_field_of_the_wire_has_its_name_in_the_registry():
+    assert set(_tools.KEPT.values()) == {
+        "name", "title", "description", "input_schema", "output_schema", "annotations", "category"
+    }  # fmt: skip

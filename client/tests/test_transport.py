@@ -1,0 +1,196 @@
+"""One deadline for everything, whatever the other side does."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import trustme
+
+from client.tests.conftest import Script, Scripted, answers
+from mcp_registry_client import _transport
+from mcp_registry_client._transport import Failed, request
+
+Start = Callable[[Script], Scripted]
+SOON = 0.3
+KNOWN = answers(204)
+
+
+def failure(url: str, seconds: float = 5, **options: Any) -> Failed:
+    with pytest.raises(Failed) as caught:
+        request("PUT", url, deadline_seconds=seconds, **options)
+    return caught.value
+
+
+@pytest.fixture
+def served() -> Iterator[Callable[[Callable[[socket.socket], None]], str]]:
+    """Starts a server that does something with one connection and closes it; its URL."""
+    listeners: list[socket.socket] = []
+
+    def start(serve: Callable[[socket.socket], None]) -> str:
+        listener = socket.create_server(("127.0.0.1", 0))
+        listeners.append(listener)
+
+        def run() -> None:
+            try:
+                connection, _ = listener.accept()
+                with connection:
+                    serve(connection)
+            except OSError:
+                pass
+
+        threading.Thread(target=run, daemon=True).start()
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    yield start
+    for listener in listeners:
+        listener.close()
+
+
+def test_an_answer_comes_back_whole_with_its_status_and_headers(scripted: Start):
+    registry = scripted(answers(428, {"code": "REGISTRATION_REQUIRED"}, Retry_After="3"))
+    answer = request(
+        "PUT",
+        f"{registry.url}/a?b=c",
+        headers={"X-Registration-Digest": "00"},
+        deadline_seconds=5,
+        credentials=("ädmin", "pass:word"),
+    )
+    assert answer.status == 428 and answer.headers["retry-after"] == "3"
+    assert answer.json() == {"code": "REGISTRATION_REQUIRED"}
+    (asked,) = registry.asked
+    assert asked.path == "/a?b=c" and asked.headers["content-length"] == "0"
+    assert asked.headers["host"] == f"127.0.0.1:{registry.port}"
+    assert asked.headers["x-registration-digest"] == "00"
+    assert asked.headers["authorization"] == "Basic w6RkbWluOnBhc3M6d29yZA=="
+
+
+def test_a_redirect_is_an_answer_and_is_not_followed(scripted: Start):
+    registry = scripted(answers(302, None, Location="/elsewhere"))
+    assert request("PUT", registry.url, deadline_seconds=5).status == 302
+    assert len(registry.asked) == 1
+
+
+def test_a_server_that_never_answers_costs_the_deadline(served: Callable[..., str]):
+    released = threading.Event()
+    url = served(lambda connection: released.wait(10))
+    started = time.monotonic()
+    assert failure(url, SOON).kind == "timeout"
+    assert time.monotonic() - started < SOON + 1
+    released.set()
+
+
+def test_a_server_that_sends_a_byte_now_and_then_costs_the_deadline_too(served: Callable[..., str]):
+    released = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        while not released.wait(0.05):
+            connection.sendall(b".")
+
+    url = served(drip)
+    started = time.monotonic()
+    assert failure(url, SOON).kind == "timeout"
+    assert time.monotonic() - started < SOON + 1
+    released.set()
+
+
+def test_a_name_that_is_never_resolved_costs_the_deadline_and_one_thread(monkeypatch: pytest.MonkeyPatch):
+    released = threading.Event()
+    looked_up: list[str] = []
+    real = socket.getaddrinfo
+
+    def hang(host: str, port: int, *, flags: int = 0, **options: Any) -> Any:
+        if flags:
+            return real(host, port, flags=flags, **options)
+        looked_up.append(host)
+        released.wait(10)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    started = time.monotonic()
+    for _ in range(3):
+        raised = failure("http://registry.example/", SOON)
+        assert raised.kind == "timeout" and "registry.example was not resolved" in str(raised)
+    assert time.monotonic() - started < 3 * SOON + 1
+    assert looked_up == ["registry.example"]
+    released.set()
+
+
+def test_a_name_that_does_not_exist_says_so(monkeypatch: pytest.MonkeyPatch):
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    assert failure("http://registry.example/").kind == "lookup"
+
+
+def test_the_next_address_is_tried_where_the_first_refuses(monkeypatch: pytest.MonkeyPatch, scripted: Start):
+    registry = scripted(KNOWN)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        dead = (socket.AF_INET, ("127.0.0.1", unused.getsockname()[1]))
+        live = (socket.AF_INET, ("127.0.0.1", registry.port))
+        monkeypatch.setattr(_transport, "_resolved", lambda *_: [dead, live])
+        assert request("PUT", "http://registry.example/", deadline_seconds=5).status == 204
+
+
+def test_nobody_listening_is_refused():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        assert failure(f"http://127.0.0.1:{unused.getsockname()[1]}").kind == "refused"
+
+
+@pytest.mark.parametrize(
+    ("sent", "kind"),
+    [
+        (b"", "closed"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", "closed"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "garbage"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70_000, "garbage"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "closed"),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + b"a" * 2_000, "too_large"),
+    ],
+)
+def test_what_is_no_answer_fails_with_its_kind(sent: bytes, kind: str, served: Callable[..., str]):
+    def serve(connection: socket.socket) -> None:
+        connection.recv(65_536)
+        connection.sendall(sent)
+
+    assert failure(served(serve), max_body=1_000).kind == kind
+
+
+@pytest.mark.parametrize(
+    "url", ["registry", "ftp://host/", "http://", "http://host:port/", "http://host/a b", "http://h/ä"]
+)
+def test_what_is_no_url_fails_as_one(url: str):
+    assert failure(url).kind == "url"
+
+
+def test_a_header_that_cannot_be_sent_fails_like_everything_else(scripted: Start):
+    registry = scripted(answers(200))
+    assert failure(registry.url, headers={"X": "a\r\nb"}).kind == "url"
+
+
+def test_a_certificate_is_checked(served: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Any):
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+
+    def serve(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as secure:
+            secure.recv(65_536)
+            secure.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    def url() -> str:
+        return served(serve).replace("http://127.0.0.1", "https://localhost")
+
+    assert failure(url()).kind == "tls"
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    assert request("PUT", url(), deadline_seconds=5).status == 204
