@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-client lint format bench build schema lock clean
+.PHONY: help run test test-client-matrix lint format bench build schema lock clean
 
 help:  ## What there is to do
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
 
 run: $(VENV)/run.stamp  ## Serve the registry on http://127.0.0.1:3000, with a Postgres of its own
 	@exec $(BIN)/python -m local
@@ -17,8 +17,8 @@ test: $(VENV)/dev.stamp  ## Run every check and every test
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest -q -rs
 
-test-client: $(VENV)/dev.stamp  ## Run every test of the client, against a running stack and real MCP servers
-	@$(BIN)/python -m pytest -q -rs client/tests
+test-client-matrix: $(VENV)/dev.stamp  ## Run every test of the client, those with older frameworks among them
+	@$(BIN)/python -m pytest -q -rs client/tests -m 'matrix or not matrix'
 
 lint: $(VENV)/dev.stamp  ## Style, types and the template
 	@$(BIN)/ruff check --quiet .
@@ -46,7 +46,7 @@ lock: $(VENV)/dev.stamp  ## Pin the newest versions that requirements/*.in admit
 	    "$${pair%%:*}" -o "$${pair##*:}" || exit 1; done
 
 clean:  ## Remove the environment, the local data and every cache
-	rm -rf $(VENV) .venv-real .venv-weather .data .aws-sam .pytest_cache .ruff_cache .hypothesis .schemathesis
+	rm -rf $(VENV) .venv-real .venv-example .data .aws-sam .pytest_cache .ruff_cache .hypothesis .schemathesis
 
 # The lists are complete (`make lock`), so --no-deps resolves nothing; every file is checked against its hash.
 $(VENV)/run.stamp: requirements/run.txt | $(BIN)/python

@@ -37,6 +37,14 @@ LIBRARIES = {
     "psycopg, pydantic": "import psycopg, pydantic; pydantic.create_model('Model', name=(str, ...))",
 }
 
+# What the client adds to a server: imported alone, where nothing that a framework loads is there yet.
+CLIENT_MS = 30.0
+CLIENT = {
+    "client: register": "from mcp_registry_client import register",
+    "client: RegistryMiddleware": "from mcp_registry_client import RegistryMiddleware",
+    "client: register_lambda": "from mcp_registry_client import register_lambda",
+}
+
 # What benchmarks/baseline.py imports and what that needs, by their names in requirements/dev.txt.
 BASELINE_REQUIREMENTS = """
 annotated-doc annotated-types anyio fastapi idna mangum opentelemetry-api psycopg psycopg-binary psycopg-pool pydantic
@@ -94,6 +102,7 @@ def run(python: str | None = None) -> list[Result]:
     return [
         Result("cold start: authorizer, against 5 ms", over["authorizer"], AUTHORIZER_MS, "ms", 1.0),
         *(Result(f"cold start: {name}", over[name], over["baseline"], "ms", bar) for name, bar in BARS.items()),
+        *(Result(f"import of the {name}, against 30 ms", over[name], CLIENT_MS, "ms", 1.0) for name in CLIENT),
     ]
 
 
@@ -106,6 +115,8 @@ def _starts(interpreter: str, folder: Path) -> Mapping[str, Start]:
         shutil.copytree(ROOT / "functions" / name, folder / name)
         starts[name] = Start((folder / name, layer), "import app")
     starts |= {name: Start((), statement) for name, statement in LIBRARIES.items()}
+    shutil.copytree(ROOT / "client" / "src", folder / "client")
+    starts |= {name: Start((folder / "client",), statement) for name, statement in CLIENT.items()}
     (folder / "fastapi").mkdir()
     shutil.copy(ROOT / "benchmarks" / "baseline.py", folder / "fastapi")
     starts["baseline"] = Start((folder / "fastapi",), "import baseline")

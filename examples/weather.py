@@ -1,4 +1,4 @@
-"""An MCP server to register; the README starts it: `fastmcp run weather.py --transport http --port 8080`."""
+"""A server without the client, to register from outside: `fastmcp run weather.py --transport http --port 8080`."""
 
 from fastmcp import FastMCP
 

@@ -120,12 +120,12 @@ class Program:
         assert len(lines) >= number, f"not {number} lines have {pattern!r}:\n{self.output}"
         return lines
 
-    def wait_until_listening(self, port: int, seconds: float = PATIENCE) -> float:
-        """The time.monotonic() at which it takes connections."""
+    def wait_until_listening(self, port: int, seconds: float = PATIENCE) -> None:
+        """Wait until it takes connections."""
         deadline = time.monotonic() + seconds
         while True:
             with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                return time.monotonic()
+                return
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(0.02)
             assert self.process.returncode is None, self.output

@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from client.tests.conftest import Asked, Registry, Script, Scripted, answers, in_turn
-from mcp_registry_client import _settings
+from mcp_registry_client import _settings, _transport
 from mcp_registry_client._announcer import Pace, Registration
 from mcp_registry_client._canonical import digest
 from mcp_registry_client._document import Unusable
@@ -242,12 +243,36 @@ def test_a_forked_child_announces_itself(scripted: Start):
     assert len(registry.wait_for(2)) == 2
 
 
-def test_a_thousand_that_start_at_once_are_one_row_and_no_error(registry: Registry, caplog: pytest.LogCaptureFixture):
+def test_a_thousand_that_start_at_once_are_one_row_and_no_error(
+    registry: Registry, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
     caplog.set_level("INFO")
     name = registry.new_name("herd")
+    sent: Counter[threading.Thread] = Counter()
+    request = _transport.request
+
+    def counted(*arguments: Any, **options: Any) -> _transport.Response:
+        sent[threading.current_thread()] += bool(options["body"])
+        return request(*arguments, **options)
+
+    monkeypatch.setattr(_transport, "request", counted)
+    results = herd(registry.url, name, caplog)
+    assert results.count("(created)") == 1 and results.count("(unchanged)") == 999
+    # Each is a thread.
+    assert len(sent) == 1_000 and max(sent.values()) == 1
+    (row,) = registry.named(name)
+    sent.clear()
+    assert herd(registry.url, name, caplog) == ["(unchanged)"] * 1_000
+    assert len(sent) == 1_000 and sent.total() == 0
+    assert registry.named(name) == [row]
+
+
+def herd(registry_url: str, name: str, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """A thousand servers that start at once, all alike; how each of them was registered."""
+    caplog.clear()
     source = Fixed(registration(name))
     handles = [
-        Registration(source, _settings.Settings(registry.url, USERNAME, PASSWORD), Pace(deadline=30, once=True))
+        Registration(source, _settings.Settings(registry_url, USERNAME, PASSWORD), Pace(deadline=30, once=True))
         for _ in range(1_000)
     ]
     threading.stack_size(256 * 1024)
@@ -257,7 +282,5 @@ def test_a_thousand_that_start_at_once_are_one_row_and_no_error(registry: Regist
     finally:
         threading.stack_size(0)
     assert all(handle.wait(60) for handle in handles)
-    assert len(registry.named(name)) == 1
     assert warnings(caplog) == []
-    results = [record.getMessage().rpartition(" ")[2] for record in caplog.records]
-    assert results.count("(created)") == 1 and results.count("(unchanged)") == 999
+    return [record.getMessage().rpartition(" ")[2] for record in caplog.records]

@@ -10,7 +10,7 @@ from mcp_registry.http import STATUSES
 from tests.conftest import ROOT, Local
 
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+BLOCKS = re.findall(r"^```\w*\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
 def test_every_curl_line_does_what_it_is_there_for(new_database, tmp_path):

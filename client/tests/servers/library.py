@@ -36,18 +36,10 @@ def find(word: Annotated[str, Field(description="In the title.")], limit: int | 
     return [word]
 
 
-@server.tool
+@server.tool(description="The title of a book" + (", in capitals." if arguments.changed else "."))
 def title(number: str) -> str:
-    """The title of a book."""
+    """Not what clients read."""
     return number
-
-
-if arguments.changed:
-
-    @server.tool
-    def shelf(number: str) -> str:
-        """Where a book stands."""
-        return number
 
 
 @readers.tool

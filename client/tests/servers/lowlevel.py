@@ -21,6 +21,7 @@ logging.basicConfig(level="INFO")
 parser = argparse.ArgumentParser()
 parser.add_argument("port", type=int)
 parser.add_argument("--name", default="clock")
+parser.add_argument("--changed", action="store_true")
 arguments = parser.parse_args()
 
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {"zone": {"type": "string", "default": None}}}
@@ -28,7 +29,8 @@ SCHEMA: dict[str, Any] = {"type": "object", "properties": {"zone": {"type": "str
 
 def page(types: Any, cursor: str | None) -> Any:
     """One of the two pages."""
-    fields = {"name": "alarm" if cursor else "now", "description": "Time.", "inputSchema": SCHEMA}
+    words = "When to wake up." if cursor and arguments.changed else "Time."
+    fields = {"name": "alarm" if cursor else "now", "description": words, "inputSchema": SCHEMA}
     answer = {"tools": [types.Tool.model_validate(fields)], "nextCursor": None if cursor else "2"}
     return types.ListToolsResult.model_validate(answer)
 

@@ -1,4 +1,4 @@
-"""A stock room on the SDK's high-level server: FastMCP of 1.x, MCPServer of 2.x. `--changed` gives it another tool."""
+"""A stock room on the SDK's high-level server: FastMCP of 1.x, MCPServer of 2.x. `--changed` changes a tool."""
 # pyright: basic, reportMissingImports=false
 # The package is in an environment of its own; the checker sees the development environment only.
 
@@ -40,18 +40,10 @@ def count(item: str, place: str | None = None, factor: float = 1.0) -> int:
     return 120
 
 
-@server.tool()
+@server.tool(description="Take items out of stock" + (", and order more." if arguments.changed else "."))
 def take(item: str, number: int) -> dict[str, int]:
-    """Take items out of stock."""
+    """Not what clients read."""
     return {item: number}
-
-
-if arguments.changed:
-
-    @server.tool()
-    def order(item: str) -> str:
-        """Order an item."""
-        return item
 
 
 server.run(arguments.transport, **(settings if current and arguments.transport != "stdio" else {}))
