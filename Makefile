@@ -4,8 +4,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Which environment of samconfig.toml, and the processor that it is for unless the command line says otherwise.
+ENV ?= default
+DEPLOYED_ARCHITECTURE = $(shell $(BIN)/python -m local.artefacts --architecture-of $(ENV))
+ARCHITECTURE ?= $(DEPLOYED_ARCHITECTURE)
+F ?= ListFunction
+EVENT ?= events/list-first-page.json
+
 .DEFAULT_GOAL := help
-.PHONY: help run test test-client-matrix lint format bench build schema lock clean
+.PHONY: help run test test-client-matrix lint format bench build deploy local-api local-invoke test-sam-local \
+	schema lock clean
 
 help:  ## What there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -33,8 +41,31 @@ format: $(VENV)/dev.stamp  ## Rewrite the code in the house's format
 bench: $(VENV)/dev.stamp  ## Measure what docs and goals state; takes minutes
 	@$(BIN)/python -m benchmarks
 
-build: $(VENV)/dev.stamp  ## Build what is deployed; needs Python 3.13 on the PATH, or Docker: make build ARGS=--use-container
-	@SAM_CLI_TELEMETRY=0 $(BIN)/sam build $(ARGS)
+build: $(VENV)/dev.stamp  ## Build what is deployed and print its sizes; needs no Python 3.13 and no Docker (ARCHITECTURE=arm64)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" ARCHITECTURE=$(ARCHITECTURE) SAM_CLI_TELEMETRY=0 $(BIN)/sam build \
+	  --config-env $(ENV) --parameter-overrides Architecture=$(ARCHITECTURE) $(ARGS)
+	@$(BIN)/python -m local.artefacts --architecture $(ARCHITECTURE)
+
+deploy: $(VENV)/dev.stamp  ## Build and deploy an environment of samconfig.toml: make deploy ENV=prod
+	@test "$(ARCHITECTURE)" = "$(DEPLOYED_ARCHITECTURE)" \
+	  || { echo "samconfig.toml deploys $(ENV) for $(DEPLOYED_ARCHITECTURE): change Architecture there" >&2; exit 1; }
+	@$(MAKE) --no-print-directory build ENV=$(ENV) ARCHITECTURE=$(ARCHITECTURE)
+	@SAM_CLI_TELEMETRY=0 $(BIN)/sam deploy --config-env $(ENV) $(ARGS)
+
+local-api: $(VENV)/dev.stamp  ## Serve the API by `sam local start-api`, with a Postgres of its own or DATABASE_URL; needs Docker
+	@$(BIN)/python -m local.sam
+	@$(MAKE) --no-print-directory build
+	@exec $(BIN)/python -m local.sam start-api $(ARGS)
+
+local-invoke: $(VENV)/dev.stamp  ## Invoke one function: make local-invoke F=ListFunction EVENT=events/list-search.json; needs Docker
+	@$(BIN)/python -m local.sam
+	@$(MAKE) --no-print-directory build
+	@$(BIN)/python -m local.sam invoke $(F) --event $(EVENT) $(ARGS)
+
+test-sam-local: $(VENV)/dev.stamp  ## Ask every route and invoke every event by `sam local`; needs Docker
+	@$(BIN)/python -m local.sam
+	@$(MAKE) --no-print-directory build
+	@PYTHONPATH=layers/registry $(BIN)/python -m tests.sam_local
 
 schema: $(VENV)/dev.stamp  ## Write sql/schema.sql from the migrations
 	@$(BIN)/python -m local.schema

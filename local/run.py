@@ -64,6 +64,13 @@ SELECT has_database_privilege(current_database(), 'CREATE')
 """
 
 
+# Whether this user may be each of the roles of sql/roles.sql.
+MAY_TAKE_ROLES = """
+SELECT bool_and(COALESCE(pg_has_role(to_regrole(name), 'MEMBER'), false))
+  FROM unnest(ARRAY['registry_reader', 'registry_writer', 'registry_sweeper']) AS name
+"""
+
+
 class StartError(Exception):
     """The registry cannot start; the message is the line that the user reads."""
 
@@ -210,6 +217,13 @@ def _migrate(database_url: str, settings: Settings) -> None:
         ) from error
 
 
+def _has_roles(database_url: str) -> bool:
+    """Whether each function can be of its own role, as in the cloud."""
+    with psycopg.Connection.connect(database_url, connect_timeout=5, autocommit=True) as connection:
+        row = connection.execute(MAY_TAKE_ROLES).fetchone()
+        return row is not None and row[0] is True
+
+
 def _load_by_path(path: Path) -> ModuleType:
     """sql/ is the folder of a function and no package, so its module is not on the path."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -319,6 +333,7 @@ async def _sources(
 def _load_template(settings: Settings, database_url: str) -> template.Stack:
     parameters = {
         "CronSecret": settings.cron_secret,
+        "DatabaseAccess": "role" if _has_roles(database_url) else "url",
         "DatabaseUrl": database_url,
         "LogLevel": settings.log_level,
         "OpenCidrs": LOOPBACK,

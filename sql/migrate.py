@@ -1,9 +1,10 @@
 """Bring a database to the newest schema: `python sql/migrate.py [DATABASE_URL]`.
 
 Each file of `migrations/` is applied once, in the order of its number, in one transaction of its own that also
-records it. Killed at any point, the database holds a migration wholly or not at all, and the next run goes on from
-there. Any number of runs at once are safe: they take turns behind a transaction-level advisory lock. (A
-session-level lock would outlive its statement in a frozen Lambda sandbox.)
+records it. Then `roles.sql` says anew who may do what, where this user may say it. Killed at any point, the database
+holds a migration wholly or not at all, and the next run goes on from there. Any number of runs at once are safe: they
+take turns behind a transaction-level advisory lock. (A session-level lock would outlive its statement in a frozen
+Lambda sandbox.)
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import psycopg
 Result = TypeVar("Result")
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+ROLES = Path(__file__).parent / "roles.sql"
 
 # Transactions that migrate hold this lock; the number is "mcpr" in ASCII.
 ADVISORY_LOCK = 0x6D637072
@@ -55,11 +57,25 @@ SELECT set_config('lock_timeout', %(lock)s, true),
        set_config('statement_timeout', %(statement)s, true)
 """
 
+# Whoever may not make roles may still say what those may do that somebody has made.
+MAY_GRANT = """
+SELECT rolsuper OR rolcreaterole
+       OR (to_regrole('registry_reader') IS NOT NULL
+           AND to_regrole('registry_writer') IS NOT NULL
+           AND to_regrole('registry_sweeper') IS NOT NULL)
+  FROM pg_roles
+ WHERE rolname = current_user
+"""
+
 LOCK = "SELECT pg_try_advisory_xact_lock(%(key)s)"
 
 
 class MigrationError(Exception):
     """The database cannot be migrated; the message says why in one sentence."""
+
+
+class DatabaseIsNewer(MigrationError):
+    """The database has migrations that this code does not: it was deployed by a newer version."""
 
 
 @dataclass(frozen=True)
@@ -87,17 +103,29 @@ def migrations(folder: Path = MIGRATIONS) -> list[Migration]:
 
 
 def migrate(database_url: str, folder: Path = MIGRATIONS) -> list[str]:
-    """Apply what is missing and return the names of the migrations that this call applied.
+    """Apply what is missing, say anew who may do what, and return the names of the migrations that this call applied.
 
     `database_url` is a libpq connection string whose role may create schemas and extensions. Raises MigrationError
-    where an applied migration was edited afterwards, where the database is newer than this code, or where the locks
-    could not be had within two minutes; psycopg.Error where the database refuses a statement or is not there.
+    where an applied migration was edited afterwards, where the database is newer than this code (DatabaseIsNewer), or
+    where the locks could not be had within two minutes; psycopg.Error where the database refuses a statement or is not
+    there.
     """
     wanted = migrations(folder)
     with psycopg.connect(database_url, autocommit=True, connect_timeout=10) as connection:
         if not _ledger_exists(connection):
             _locked(connection, lambda: (connection.execute(CREATE_SCHEMA), connection.execute(CREATE_LEDGER)))
-        return [m.name for m in wanted if m.version not in _applied(connection, wanted) and _apply(connection, m)]
+        applied = [m.name for m in wanted if m.version not in _applied(connection, wanted) and _apply(connection, m)]
+        if folder == MIGRATIONS:
+            _grant(connection)
+        return applied
+
+
+def _grant(connection: psycopg.Connection) -> None:
+    """Apply roles.sql, where this user may."""
+    row = connection.execute(MAY_GRANT).fetchone()
+    if row is not None and row[0]:
+        text = ROLES.read_text(encoding="utf-8")
+        _locked(connection, lambda: connection.execute(cast("LiteralString", text)))
 
 
 def _ledger_exists(connection: psycopg.Connection) -> bool:
@@ -111,7 +139,7 @@ def _applied(connection: psycopg.Connection, wanted: list[Migration]) -> set[int
     ledger = dict(connection.execute(SELECT_LEDGER).fetchall())
     for version, checksum in ledger.items():
         if version not in known:
-            raise MigrationError(f"the database is newer than this code: it has migration {version}")
+            raise DatabaseIsNewer(f"the database is newer than this code: it has migration {version}")
         if known[version].checksum != checksum:
             raise MigrationError(
                 f"{known[version].name} was changed after it had been applied: restore it and add a new migration"

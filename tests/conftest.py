@@ -7,20 +7,21 @@ import http.client
 import importlib.util
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from types import ModuleType
-from typing import Any
-from urllib.parse import quote, urlsplit
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -31,6 +32,7 @@ from local.postgres import Postgres
 from local.queues import QueueService
 from local.run import LOOPBACK
 from mcp_registry import db
+from tests.api.transport import Answer, Headers, Remote, Secret, Transport, over_http
 
 ROOT = Path(__file__).parent.parent
 USERNAME, PASSWORD = "admin", "password"
@@ -42,18 +44,122 @@ READY = "MCP Registry ready on "
 os.environ["GUARD_OPEN_CIDRS"] = LOOPBACK
 
 
+# What a server registers with where its endpoint is of no matter. On a machine of one's own that asks no resolver; on
+# any other stack the loopback is closed, and this is a name that cannot exist (RFC 2606), so that nobody is dialled.
+ENDPOINT = "http://localhost:8080"
+FOREIGN_ENDPOINT = "https://api-suite.example"
+
+# The settings of --api-url that hold a secret may stand in these instead of on a command line, which everyone on the
+# machine can read.
+CREDENTIALS_VARIABLE = "API_CREDENTIALS"
+CRON_SECRET_VARIABLE = "API_CRON_SECRET"
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--api-url", help="run the API suite against this URL instead of the two stacks it starts")
+    group = parser.getgroup("the API suite on a stack that is running")
+    group.addoption(
+        "--api-url",
+        help="run tests/api against this URL, its stage included, instead of the two stacks that the tests start",
+    )
+    group.addoption(
+        "--credentials",
+        help=f"USER:PASSWORD of that stack, or @FILE that holds it, or the secret's JSON; else ${CREDENTIALS_VARIABLE}",
+    )
+    group.addoption(
+        "--cron-secret", help=f"its CronSecret, or @FILE; else ${CRON_SECRET_VARIABLE}. Without it no sweep is started"
+    )
+    group.addoption("--open-cidrs", default="", help="its parameter OpenCidrs, where it is not empty")
 
 
+@dataclass(frozen=True)
+class Foreign:
+    """A stack that the tests did not start: --api-url and what belongs to it."""
+
+    url: str
+    basic: str = field(repr=False)
+    cron_secret: str | None = field(repr=False)
+
+
+FOREIGN = pytest.StashKey[Foreign]()
+# What the tests of each stack registered, for the end of the run.
+REGISTERED = pytest.StashKey[list[str]]()
 # How long the answers to the corpus took.
 SLOWEST = pytest.StashKey[list[tuple[float, str]]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "whole: a case of the whole corpus that its sample does not have")
+    given = config.getoption("--api-url")
+    if not given:
+        if config.getoption("--credentials") or config.getoption("--cron-secret"):
+            raise pytest.UsageError("--credentials and --cron-secret belong to --api-url URL, which is missing.")
+        return
+    url = str(given).rstrip("/")
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or "?" in url or "#" in url:
+        raise pytest.UsageError("--api-url is the base URL of a registry: https://host/stage, nothing behind it.")
+    config.stash[FOREIGN] = Foreign(url, _basic(config), _secret(config, "--cron-secret", CRON_SECRET_VARIABLE))
+    # Whoever ends a run from outside sends this one: what was registered is removed then as well.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def _basic(config: pytest.Config) -> str:
+    """The header of the credentials."""
+    text = _secret(config, "--credentials", CREDENTIALS_VARIABLE)
+    if text is None:
+        raise pytest.UsageError(
+            "--api-url needs --credentials USER:PASSWORD, or --credentials @FILE, or the environment variable"
+            f" {CREDENTIALS_VARIABLE}."
+        )
+    if text.startswith("{"):  # as Secrets Manager gives it
+        try:
+            pair = json.loads(text)
+            text = f"{pair['username']}:{pair['password']}"
+        except (ValueError, KeyError):
+            raise pytest.UsageError("--credentials: the JSON does not hold username and password.") from None
+    if ":" not in text:
+        raise pytest.UsageError("--credentials must be USER:PASSWORD: a colon is missing.")
+    return Secret("Basic " + b64encode(text.encode()).decode())
+
+
+def _secret(config: pytest.Config, option: str, variable: str) -> str | None:
+    """The value of an option that is a secret: as it stands, from the file that it names, or from the environment."""
+    text = config.getoption(option) or os.environ.get(variable)
+    if not text:
+        return None
+    if text.startswith("@"):
+        try:
+            text = Path(text[1:]).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise pytest.UsageError(f"{option}: the file {text[1:]} cannot be read: {error}.") from None
+    return Secret(text)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A stack that others use is asked the sample of the corpus: the requests are few, and the same for everyone."""
+    if FOREIGN in config.stash:
+        whole = [item for item in items if item.get_closest_marker("whole")]
+        config.hook.pytest_deselected(items=whole)
+        items[:] = [item for item in items if item not in set(whole)]
+
+
+def nowhere_else(config: pytest.Config) -> None:
+    """Skip what needs a database or queues of the tests' own, where --api-url names a stack that has others."""
+    # The client's tests use fixtures of this file where these options do not exist.
+    if config.getoption("--api-url", None):
+        pytest.skip("needs a database or queues of its own, which a stack behind --api-url does not give")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if taken := config.stash.get(SLOWEST, []):
         seconds, case = max(taken)
         terminalreporter.write_line(f"corpus: {len(taken)} answers, the slowest after {seconds:.2f} s ({case})")
+    for line in config.stash.get(REGISTERED, []):
+        terminalreporter.write_line(line)
 
 
 def load_module(path: Path, name: str) -> ModuleType:
@@ -73,8 +179,9 @@ migrate = load_module(ROOT / "sql" / "migrate.py", "migrate")
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of a Postgres server, without the name of a database."""
+    nowhere_else(request.config)
     with Postgres(tmp_path_factory.mktemp("postgres") / "data", durable=False) as url:
         yield url.rpartition("/")[0]
 
@@ -118,8 +225,9 @@ def database(database_url: str) -> Iterator[db.Database]:
 
 
 @pytest.fixture(scope="session")
-def queue_service() -> Iterator[str]:
+def queue_service(request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of an SQS of the tests' own. All of them share its queues, so that each needs names of its own."""
+    nowhere_else(request.config)
     service = QueueService()
     yield service.start()
     service.stop()
@@ -127,33 +235,35 @@ def queue_service() -> Iterator[str]:
 
 # ------------------------------------------------------------------ the API, twice
 
+REGISTER = "/api/registry/register"
+SERVERS = "/api/registry/servers"
+# What every prefix begins with: `search=api-suite-` finds what a run left that was killed.
+SUITE = "api-suite-"
 
-@dataclass
-class Answer:
-    """An HTTP response."""
 
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    seconds: float
-
-    def json(self) -> Any:
-        """The body, as strict JSON."""
-
-        def refuse(literal: str) -> None:
-            raise AssertionError(f"{literal} is not JSON")
-
-        return json.loads(self.body, parse_constant=refuse)
+def new_prefix() -> str:
+    """What the names of a run begin with, in letters that have no look-alikes."""
+    return SUITE + "".join(random.SystemRandom().choices("abcdefghjkmnpqrstuvwxyz", k=10))
 
 
 @dataclass
 class Api:
-    """The registry's API, whatever carries it. `send` takes (method, path with query, headers, body)."""
+    """The registry's API, whatever carries it. `transport` takes (method, path with query, headers, body)."""
 
-    send: Callable[[str, str, list[tuple[str, str]], bytes], Answer]
+    transport: Transport
     in_process: bool
     database_url: str | None = None
-    names: Iterator[int] = field(default_factory=lambda: count(int(time.time() * 1000) % 10**9))
+    # Whether this is a stack that others use as well, and that sweeps: it holds servers that are not the tests', and
+    # those that are fall from active to error by themselves.
+    shared: bool = False
+    basic: str = field(default=BASIC, repr=False)
+    cron_secret: str | None = field(default=CRON_SECRET, repr=False)
+    endpoint: str = ENDPOINT
+    prefix: str = field(default_factory=new_prefix)
+    names: Iterator[int] = field(default_factory=lambda: count(1))
+    # The servers that are there through these tests, by id; and how many there have been.
+    made: dict[int, str] = field(default_factory=dict)
+    registered: int = 0
 
     def __call__(
         self,
@@ -162,7 +272,7 @@ class Api:
         body: Any = None,
         *,
         headers: Mapping[str, str] | None = None,
-        auth: str | None = BASIC,
+        auth: str | Literal[True] | None = True,
     ) -> Answer:
         """Send a request; a `body` that is not bytes is sent as JSON. `auth` None sends no credentials."""
         given = {name.lower(): value for name, value in (headers or {}).items()}
@@ -171,18 +281,60 @@ class Api:
         if body is not None and "content-type" not in given:
             given["content-type"] = "application/json"
         if auth is not None:
-            given["authorization"] = auth
+            given["authorization"] = self.basic if auth is True else auth
         return self.send(method, path, list(given.items()), body or b"")
 
+    def send(self, method: str, path: str, headers: Headers, body: bytes) -> Answer:
+        """Send a request as it stands, and keep in mind which servers are there through it."""
+        answer = self.transport(method, path, headers, body)
+        if answer.status == 201 and path.startswith(REGISTER):
+            created = answer.json()
+            self.made[created["id"]] = created["name"]
+            self.registered += 1
+        elif method == "DELETE" and answer.status in (204, 404):
+            id_ = path.rpartition("/")[2]
+            self.made.pop(int(id_) if id_.isdecimal() else 0, None)
+        return answer
+
     def new_name(self, word: str = "server") -> str:
-        """A name that nobody has."""
-        return f"{word}-{next(self.names)}"
+        """A name that nobody has. Of one length, so that none is part of another."""
+        return f"{self.prefix}-{word}-{next(self.names):06}"
+
+    def registration(self, name: str | None = None, **fields: Any) -> dict[str, Any]:
+        """A small valid registration, under a new name unless one is given."""
+        return registration(name or self.new_name(), endpoint_url=self.endpoint) | fields
 
     def register(self, **fields: Any) -> dict[str, Any]:
         """Register a server with a new name and return the answer together with the name."""
-        answer = self("POST", "/api/registry/register", registration(self.new_name()) | fields)
+        answer = self("POST", REGISTER, self.registration(**fields))
         assert answer.status == 201, answer.body
         return answer.json()
+
+    def may_be(self, status: str) -> set[str]:
+        """What a server's status may be by now that was `status`: a sweep finds nothing at its endpoint."""
+        return {status, "error"} if self.shared and status == "active" else {status}
+
+    def unswept(self, told: Mapping[str, Any]) -> dict[str, Any]:
+        """What is told of a server, without what a sweep may have changed meanwhile."""
+        swept = {"status", "last_health_check", "last_check", "updated_at"} if self.shared else set[str]()
+        return {key: value for key, value in told.items() if key not in swept}
+
+    def remove_what_was_made(self) -> None:
+        """Delete the servers that are there through these tests."""
+        for id_ in list(self.made):
+            self("DELETE", f"{SERVERS}/{id_}")
+
+    def left(self) -> list[dict[str, Any]]:
+        """The servers whose names have the prefix, as the API lists them."""
+        found: list[dict[str, Any]] = []
+        query = f"search={self.prefix}&limit=1000"
+        while query:
+            answer = self("GET", f"{SERVERS}?{query}")
+            assert answer.status == 200, answer.body
+            page = answer.json()
+            found += page["servers"]
+            query = f"limit=1000&cursor={page['next_cursor']}" if page["next_cursor"] else ""
+        return found
 
 
 def registration(name: str, **fields: Any) -> dict[str, Any]:
@@ -191,7 +343,7 @@ def registration(name: str, **fields: Any) -> dict[str, Any]:
         "name": name,
         "display_name": f"Server {name}",
         "server_type": "mock",
-        "endpoint_url": "http://localhost:8080",
+        "endpoint_url": ENDPOINT,
         "tools": [{"name": "forecast", "description": "Weather", "input_schema": {"type": "object"}}],
     } | fields
 
@@ -247,7 +399,7 @@ class InProcess:
                 patch.setenv(name, value)
             yield
 
-    def send(self, method: str, path: str, headers: list[tuple[str, str]], body: bytes) -> Answer:
+    def send(self, method: str, path: str, headers: Headers, body: bytes) -> Answer:
         """Answer a request by a gateway that remembers nothing, so that changed credentials count at once."""
         started = time.perf_counter()
         path, _, query = path.partition("?")
@@ -270,12 +422,12 @@ def in_process(database_url: str, request: pytest.FixtureRequest) -> Iterator[In
 
 
 class Local:
-    """`python -m local` as a process."""
+    """`python -m local` as a process; `program` are other arguments for Python."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], program: Sequence[str] = ("-m", "local")) -> None:
         self.output: list[str] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "local"],
+            [sys.executable, *program],
             cwd=ROOT,
             env={**os.environ, "AWS_ENDPOINT_URL": "", "PYTHONUNBUFFERED": "1", **environment},
             stdout=subprocess.PIPE,
@@ -337,34 +489,6 @@ def stack_url(stack_database_url: str, tmp_path_factory: pytest.TempPathFactory)
         assert local.stop() == 0
 
 
-def over_http(url: str) -> Callable[[str, str, list[tuple[str, str]], bytes], Answer]:
-    """Send requests to a URL exactly as given: no normalised path, no header that was not asked for."""
-    parts = urlsplit(url)
-    assert parts.hostname is not None
-    connect = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-
-    def send(method: str, path: str, headers: list[tuple[str, str]], body: bytes) -> Answer:
-        started = time.perf_counter()
-        connection = connect(parts.hostname or "", parts.port, timeout=30)
-        try:
-            # The rest of the path stays as it is; bytes beyond ASCII cannot stand in a request line.
-            target = parts.path + quote(path, safe="!#$%&'()*+,/:;=?@[]~\"<>\\^`{|}")
-            connection.putrequest(method, target, skip_accept_encoding=True)
-            names = {name.lower() for name, _ in headers}
-            for name, value in headers:
-                connection.putheader(name, value.encode("utf-8"))
-            if "content-length" not in names and (body or method in ("POST", "PUT", "PATCH")):
-                connection.putheader("content-length", str(len(body)))
-            connection.endheaders(body or None)
-            response = connection.getresponse()
-            headers_in = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(response.status, headers_in, response.read(), time.perf_counter() - started)
-        finally:
-            connection.close()
-
-    return send
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "api" in metafunc.fixturenames:
         external = metafunc.config.getoption("--api-url")
@@ -373,14 +497,66 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def api(request: pytest.FixtureRequest) -> Api:
-    """The API: in process, as the running local stack, or wherever --api-url says."""
+def api(request: pytest.FixtureRequest) -> Iterator[Api]:
+    """The API: in process, as the running local stack, or wherever --api-url says. Nothing of the tests stays in it."""
     match request.param:
         case "in-process":
             stack: InProcess = request.getfixturevalue("in_process")
-            return Api(stack.send, in_process=True, database_url=request.getfixturevalue("database_url"))
+            api = Api(stack.send, in_process=True, database_url=request.getfixturevalue("database_url"))
         case "stack":
             url = request.getfixturevalue("stack_url")
-            return Api(over_http(url), in_process=False, database_url=request.getfixturevalue("stack_database_url"))
+            api = Api(over_http(url), in_process=False, database_url=request.getfixturevalue("stack_database_url"))
         case _:
-            return Api(over_http(str(request.config.getoption("--api-url"))), in_process=False)
+            foreign = request.config.stash[FOREIGN]
+            remote = Remote(foreign.url)
+            api = Api(
+                remote,
+                in_process=False,
+                shared=True,
+                basic=foreign.basic,
+                cron_secret=foreign.cron_secret,
+                endpoint=FOREIGN_ENDPOINT,
+            )
+            _await(api, foreign.url)
+    yield api
+    _leave_nothing(api, request.param, request.config.stash.setdefault(REGISTERED, []))
+    if isinstance(api.transport, Remote):
+        api.transport.close()
+
+
+def _await(api: Api, url: str) -> None:
+    """Until the stack is warm; ends the run in one sentence where it is none, or takes these credentials for wrong."""
+    try:
+        # A database that sleeps while nobody asks may take longer than one request waits: 503, which is repeated.
+        health = api("GET", "/health", auth=None)
+        listed = api("GET", f"{SERVERS}?limit=1")
+    except (OSError, http.client.HTTPException) as error:
+        pytest.exit(f"No registry can be asked at {url}: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
+    if health.status != 200 or b'"status"' not in health.body:
+        told = f"{url}/health answers {health.status}: is that the URL of a registry, with its stage?"
+        pytest.exit(told, returncode=pytest.ExitCode.USAGE_ERROR)
+    if listed.status != 200:
+        told = f"{url}{SERVERS} answers {listed.status} to these credentials: are they those of this stack?"
+        pytest.exit(told, returncode=pytest.ExitCode.USAGE_ERROR)
+
+
+def _leave_nothing(api: Api, stack: str, lines: list[str]) -> None:
+    """Remove what is left, look whether anything is, and say so at the end of the run."""
+    told = f"{stack}: could not be asked whether anything named {api.prefix}-* is left there"
+    try:
+        strays = [name for name in api.made.values() if not name.startswith(api.prefix)]
+        api.remove_what_was_made()
+        # A registration whose answer was lost, by a timeout for instance, is known by its name only.
+        for server in api.left():
+            api("DELETE", f"{SERVERS}/{server['id']}")
+        left = [server["name"] for server in api.left()] + list(api.made.values())
+        told = f"{stack}: {api.registered} servers registered as {api.prefix}-*, "
+        told += f"{len(left)} LEFT: {', '.join(left)}" if left else "none left"
+        if isinstance(api.transport, Remote):
+            remote = api.transport
+            repeated = ", ".join(f"{number} after {status}" for status, number in sorted(remote.repeated.items()))
+            told += f" at {remote.url}; {remote.requests} requests, repeated: {repeated or 'none'}"
+    finally:
+        lines.append(told)
+    assert left == []
+    assert strays == [], "a test registers a name without the prefix of the run"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pytest
 
-from tests.conftest import CRON_SECRET
+from tests.api.transport import Secret
 
 SERVERS = "/api/registry/servers"
 METRICS = "/api/metrics/health"
@@ -18,16 +19,25 @@ def start(api, secret: str | None):
     return api("POST", JOB, headers=headers, auth=None)
 
 
+def cron_secret(api) -> str:
+    if api.cron_secret is None:
+        pytest.skip("the cron secret of this stack is not known: --cron-secret")
+    return api.cron_secret
+
+
 @pytest.mark.parametrize("period", [None, "24h", "7d", "30d"])
 def test_a_new_server_has_a_history_without_checks(api, period):
     created = api.register()
     answer = api("GET", f"{SERVERS}/{created['id']}/health" + (f"?period={period}" if period else ""))
     told = answer.json()
     assert answer.status == 200
-    assert (told["server_id"], told["name"], told["status"]) == (created["id"], created["name"], "active")
+    assert (told["server_id"], told["name"]) == (created["id"], created["name"])
+    assert told["status"] in api.may_be("active")
     assert told["period"] == (period or "24h")
-    assert (told["checks"], told["uptime_percent"], told["last_check"]) == (0, None, None)
-    assert {point["checks"] for point in told["series"]} == {0}
+    assert {point["checks"] for point in told["series"]} >= {0}
+    if not api.shared:  # or a sweep may have been there by now
+        assert (told["checks"], told["uptime_percent"], told["last_check"]) == (0, None, None)
+        assert {point["checks"] for point in told["series"]} == {0}
 
 
 def test_an_operators_change_is_in_the_history(api):
@@ -35,7 +45,11 @@ def test_an_operators_change_is_in_the_history(api):
     for status in ("inactive", "active"):
         assert api("PATCH", f"{SERVERS}/{created['id']}", {"status": status}).status == 200
     told = api("GET", f"{SERVERS}/{created['id']}/health").json()["transitions"]
-    assert [(change["from"], change["to"]) for change in told] == [("inactive", "active"), ("active", "inactive")]
+    # What a sweep adds is that it fell to error, before or after.
+    operators = [(change["from"], change["to"]) for change in told if change["to"] != "error"]
+    assert [to for _, to in operators] == ["active", "inactive"]
+    assert operators[0][0] == "inactive"
+    assert operators[1][0] in api.may_be("active")
 
 
 @pytest.mark.parametrize("query", ["period=1y", "period=", "period=24h&period=7d", "periode=7d", "period=24H"])
@@ -55,9 +69,11 @@ def test_the_metrics_count_the_servers_by_status(api):
     created = api.register()
     api("PATCH", f"{SERVERS}/{created['id']}", {"status": "inactive"})
     after = api("GET", METRICS).json()["servers"]
-    assert after["inactive"] == before["inactive"] + 1
-    assert after["total"] == before["total"] + 1
     assert sum(after[status] for status in ("active", "inactive", "error")) == after["total"]
+    assert after["inactive"] >= 1
+    if not api.shared:  # or others come and go between the two
+        assert after["inactive"] == before["inactive"] + 1
+        assert after["total"] == before["total"] + 1
 
 
 def test_the_metrics_have_no_parameters(api):
@@ -70,31 +86,45 @@ def test_what_is_known_of_health_is_for_who_has_credentials(api, path):
     assert api("GET", path, auth=None).status == 401
 
 
-@pytest.mark.parametrize("secret", [None, "", "wrong", CRON_SECRET + " x", CRON_SECRET.upper(), "None", "\u00e9"])
+@pytest.mark.parametrize("secret", [None, "", "wrong", "None", "\u00e9"])
 def test_a_sweep_is_for_who_knows_the_cron_secret(api, secret):
     answer = start(api, secret)
     assert (answer.status, answer.json()["code"]) == (401, "UNAUTHORIZED")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param(lambda secret: secret + " x", id="longer"),
+        pytest.param(lambda secret: secret[:-1], id="shorter"),
+        pytest.param(lambda secret: secret.swapcase(), id="in-another-case"),
+    ],
+)
+def test_a_secret_that_is_nearly_right_starts_no_sweep(api, changed: Callable[[str], str]):
+    secret = cron_secret(api)
+    if changed(secret) == secret:
+        pytest.skip("the cron secret of this stack has no letters")
+    assert start(api, Secret(changed(secret))).status == 401
 
 
 def test_basic_credentials_start_no_sweep(api):
     assert api("POST", JOB).status == 401
 
 
-def test_a_sweep_is_started_at_once_and_told(api, request):
-    if request.config.getoption("--api-url"):
-        pytest.skip("the cron secret of a deployment is not known here")
+def test_a_sweep_is_started_at_once_and_told(api):
+    secret = cron_secret(api)
     api.register()
-    answer = start(api, CRON_SECRET)
+    answer = start(api, secret)
     told = answer.json()
     assert answer.status == 202
     assert set(told) == {"slot", "result", "servers", "shards"}
     assert told["result"] in ("started", "duplicate")
     # Asked again in the same breath it is the same sweep.
-    assert start(api, CRON_SECRET).json()["result"] == "duplicate"
+    assert start(api, secret).json()["result"] == "duplicate"
     # And later it is one of its own.
     while told["result"] == "duplicate":
-        time.sleep(0.2)
-        told = start(api, CRON_SECRET).json()
+        time.sleep(1 if api.shared else 0.2)
+        told = start(api, secret).json()
     assert told["servers"] >= 1
     assert told["shards"] >= 1
 

@@ -10,14 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from local.postgres import Postgres
-from tests.conftest import PASSWORD, USERNAME, Answer, Api, Local, over_http, registration
+from tests.conftest import PASSWORD, USERNAME, Answer, Api, Local, nowhere_else, over_http
 
 REGISTER = "/api/registry/register"
 SERVERS = "/api/registry/servers"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[Postgres]:
+def server(tmp_path_factory, request) -> Iterator[Postgres]:
+    nowhere_else(request.config)
     # Without fsync, because a killed server is no power cut: nothing may be lost all the same.
     server = Postgres(tmp_path_factory.mktemp("outage") / "data", durable=False)
     server.start()
@@ -52,15 +53,15 @@ def test_while_postgres_is_down_every_route_says_503_and_recovers_without_a_rest
     server.kill()
     check_unavailable(stack("GET", SERVERS))
     check_unavailable(stack("GET", f"{SERVERS}/{created['id']}"))
-    check_unavailable(stack("POST", REGISTER, registration(stack.new_name())))
-    check_unavailable(stack("PUT", REGISTER, registration(stack.new_name())))
+    check_unavailable(stack("POST", REGISTER, stack.registration()))
+    check_unavailable(stack("PUT", REGISTER, stack.registration()))
     check_unavailable(stack("PATCH", f"{SERVERS}/{created['id']}", {"status": "inactive"}))
     check_unavailable(stack("DELETE", f"{SERVERS}/{created['id']}"))
     check_unavailable(stack("GET", "/health", auth=None))
     assert stack("GET", SERVERS, auth=None).status == 401
     server.start()
     assert stack("GET", f"{SERVERS}/{created['id']}").status == 200
-    assert stack("POST", REGISTER, registration(stack.new_name())).status == 201
+    assert stack("POST", REGISTER, stack.registration()).status == 201
     assert stack("GET", "/health", auth=None).status == 200
 
 
@@ -75,7 +76,7 @@ def test_killed_under_writers_postgres_loses_no_acknowledged_registration(stack,
         while not stop.is_set():
             number += 1
             name = f"writer-{writer}-{number}"
-            body = registration(name, metadata={"author": name}, tools=[{"name": name, "input_schema": {}}] * 1)
+            body = stack.registration(name, metadata={"author": name}, tools=[{"name": name, "input_schema": {}}] * 1)
             answer = stack("POST", REGISTER, body)
             if answer.status == 201:
                 acknowledged.append(answer.json())

@@ -7,8 +7,6 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.conftest import registration
-
 REGISTER = "/api/registry/register"
 SERVERS = "/api/registry/servers"
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
@@ -26,22 +24,21 @@ def pages(api, query: str = "", limit: int = 2):
 def test_a_listed_server_has_these_fields(api):
     created = api.register(version="1.2.3", server_type="official")
     page = api("GET", f"{SERVERS}?search={created['name']}").json()
-    assert page == {
-        "servers": [
-            {
-                "id": created["id"],
-                "name": created["name"],
-                "display_name": f"Server {created['name']}",
-                "server_type": "official",
-                "status": "active",
-                "version": "1.2.3",
-                "last_health_check": None,
-                "tools_count": 1,
-            }
-        ],
-        "total": 1,
-        "next_cursor": None,
+    (listed,) = page.pop("servers")
+    assert page == {"total": 1, "next_cursor": None}
+    expected = {
+        "id": created["id"],
+        "name": created["name"],
+        "display_name": f"Server {created['name']}",
+        "server_type": "official",
+        "status": "active",
+        "version": "1.2.3",
+        "last_health_check": None,
+        "tools_count": 1,
     }
+    assert set(listed) == set(expected)
+    assert api.unswept(listed) == api.unswept(expected)
+    assert listed["status"] in api.may_be("active")
 
 
 def test_pages_follow_the_order_of_registration_and_hold_each_server_once(api):
@@ -84,16 +81,21 @@ def test_filters_narrow_the_list_and_the_total(api):
 
     assert ids("") == [mock["id"], official["id"]]
     assert ids("&type=official") == [official["id"]]
-    assert ids("&status=active") == [mock["id"]]
     assert ids("&status=inactive&type=official") == [official["id"]]
-    assert ids("&status=error") == []
+    # A sweep may call it down before, between or after these two.
+    assert {*ids("&status=active"), *ids("&status=error")} == {mock["id"]}
+    if not api.shared:
+        assert ids("&status=error") == []
 
 
 @pytest.mark.parametrize("query", ["status=active", "type=mock", "status=active&type=mock", "status=error", ""])
 def test_the_total_is_what_the_pages_hold(api, query):
-    api.register()
-    inactive = api.register()["id"]
+    word = api.new_name("counted")
+    api.register(name=f"{word}-a")
+    inactive = api.register(name=f"{word}-b")["id"]
     api("PATCH", f"{SERVERS}/{inactive}", {"status": "inactive"})
+    # Where others come and go, only what is ours holds still between two pages.
+    query = "&".join(filter(None, [query, f"search={word}" if api.shared else ""]))
     found = list(pages(api, f"&{query}" if query else "", limit=1000))
     assert sum(len(page["servers"]) for page in found) == found[0]["total"]
 
@@ -130,7 +132,7 @@ def test_a_cursor_goes_with_its_filters_only(api):
 
 
 def test_detail_has_every_column_and_the_tools_in_order(api):
-    sent = registration(
+    sent = api.registration(
         api.new_name(),
         description="Forecasts",
         health_url="/health",
@@ -157,7 +159,8 @@ def test_detail_has_every_column_and_the_tools_in_order(api):
         assert RFC_3339.fullmatch(tool.pop("created_at"))
         assert tool.pop("id") > 0
     nothing = {"title": None, "description": None, "output_schema": None, "annotations": None, "category": None}
-    assert detail == sent | {
+    assert detail["status"] in api.may_be("active")
+    expected = sent | {
         "id": created["id"],
         "status": "active",
         "last_health_check": None,
@@ -165,6 +168,8 @@ def test_detail_has_every_column_and_the_tools_in_order(api):
         "metadata": {"author": "Ann", "repository_url": None, "documentation_url": None, "tags": ["b", "a"]},
         "tools": [sent["tools"][0], nothing | {"name": "alpha", "input_schema": {}}],
     }
+    assert set(detail) == set(expected)
+    assert api.unswept(detail) == api.unswept(expected)
     assert list(detail["tools"][0]["input_schema"]["properties"]) == ["b", "a"]
 
 
@@ -193,13 +198,13 @@ def test_an_operator_takes_a_server_out_and_puts_it_back(api):
         changed = answer.json()
         assert RFC_3339.fullmatch(changed.pop("updated_at"))
         assert changed == created | {"status": status}
-        assert api("GET", f"{SERVERS}/{created['id']}").json()["status"] == status
+        assert api("GET", f"{SERVERS}/{created['id']}").json()["status"] in api.may_be(status)
 
 
 def test_a_change_that_changes_nothing_is_no_change(api):
     created = api.register()
     first, second = (api("PATCH", f"{SERVERS}/{created['id']}", {"status": "inactive"}).json() for _ in range(2))
-    assert first == second
+    assert api.unswept(first) == api.unswept(second)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +214,7 @@ def test_only_the_status_can_be_changed_and_only_to_two_values(api, body):
     created = api.register()
     answer = api("PATCH", f"{SERVERS}/{created['id']}", body)
     assert (answer.status, answer.json()["code"]) == (400, "VALIDATION_ERROR")
-    assert api("GET", f"{SERVERS}/{created['id']}").json()["status"] == "active"
+    assert api("GET", f"{SERVERS}/{created['id']}").json()["status"] in api.may_be("active")
 
 
 def test_a_deleted_server_is_gone_and_its_name_is_free(api):

@@ -43,7 +43,6 @@ CONTENT = st.fixed_dictionaries(
     {
         "display_name": TEXT,
         "server_type": st.sampled_from(["official", "community", "mock"]),
-        "endpoint_url": st.just("http://localhost:8080/mcp"),
         "tools": TOOLS,
     },
     optional={
@@ -70,7 +69,7 @@ class Catalogue(RuleBasedStateMachine):
 
     @rule(target=ids, word=WORDS, content=CONTENT)
     def register(self, word, content):
-        sent = {"name": f"{self.prefix}.{word}", **content}
+        sent = {"name": f"{self.prefix}.{word}", "endpoint_url": f"{self.api.endpoint}/mcp", **content}
         existing = self.by_name(sent["name"])
         answer = self.api("POST", REGISTER, sent)
         if existing is not None:
@@ -84,7 +83,7 @@ class Catalogue(RuleBasedStateMachine):
 
     @rule(target=ids, word=WORDS, content=CONTENT)
     def put(self, word, content):
-        sent = {"name": f"{self.prefix}.{word}", **content}
+        sent = {"name": f"{self.prefix}.{word}", "endpoint_url": f"{self.api.endpoint}/mcp", **content}
         existing = self.by_name(sent["name"])
         answer = self.api("PUT", REGISTER, sent)
         if existing is None:
@@ -110,7 +109,9 @@ class Catalogue(RuleBasedStateMachine):
     def patch(self, id_, status):
         answer = self.api("PATCH", f"{SERVERS}/{id_}", {"status": status})
         if id_ in self.servers:
-            assert (answer.status, answer.json()["status"]) == (200, status)
+            assert answer.status == 200
+            # One in error stays in error until a check finds it up.
+            assert answer.json()["status"] in self.api.may_be(status)
             self.servers[id_]["status"] = status
         else:
             assert answer.status == 404
@@ -127,8 +128,9 @@ class Catalogue(RuleBasedStateMachine):
             assert answer.status == 404
             return
         got, sent = answer.json(), self.servers[id_]
-        for key in ("name", "display_name", "server_type", "endpoint_url", "description", "version", "status"):
+        for key in ("name", "display_name", "server_type", "endpoint_url", "description", "version"):
             assert got[key] == sent.get(key)
+        assert got["status"] in self.api.may_be(sent["status"])
         metadata = sent.get("metadata")
         empty = {"author": None, "repository_url": None, "documentation_url": None, "tags": None}
         assert got["metadata"] == (None if metadata is None else empty | metadata)
@@ -143,6 +145,8 @@ class Catalogue(RuleBasedStateMachine):
         word=WORDS | st.just(""),
     )
     def walk(self, limit, status, word):
+        if self.api.shared and status != "inactive":
+            status = None  # a sweep may call one down between two pages
         search = f"{self.prefix}.{word}"
         wanted = [
             id_
@@ -177,7 +181,8 @@ def test_the_catalogue_answers_like_a_dictionary(api):
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=int(os.environ.get("STATEFUL_EXAMPLES", "25")),
+            # Each example is some hundred requests, of which a stack that others use gets few.
+            max_examples=int(os.environ.get("STATEFUL_EXAMPLES", "3" if api.shared else "25")),
             stateful_step_count=25,
             deadline=None,
             derandomize=bool(os.environ.get("CI")),

@@ -47,6 +47,8 @@ BACKGROUND = [
     ("maintain", "MaintainFunction", None),
 ]
 AUTHORIZER = ["authorizer-allow", "authorizer-refuse"]
+# What CloudFormation sends on a deployment. Its answer goes to an address that takes everything and leads nowhere.
+MIGRATION = "migrate"
 
 
 def read(name: str):
@@ -55,9 +57,9 @@ def read(name: str):
 
 def test_every_event_file_is_used_and_every_function_has_one(in_process):
     files = {path.stem for path in EVENTS.iterdir()}
-    assert files == {name for name, _, _ in [*EXPECTED, *BACKGROUND]} | set(AUTHORIZER)
+    assert files == {name for name, _, _ in [*EXPECTED, *BACKGROUND]} | {*AUTHORIZER, MIGRATION}
     functions = {function for _, function, _ in [*EXPECTED, *BACKGROUND]}
-    assert functions | {"AuthorizerFunction"} == set(in_process.stack.functions)
+    assert functions | {"AuthorizerFunction", "MigrateFunction"} == set(in_process.stack.functions)
 
 
 @pytest.fixture
@@ -88,6 +90,11 @@ def test_an_event_that_nobody_waits_for_is_dealt_with(name, function, outcomes, 
         assert answer == {"batchItemFailures": outcomes}
     else:
         assert [sweep["result"] for sweep in answer] == outcomes
+
+
+def test_a_deployment_finds_the_database_migrated(in_process, capsys):
+    assert asyncio.run(in_process.invoke("MigrateFunction", read(MIGRATION))) is None
+    assert json.loads(capsys.readouterr().out) == {"message": "migration", "status": "SUCCESS", "reason": "up to date"}
 
 
 @pytest.mark.usefixtures("server_1")

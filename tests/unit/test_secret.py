@@ -10,7 +10,9 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 from moto import mock_aws
 
+from local import credentials
 from mcp_registry import auth, secret
+from tests.conftest import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -106,3 +108,47 @@ def test_a_secret_that_was_never_read_is_an_error_and_lets_nobody_in(monkeypatch
     monkeypatch.setenv("REGISTRY_SECRET_ARN", "arn:aws:secretsmanager:eu-west-1:123456789012:secret:none")
     with pytest.raises(ClientError):
         permits("first")
+
+
+# ------------------------------------------------------------------ changing them (local/credentials.py)
+
+
+def held(arn: str) -> dict[str, str]:
+    return json.loads(boto3.client("secretsmanager").get_secret_value(SecretId=arn)["SecretString"])
+
+
+def test_nobody_is_refused_while_the_password_changes(arn, monkeypatch, capsys):
+    monkeypatch.setattr(secret, "MAX_AGE_SECONDS", 0.0)
+    assert credentials.main(["begin", arn]) == 0
+    new = held(arn)["password"]
+    assert new != "first" and len(new) == 32
+    assert permits("first") and permits(new)
+    assert credentials.main(["finish", arn]) == 0
+    assert permits(new) and not permits("first")
+    assert set(held(arn)) == {"username", "password"}
+    output = capsys.readouterr()
+    assert new not in output.out + output.err and "first" not in output.out + output.err
+
+
+def test_a_second_rotation_waits_for_the_first(arn, capsys):
+    assert credentials.main(["begin", arn]) == 0
+    before = held(arn)
+    assert credentials.main(["begin", arn]) == 1
+    assert held(arn) == before and "finish it" in capsys.readouterr().err
+
+
+def test_there_is_nothing_to_finish_before_there_is_a_beginning(arn, capsys):
+    assert credentials.main(["finish", arn]) == 1
+    assert "begin one" in capsys.readouterr().err
+
+
+def test_a_secret_that_is_another_or_missing_is_said_to_be(arn, capsys):
+    put(arn, key="value")
+    assert credentials.main(["begin", arn]) == 1
+    assert credentials.main(["begin", "nowhere"]) == 1
+    assert "CredentialsSecret" in capsys.readouterr().err
+
+
+def test_the_command_knows_how_long_others_remember():
+    assert credentials.CACHED_SECONDS == secret.MAX_AGE_SECONDS
+    assert f"ReauthorizeEvery: {credentials.REMEMBERED_SECONDS}\n" in (ROOT / "template.yaml").read_text()

@@ -58,6 +58,13 @@ KEPT_STATES = {"55P03", "57014"} | UNDONE_STATES
 
 VERIFY = "SELECT 1"
 
+# How a function gets in (DATABASE_ACCESS), and as whom (DATABASE_ROLE; sql/roles.sql says what each role may do):
+#   url    as DATABASE_URL says, whoever that is.
+#   role   likewise, and then takes the role on; that user has to be a member of it.
+#   iam    as the role itself, by a token that the function's own identity signs. No password exists.
+#   proxy  likewise through RDS Proxy, which refuses a connection with settings; those of the role apply (roles.sql).
+ACCESSES = ("url", "role", "iam", "proxy")
+
 Result = TypeVar("Result")
 Parameters = Mapping[str, Any]
 
@@ -80,9 +87,16 @@ class Database:
     wrong. Not for use by two threads at once.
     """
 
-    def __init__(self, conninfo: str) -> None:
-        """`conninfo`: a libpq connection string. Nothing is opened yet."""
+    def __init__(self, conninfo: str, access: str = "url", role: str = "") -> None:
+        """`conninfo`: a libpq connection string; `access`: one of ACCESSES, with its `role`. Nothing is opened yet.
+
+        Raises ValueError where the access is none of them.
+        """
+        if access not in ACCESSES:
+            raise ValueError(f"DATABASE_ACCESS must be one of {', '.join(ACCESSES)}, not {access!r}")
         self._conninfo = conninfo
+        self._access = access
+        self._role = role
         self._connection: DeadlineConnection | None = None
         self._used = 0.0
         self._seconds = REQUEST_SECONDS
@@ -181,14 +195,38 @@ class Database:
 
     def _connect_to(self, attempt: ConnDict, seconds: int) -> DeadlineConnection:
         settings = {**SETTINGS, "statement_timeout": f"{self._seconds * 0.8:g}s"}
+        own = _login(attempt, self._access, self._role)
+        if self._access == "role":
+            settings["role"] = self._role
+        if self._access != "proxy":
+            own["options"] = " ".join(f"-c {name}={value}" for name, value in settings.items())
         return DeadlineConnection.connect(
-            make_conninfo("", **attempt),
+            make_conninfo("", **{**attempt, **own}),
             autocommit=True,
             connect_timeout=seconds,
             tcp_user_timeout=int(REQUEST_SECONDS * 1000),
             application_name=os.environ.get("AWS_LAMBDA_FUNCTION_NAME", "mcp-registry"),
-            options=" ".join(f"-c {name}={value}" for name, value in settings.items()),
         )
+
+
+def conninfo(environment: Mapping[str, str]) -> str:
+    """The connection string of a function's environment, for who opens a connection in a way of their own.
+
+    With DATABASE_ACCESS=iam it holds a token, which is good for 15 minutes. Raises KeyError where DATABASE_URL is not
+    set.
+    """
+    given = conninfo_to_dict(environment["DATABASE_URL"])
+    login = _login(given, environment.get("DATABASE_ACCESS", "url"), environment.get("DATABASE_ROLE", ""))
+    return make_conninfo("", **{**given, **login})
+
+
+def _login(given: ConnDict, access: str, role: str) -> dict[str, str]:
+    """User and password, where they are not in the connection string."""
+    if access not in ("iam", "proxy"):
+        return {}
+    from mcp_registry import token  # what it needs takes 5 ms to import, and only some deployments need it
+
+    return {"user": role, "password": token.sign(str(given["host"]), int(given.get("port") or 5432), role)}
 
 
 def _stirs(connection: DeadlineConnection) -> bool:
@@ -204,11 +242,12 @@ _database: Database | None = None
 def database(seconds: float = REQUEST_SECONDS) -> Database:
     """The execution environment's database (DATABASE_URL), with the clock of a request of so many seconds started.
 
-    Raises KeyError where DATABASE_URL is not set.
+    Raises KeyError where DATABASE_URL is not set, ValueError where DATABASE_ACCESS is none.
     """
     global _database
     if _database is None:
-        _database = Database(os.environ["DATABASE_URL"])
+        given = os.environ
+        _database = Database(given["DATABASE_URL"], given.get("DATABASE_ACCESS", "url"), given.get("DATABASE_ROLE", ""))
     return _database.begin(seconds)
 
 

@@ -1,0 +1,71 @@
+"""The migrations, as a custom resource of CloudFormation: run by a deployment, before the functions change.
+
+What CloudFormation asks and wants to be told: AWS CloudFormation User Guide, "Custom resource request types" and
+"response objects". A resource that is never answered for holds the deployment up until its ServiceTimeout, so every
+way out of here is an answer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+from urllib.request import Request, urlopen
+
+import migrate
+import psycopg
+
+from mcp_registry.db import conninfo
+
+# A database that was made a moment ago may not let anybody in yet.
+PATIENCE_SECONDS = 120.0
+PAUSE_SECONDS = 3.0
+# CloudFormation refuses an answer of more than 4 KiB.
+MAX_REASON = 1000
+
+
+def lambda_handler(event: dict[str, Any], context: Any) -> None:
+    """Migrate the database of DATABASE_URL and tell CloudFormation how that ended."""
+    try:
+        status, reason = "SUCCESS", _outcome(event["RequestType"])
+    except Exception as error:  # noqa: BLE001 - whatever it is, the deployment has to hear of it
+        status, reason = "FAILED", f"{type(error).__name__}: {error}"
+    # One line, in the log too: it says why a deployment has failed. psycopg's messages hold no password.
+    print(json.dumps({"message": "migration", "status": status, "reason": reason}))
+    _answer(event, status, reason[:MAX_REASON])
+
+
+def _outcome(request_type: str) -> str:
+    if request_type == "Delete":
+        return "the database stays as it is"
+    try:
+        applied = _migrated()
+    except migrate.DatabaseIsNewer as error:
+        # A deployment that failed later goes back to this code. It runs on the newer schema: migrations only expand.
+        if request_type == "Update":
+            return f"nothing to do, {error}"
+        raise
+    return ", ".join(f"applied {name}" for name in applied) or "up to date"
+
+
+def _migrated() -> list[str]:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return migrate.migrate(conninfo(os.environ))
+        except psycopg.OperationalError as error:
+            # Without a state: it was no answer of the database's.
+            if error.sqlstate is not None or time.monotonic() > deadline:
+                raise
+            time.sleep(PAUSE_SECONDS)
+
+
+def _answer(event: dict[str, Any], status: str, reason: str) -> None:
+    body = {name: event[name] for name in ("StackId", "RequestId", "LogicalResourceId")}
+    # The same for all of them: a new one would have CloudFormation delete the old one.
+    body |= {"Status": status, "Reason": reason, "PhysicalResourceId": "migrations"}
+    # The address is signed for a request without a content type.
+    request = Request(event["ResponseURL"], json.dumps(body).encode(), {"Content-Type": ""}, method="PUT")  # noqa: S310
+    with urlopen(request, timeout=30):  # noqa: S310 - CloudFormation's own address
+        pass

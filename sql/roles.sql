@@ -1,0 +1,76 @@
+-- Who may do what: three roles for three kinds of functions. Applied after every run of the migrations, as a whole, so
+-- that this file is all there is to know: what is not granted here is taken away.
+--
+--   registry_reader   list, detail, history, metrics, health: reads, and cannot write.
+--   registry_writer   register, update, delete: changes the catalogue.
+--   registry_sweeper  health checks and maintenance: of a registration it reads where to ask, and writes the status.
+--
+-- The authorizer and the prober have no role. None has a password: on RDS they log in by IAM (rds_iam), elsewhere a user
+-- takes one on (SET ROLE) who is a member.
+
+DO $$
+DECLARE
+    name   text;
+    -- mcp_registry.db sends the same with each connection, but for RDS Proxy, which refuses it; a test compares the two.
+    wanted text[] := ARRAY['lock_timeout=2s', 'idle_in_transaction_session_timeout=5s', 'TimeZone=UTC',
+                           'random_page_cost=1.1', 'jit=off'];
+    one    text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['registry_reader', 'registry_writer', 'registry_sweeper'] LOOP
+        -- Roles are the cluster's: another database of it may have made them, or be about to.
+        BEGIN
+            IF to_regrole(name) IS NULL THEN
+                EXECUTE format('CREATE ROLE %I LOGIN', name);
+            END IF;
+        EXCEPTION WHEN duplicate_object OR unique_violation THEN
+            NULL;
+        END;
+        -- RDS refuses a password for whoever has rds_iam, and takes a token.
+        IF to_regrole('rds_iam') IS NOT NULL AND NOT pg_has_role(name, 'rds_iam', 'MEMBER') THEN
+            EXECUTE format('GRANT rds_iam TO %I', name);
+        END IF;
+        -- Only what is not so yet: the settings of a role are the cluster's too. Maintenance takes its time.
+        BEGIN
+            FOREACH one IN ARRAY wanted || CASE name WHEN 'registry_sweeper' THEN 'statement_timeout=48s'
+                                                     ELSE 'statement_timeout=4s' END LOOP
+                CONTINUE WHEN (SELECT one = ANY (rolconfig) FROM pg_roles WHERE rolname = name);
+                EXECUTE format('ALTER ROLE %I SET %I = %L', name, split_part(one, '=', 1), split_part(one, '=', 2));
+            END LOOP;
+        EXCEPTION WHEN insufficient_privilege THEN
+            NULL; -- somebody else's roles
+        END;
+    END LOOP;
+END
+$$;
+
+REVOKE ALL ON ALL TABLES IN SCHEMA registry, metrics FROM registry_reader, registry_writer, registry_sweeper;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA metrics FROM registry_reader, registry_writer, registry_sweeper;
+GRANT USAGE ON SCHEMA registry, metrics TO registry_reader, registry_writer, registry_sweeper;
+
+GRANT SELECT ON registry.mcp_servers, registry.server_metadata, registry.tools, registry.server_counts,
+                registry.server_health
+   TO registry_reader;
+GRANT SELECT ON metrics.server_health_metrics, metrics.server_health_hours, metrics.status_transitions,
+                metrics.folded_days, metrics.sweeps, metrics.sweep_shards
+   TO registry_reader;
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON registry.mcp_servers, registry.server_metadata, registry.tools
+   TO registry_writer;
+-- By the triggers that count.
+GRANT SELECT, UPDATE ON registry.server_counts TO registry_writer;
+-- An operator's change of status is a transition; its answer says when the server was checked last.
+GRANT INSERT ON metrics.status_transitions TO registry_writer;
+GRANT SELECT ON registry.server_health TO registry_writer;
+
+GRANT SELECT (id, endpoint_url, health_url, status, server_type, moved_at), UPDATE (status, updated_at)
+   ON registry.mcp_servers
+   TO registry_sweeper;
+GRANT SELECT, UPDATE ON registry.server_counts TO registry_sweeper;
+GRANT SELECT, INSERT, UPDATE ON registry.server_health TO registry_sweeper;
+GRANT SELECT, INSERT ON metrics.server_health_metrics TO registry_sweeper;
+GRANT SELECT, INSERT, UPDATE ON metrics.folded_days TO registry_sweeper;
+GRANT SELECT, INSERT, UPDATE, DELETE ON metrics.sweeps, metrics.sweep_shards, metrics.server_health_hours
+   TO registry_sweeper;
+GRANT SELECT, INSERT, DELETE ON metrics.status_transitions TO registry_sweeper;
+-- They run as their owner: the sweeper makes and drops the days of checks, and no other table.
+GRANT EXECUTE ON FUNCTION metrics.add_days(date, date), metrics.drop_day(date) TO registry_sweeper;

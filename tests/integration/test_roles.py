@@ -1,0 +1,206 @@
+"""Who may do what in the database: each function's role its own statements, and no others (sql/roles.sql)."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from local import template
+from mcp_registry import db
+from mcp_registry.errors import Unavailable
+from tests.conftest import ROOT, migrate
+from tests.integration.test_servers import PARAMETERS, statements
+
+ROLES = ("registry_reader", "registry_writer", "registry_sweeper")
+# Which roles run a statement; template.yaml says which function has which role.
+RUN_BY = {
+    "registry_reader": ("servers.LIST", "servers.NARROW", "servers.DETAIL", "health.history.", "db.VERIFY"),
+    "registry_writer": ("servers.", "db.VERIFY"),
+    "registry_sweeper": ("health.sweeps.", "health.results.", "health.maintenance.", "db.VERIFY"),
+}
+# What reads of the catalogue only, although it stands beside what writes.
+READS = {"servers.LIST", "servers.NARROW", "servers.DETAIL"}
+CASES = [
+    (role, name)
+    for role, wanted in RUN_BY.items()
+    for name in statements()
+    if name.startswith(wanted) and not (role == "registry_writer" and name in READS)
+]
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[psycopg.Connection]:
+    with psycopg.Connection.connect(database_url) as opened:
+        yield opened
+        opened.rollback()
+
+
+def become(connection: psycopg.Connection, role: str) -> None:
+    connection.execute("SELECT set_config('role', %s, true)", [role])
+
+
+def test_every_statement_is_run_by_some_role():
+    assert {name for _, name in CASES} == set(statements())
+
+
+@pytest.mark.parametrize(("role", "name"), CASES)
+def test_a_role_may_run_its_functions_statements(connection: psycopg.Connection, role: str, name: str):
+    become(connection, role)
+    # EXPLAIN asks for the same rights, but for those of functions.
+    connection.execute(("EXPLAIN " + statements()[name]).encode(), PARAMETERS)
+
+
+FORBIDDEN = [
+    ("registry_reader", "INSERT INTO registry.server_metadata (server_id) VALUES (1)"),
+    ("registry_reader", "UPDATE registry.mcp_servers SET status = 'active'"),
+    ("registry_reader", "DELETE FROM registry.mcp_servers"),
+    ("registry_reader", "DELETE FROM metrics.sweeps"),
+    ("registry_reader", "SELECT metrics.drop_day('2999-01-01')"),
+    ("registry_writer", "INSERT INTO metrics.server_health_metrics SELECT"),
+    ("registry_writer", "UPDATE registry.server_health SET verdict = 'healthy'"),
+    ("registry_writer", "SELECT metrics.drop_day('2999-01-01')"),
+    ("registry_writer", "DELETE FROM metrics.status_transitions"),
+    ("registry_sweeper", "UPDATE registry.mcp_servers SET endpoint_url = 'http://evil.example'"),
+    ("registry_sweeper", "DELETE FROM registry.mcp_servers"),
+    ("registry_sweeper", "INSERT INTO registry.tools (server_id, name, input_schema) VALUES (1, 'x', '{}')"),
+    ("registry_sweeper", "SELECT description FROM registry.mcp_servers"),
+    ("registry_sweeper", "SELECT * FROM registry.tools"),
+    ("registry_sweeper", "SELECT * FROM registry.server_metadata"),
+    *((role, "CREATE TABLE registry.mine (x int)") for role in ROLES),
+    *((role, "DROP TABLE metrics.sweeps") for role in ROLES),
+    *((role, "INSERT INTO registry.migrations (version, name, checksum) VALUES (9999, 'x', 'x')") for role in ROLES),
+]
+
+
+@pytest.mark.parametrize(("role", "statement"), FORBIDDEN)
+def test_a_role_may_do_nothing_else(connection: psycopg.Connection, role: str, statement: str):
+    become(connection, role)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute(statement.encode())
+
+
+def test_no_role_has_a_password_or_rights_of_its_own(connection: psycopg.Connection):
+    rows = connection.execute(
+        "SELECT rolpassword IS NULL, rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls, rolcanlogin"
+        "  FROM pg_authid WHERE rolname = ANY (%s)",
+        [list(ROLES)],
+    ).fetchall()
+    assert rows == [(True, False, False, False, False, False, True)] * len(ROLES)
+
+
+def test_a_connection_that_takes_a_role_on_has_it_with_its_first_statement(database_url: str):
+    database = db.Database(database_url, "role", "registry_sweeper").begin()
+    assert database.read("SELECT current_user") == ("registry_sweeper",)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        database.read("SELECT description FROM registry.mcp_servers")
+    database.close()
+
+
+def test_a_role_that_does_not_exist_is_no_way_in(database_url: str):
+    with pytest.raises((Unavailable, psycopg.Error)):
+        db.Database(database_url, "role", "registry_nobody").begin().read(db.VERIFY)
+
+
+def test_an_unknown_access_is_said_at_once(database_url: str):
+    with pytest.raises(ValueError, match="DATABASE_ACCESS must be one of"):
+        db.Database(database_url, "password")
+
+
+def test_a_role_has_the_settings_that_a_connection_would_bring_along(connection: psycopg.Connection):
+    for role in ROLES:
+        row = connection.execute("SELECT rolconfig FROM pg_roles WHERE rolname = %s", [role]).fetchone()
+        assert row is not None
+        found = dict(setting.split("=", 1) for setting in row[0])
+        assert found.pop("statement_timeout") == ("48s" if role == "registry_sweeper" else "4s")
+        assert found == db.SETTINGS
+
+
+class Listening:
+    """A server that asks for a password in clear text, hears it, and hangs up."""
+
+    def __init__(self) -> None:
+        self.startup: dict[str, str] = {}
+        self.password = ""
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+
+    def _serve(self) -> None:
+        with self._socket, self._socket.accept()[0] as connection:
+            length = struct.unpack("!i", connection.recv(4, socket.MSG_WAITALL))[0]
+            words = connection.recv(length - 4, socket.MSG_WAITALL)[4:].decode().split("\0")
+            self.startup = dict(zip(words[::2], words[1::2], strict=False))
+            connection.sendall(b"R" + struct.pack("!ii", 8, 3))
+            length = struct.unpack("!i", connection.recv(5, socket.MSG_WAITALL)[1:])[0]
+            self.password = connection.recv(length - 4, socket.MSG_WAITALL).rstrip(b"\0").decode()
+
+
+@pytest.mark.parametrize("access", ["iam", "proxy"])
+def test_by_iam_a_function_logs_in_as_its_role_with_a_token_for_a_password(
+    access: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    server = Listening()
+    url = f"postgresql://localhost:{server.port}/registry?sslmode=disable&hostaddr=127.0.0.1"
+    with pytest.raises(Unavailable):
+        db.Database(url, access, "registry_reader").begin().read(db.VERIFY)
+    server.thread.join(10)
+    assert server.startup["user"] == "registry_reader" and server.startup["database"] == "registry"
+    # The proxy closes a connection that brings settings along.
+    assert ("options" in server.startup) == (access == "iam")
+    assert server.password.startswith(f"localhost:{server.port}/?Action=connect&DBUser=registry_reader&")
+    assert "X-Amz-Signature=" in server.password
+
+
+def test_what_roles_sql_takes_away_is_taken_away(new_database, database_url: str):
+    """A right that somebody gave by hand is gone after the next deployment."""
+    url = new_database()
+    with psycopg.Connection.connect(url, autocommit=True) as connection:
+        connection.execute("GRANT DELETE ON registry.mcp_servers TO registry_reader")
+        assert connection.execute(HAS_DELETE).fetchone() == (True,)
+        assert migrate.migrate(url) == []
+        assert connection.execute(HAS_DELETE).fetchone() == (False,)
+
+
+HAS_DELETE = "SELECT has_table_privilege('registry_reader', 'registry.mcp_servers', 'DELETE')"
+
+
+def test_a_user_who_may_not_make_roles_can_still_migrate(new_database):
+    url = new_database(migrated=False)
+    with psycopg.Connection.connect(url, autocommit=True) as connection:
+        connection.execute("DROP ROLE IF EXISTS plain")
+        connection.execute("CREATE ROLE plain LOGIN PASSWORD 'plain'")
+        name = connection.info.dbname
+        connection.execute(f'GRANT CREATE ON DATABASE "{name}" TO plain'.encode())
+    plain = make_conninfo(url, user="plain", password="plain")
+    assert migrate.migrate(plain)
+    with psycopg.Connection.connect(plain, autocommit=True) as connection:
+        assert connection.execute("SELECT count(*) FROM registry.mcp_servers").fetchone() == (0,)
+
+
+def test_the_template_gives_each_function_the_role_that_runs_its_statements():
+    parameters = {"DatabaseUrl": "postgresql://h/d", "RegistryPassword": "x"}
+    functions = template.load(ROOT / "template.yaml", parameters).functions
+    given = {name: function.environment.get("DATABASE_ROLE") for name, function in functions.items()}
+    reader, writer, sweeper = ROLES
+    assert given == {
+        "AuthorizerFunction": None,
+        "HealthSweepFunction": None,
+        "MigrateFunction": "registry_owner",
+        **dict.fromkeys(("RegisterFunction", "UpdateFunction", "DeleteFunction"), writer),
+        **dict.fromkeys(
+            ("ListFunction", "DetailFunction", "HistoryFunction", "MetricsFunction", "HealthFunction"), reader
+        ),
+        **dict.fromkeys(
+            ("HealthCheckFunction", "StartSweepFunction", "HealthWriteFunction", "MaintainFunction"), sweeper
+        ),
+    }

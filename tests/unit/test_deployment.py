@@ -1,0 +1,442 @@
+"""What would be made in an account, for every choice that the parameters leave: what a security review would ask."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from tests.cloudformation import Stack
+from tests.conftest import ROOT
+
+OWN = {"DatabaseUrl": "postgresql://u@db.example.com/r"}
+NETWORK = {"VpcId": "vpc-1", "SubnetIds": "subnet-1,subnet-2"}
+CHOICES: dict[str, dict[str, str]] = {
+    "as it comes": {},
+    "large": {"Size": "large", "MultiAz": "true"},
+    "aurora": {"DatabaseEngine": "aurora-postgresql"},
+    "aurora, two zones": {"DatabaseEngine": "aurora-postgresql", "MultiAz": "true"},
+    "aurora, proxy": {"DatabaseEngine": "aurora-postgresql", "DatabaseProxy": "true"},
+    "proxy": {"DatabaseProxy": "true"},
+    "from a snapshot": {"DatabaseSnapshot": "rds:one"},
+    "a network of yours": NETWORK,
+    "a database of yours": OWN,
+    "both of yours": {**OWN, **NETWORK},
+    "prober inside": {"ProberInVpc": "true"},
+    "prober inside of yours": {**NETWORK, "ProberInVpc": "true"},
+    "prober inside, both of yours": {**OWN, **NETWORK, "ProberInVpc": "true"},
+    "everything": {"Tracing": "true", "AlarmEmail": "ops@example.com", "DatabaseProxy": "true", "ProberInVpc": "true"},
+    "nothing": {"AccessLogs": "false", "ReserveConcurrency": "false", "RegistryPassword": "x", "CronSecret": "y"},
+    "another role": {"ApiGatewayRole": "existing", "Architecture": "arm64"},
+}
+# These actions know no resource ("Service Authorization Reference"), or Lambda checks them before there is one.
+WITHOUT_RESOURCE = {"xray:PutTraceSegments", "xray:PutTelemetryRecords"} | {
+    f"ec2:{action}"
+    for action in (
+        *("CreateNetworkInterface", "DeleteNetworkInterface", "DescribeNetworkInterfaces", "DescribeSubnets"),
+        *("AssignPrivateIpAddresses", "UnassignPrivateIpAddresses"),
+    )
+}
+LAMBDA = "AWS::Lambda::Function"
+WRITERS = ("RegisterFunction", "UpdateFunction", "DeleteFunction")
+READERS = ("ListFunction", "DetailFunction", "HealthFunction", "HistoryFunction", "MetricsFunction")
+
+
+@pytest.fixture(scope="module")
+def stacks() -> dict[str, Stack]:
+    return {name: Stack(**parameters) for name, parameters in CHOICES.items()}
+
+
+@pytest.fixture(params=CHOICES)
+def stack(request: pytest.FixtureRequest, stacks: dict[str, Stack]) -> Stack:
+    return stacks[request.param]
+
+
+def listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def using_database(stack: Stack) -> dict[str, Any]:
+    return {
+        name: properties
+        for name, properties in stack.of_type(LAMBDA).items()
+        if "DATABASE_URL" in properties["Environment"]["Variables"]
+    }
+
+
+# ------------------------------------------------------------------ the whole
+
+
+def test_whatever_a_resource_names_is_made_too(stack: Stack):
+    given = set(stack.resources) | set(stack._values)
+    assert [(who, whom) for who, whom in stack.references() if whom not in given] == []
+
+
+def test_every_parameter_decides_something_and_is_asked_for_in_a_group():
+    text = (ROOT / "template.yaml").read_text()
+    interface, _, rest = text.partition("\nParameters:\n")
+    for name in Stack().declared:
+        assert re.search(rf"!Ref {name}\b|\$\{{{name}\}}", rest), f"{name} decides nothing"
+        assert re.search(rf"[\[ ]{name}[,\]]", interface), f"{name} is in no group"
+
+
+def test_every_condition_decides_something():
+    text = (ROOT / "template.yaml").read_text()
+    for name in Stack()._conditions:
+        assert len(re.findall(rf"\b{name}\b", text)) > 1, name
+
+
+def test_two_stacks_of_one_account_share_nothing_that_has_a_name(stack: Stack):
+    kinds = ("Function", "Queue", "Topic", "LogGroup", "DBProxy", "Dashboard", "Role", "DBInstance", "Secret")
+    for name, resource in stack.resources.items():
+        if resource["Type"] == "AWS::Lambda::Alias":
+            continue  # its name is the function's own
+        for key in {"Name", *(f"{kind}Name" for kind in kinds)} & set(resource.get("Properties", {})):
+            given = resource["Properties"][key]
+            assert given.startswith(("registry", "${")), f"{name} has a name without the stack's: {given}"
+
+
+# ------------------------------------------------------------------ who may do what
+
+
+def test_every_function_has_a_role_of_its_own_and_no_managed_policy(stack: Stack):
+    roles = [stack.role_of(name) for name in stack.of_type(LAMBDA)]
+    assert len(set(roles)) == len(roles)
+    for role in roles:
+        assert "ManagedPolicyArns" not in stack.resources[role]["Properties"]
+
+
+def test_nothing_is_allowed_on_everything_but_what_knows_no_resource(stack: Stack):
+    for name in stack.of_type("AWS::IAM::Role"):
+        for statement in stack.statements(name):
+            if statement["Effect"] == "Deny":
+                continue
+            actions, resources = set(listed(statement["Action"])), listed(statement["Resource"])
+            assert not any("*" in action for action in actions), name
+            if any("*" in resource for resource in resources):
+                assert resources == ["*"] and actions <= WITHOUT_RESOURCE, (name, statement)
+
+
+def test_each_function_may_do_what_it_is_there_for_and_nothing_else(stack: Stack):
+    """Besides its log and, where it is in a network, its interface."""
+    wanted = {
+        "AuthorizerFunction": {("secretsmanager:GetSecretValue", "CredentialsSecret")},
+        **{name: {("rds-db:connect", "writer")} for name in WRITERS},
+        **{name: {("rds-db:connect", "reader")} for name in READERS},
+        "HealthCheckFunction": {
+            ("rds-db:connect", "sweeper"),
+            *(("sqs:SendMessage", queue) for queue in ("ProbeQueue", "TickQueue", "EventDeadLetterQueue")),
+            *reads("TickQueue"),
+        },
+        "StartSweepFunction": {("rds-db:connect", "sweeper"), ("sqs:SendMessage", "ProbeQueue")},
+        "HealthSweepFunction": {("sqs:SendMessage", "ResultQueue"), *reads("ProbeQueue")},
+        "HealthWriteFunction": {("rds-db:connect", "sweeper"), *reads("ResultQueue")},
+        "MaintainFunction": {("rds-db:connect", "sweeper"), ("sqs:SendMessage", "EventDeadLetterQueue")},
+        "MigrateFunction": {("rds-db:connect", "owner")},
+    }
+    assert set(wanted) == set(stack.of_type(LAMBDA))
+    for function, expected in wanted.items():
+        if not stack.holds("CreatesDatabase"):
+            expected = {pair for pair in expected if pair[0] != "rds-db:connect"}
+        if not stack.holds("CredentialsInSecret"):
+            expected = {pair for pair in expected if not pair[0].startswith("secretsmanager")}
+        found = {
+            (action, target(resource))
+            for statement in stack.statements(stack.role_of(function))
+            if statement["Effect"] == "Allow" and listed(statement["Resource"]) != ["*"]
+            for action in listed(statement["Action"])
+            if not action.startswith("logs:")
+            for resource in listed(statement["Resource"])
+        }
+        assert found == expected, function
+
+
+def reads(queue: str) -> list[tuple[str, str]]:
+    return [(f"sqs:{action}", queue) for action in ("ReceiveMessage", "DeleteMessage", "GetQueueAttributes")]
+
+
+def target(resource: str) -> str:
+    """The logical id or the database's role that an ARN is of."""
+    if found := re.search(r":dbuser:.*/registry_(\w+)$", resource):
+        return found[1]
+    return resource.removeprefix("${").partition(".")[0].removesuffix("}")
+
+
+def test_what_runs_in_a_function_may_not_touch_its_network(stack: Stack):
+    for name, properties in stack.of_type(LAMBDA).items():
+        denied = [s for s in stack.statements(stack.role_of(name)) if s["Effect"] == "Deny"]
+        assert bool(denied) == ("VpcConfig" in properties), name
+        for statement in denied:
+            assert statement["Action"] == "ec2:*" and "lambda:SourceFunctionArn" in json.dumps(statement["Condition"])
+
+
+# ------------------------------------------------------------------ the prober
+
+
+def test_the_prober_holds_no_permission_on_data_and_no_way_to_it(stack: Stack):
+    properties = stack.resources["HealthSweepFunction"]["Properties"]
+    variables = properties["Environment"]["Variables"]
+    assert not [name for name in variables if name.startswith(("DATABASE", "REGISTRY", "CRON"))]
+    text = json.dumps(stack.statements(stack.role_of("HealthSweepFunction")))
+    assert "rds-db" not in text and "secretsmanager" not in text
+    groups = properties.get("VpcConfig", {}).get("SecurityGroupIds", [])
+    assert groups == (["${ProberSecurityGroup}"] if stack.holds("ProbesInVpc") else [])
+    for rule in stack.of_type("AWS::EC2::SecurityGroupIngress").values():
+        assert rule["SourceSecurityGroupId"] != "${ProberSecurityGroup}"
+
+
+# ------------------------------------------------------------------ the network
+
+
+def test_nothing_can_be_reached_from_outside(stack: Stack):
+    for kind in ("AWS::EC2::InternetGateway", "AWS::EC2::NatGateway", "AWS::EC2::EIP"):
+        assert not stack.of_type(kind)
+    for subnet in stack.of_type("AWS::EC2::Subnet").values():
+        assert not subnet.get("MapPublicIpOnLaunch")
+    groups = stack.of_type("AWS::EC2::SecurityGroup")
+    inward = [rule for group in groups.values() for rule in group.get("SecurityGroupIngress", [])]
+    inward += stack.of_type("AWS::EC2::SecurityGroupIngress").values()
+    for rule in inward:
+        assert "/0" not in json.dumps(rule), rule
+    for instance in stack.of_type("AWS::RDS::DBInstance").values():
+        assert instance["PubliclyAccessible"] is False
+
+
+def test_the_database_lets_in_the_functions_and_its_proxy_and_nobody_else(stack: Stack):
+    sources = {rule["SourceSecurityGroupId"] for rule in stack.of_type("AWS::EC2::SecurityGroupIngress").values()}
+    wanted: set[str] = set()
+    if stack.holds("CreatesDatabase"):
+        wanted.add("${FunctionSecurityGroup}")
+    if stack.holds("UsesProxy"):
+        wanted.add("${DatabaseSecurityGroup}")
+    assert sources == wanted
+
+
+def test_the_endpoints_serve_those_who_send_and_the_migration(stack: Stack):
+    endpoints = stack.of_type("AWS::EC2::VPCEndpoint")
+    assert bool(endpoints) == stack.holds("CreatesVpc")
+    for properties in endpoints.values():
+        (statement,) = properties["PolicyDocument"]["Statement"]
+        assert statement["Action"] in ("sqs:SendMessage", "s3:PutObject") and statement["Resource"] != "*"
+
+
+def test_a_function_is_in_the_network_where_it_needs_the_database(stack: Stack):
+    for name, properties in stack.of_type(LAMBDA).items():
+        inside = "VpcConfig" in properties
+        if name == "HealthSweepFunction":
+            assert inside == stack.holds("ProbesInVpc")
+        else:
+            assert inside == (stack.holds("InVpc") and name in using_database(stack)), name
+        if inside:
+            assert len(properties["VpcConfig"]["SubnetIds"]) >= 2
+
+
+# ------------------------------------------------------------------ the database
+
+
+def databases(stack: Stack) -> list[dict[str, Any]]:
+    """What holds data: the cluster, or the instance that is none of a cluster."""
+    instances = [one for one in stack.of_type("AWS::RDS::DBInstance").items() if "DBClusterIdentifier" not in one[1]]
+    return [stack.resources[name] for name, _ in [*instances, *stack.of_type("AWS::RDS::DBCluster").items()]]
+
+
+def test_the_database_is_encrypted_kept_and_restorable(stack: Stack):
+    found = databases(stack)
+    assert len(found) == int(stack.holds("CreatesDatabase"))
+    for resource in found:
+        properties = resource["Properties"]
+        assert properties["StorageEncrypted"] is True and properties["DeletionProtection"] == "true"
+        assert int(properties["BackupRetentionPeriod"]) >= 7
+        assert resource["DeletionPolicy"] == resource["UpdateReplacePolicy"] == "Snapshot"
+
+
+def test_no_password_of_the_database_exists_and_nothing_but_tls_gets_in(stack: Stack):
+    for resource in databases(stack):
+        properties = resource["Properties"]
+        assert properties["EnableIAMDatabaseAuthentication"] is True
+        assert not [name for name in properties if "Password" in name]
+        if not stack.holds("FromSnapshot"):
+            assert properties["MasterUserAuthenticationType"] == "iam-db-auth"
+            assert properties["MasterUsername"] == "registry_owner"
+    for kind in ("AWS::RDS::DBParameterGroup", "AWS::RDS::DBClusterParameterGroup"):
+        for group in stack.of_type(kind).values():
+            assert group["Parameters"]["rds.force_ssl"] == "1"
+            assert group["Family"] in ("postgres18", "aurora-postgresql18")
+            # What was registered stays out of the database's log.
+            assert group["Parameters"]["log_parameter_max_length"] == "0"
+    for properties in using_database(stack).values():
+        variables = properties["Environment"]["Variables"]
+        if stack.holds("CreatesDatabase"):
+            assert variables["DATABASE_ACCESS"] in ("iam", "proxy")
+            address = variables["DATABASE_URL"].removeprefix("${").removesuffix(".Value}")
+            value = stack.resources[address]["Properties"]["Value"]
+            assert "sslmode=verify-full" in value
+            assert "sslrootcert=/opt/python/mcp_registry/certificates/eu-west-1.pem" in value
+        else:
+            assert variables["DATABASE_URL"] == OWN["DatabaseUrl"]
+
+
+def test_the_certificates_that_are_trusted_are_in_the_layer():
+    assert (ROOT / "layers" / "registry" / "mcp_registry" / "certificates" / "eu-west-1.pem").exists()
+
+
+def test_migrations_go_to_the_database_itself_and_before_everything_that_uses_it(stack: Stack):
+    variables = stack.resources["MigrateFunction"]["Properties"]["Environment"]["Variables"]
+    if stack.holds("CreatesDatabase"):
+        assert variables["DATABASE_URL"] == "${DatabaseOwnAddress.Value}" and variables["DATABASE_ACCESS"] == "iam"
+    for name in using_database(stack):
+        depends = listed(stack.resources[name].get("DependsOn", []))
+        assert ("Migration" in depends) == (name != "MigrateFunction"), name
+    migration = stack.resources["Migration"]["Properties"]
+    # A version for each state of the code: a change is what CloudFormation acts upon.
+    assert stack.resources[migration["Code"].removeprefix("${").removesuffix("}")]["Type"] == "AWS::Lambda::Version"
+    timeout = stack.resources["MigrateFunction"]["Properties"]["Timeout"]
+    assert timeout < int(migration["ServiceTimeout"]), "an answer comes before CloudFormation gives up"
+
+
+@pytest.mark.parametrize("size", ["small", "medium", "large"])
+def test_all_that_may_run_at_once_leaves_connections_free_even_while_versions_change(size: str):
+    stack = Stack(Size=size)
+    reserved = {name: p.get("ReservedConcurrentExecutions") for name, p in using_database(stack).items()}
+    assert None not in reserved.values(), reserved
+    (group,) = stack.of_type("AWS::RDS::DBParameterGroup").values()
+    assert 2 * sum(map(int, reserved.values())) + 10 <= int(group["Parameters"]["max_connections"])
+
+
+def test_what_reads_a_queue_may_run_as_often_as_the_queue_asks(stack: Stack):
+    for mapping in stack.of_type("AWS::Lambda::EventSourceMapping").values():
+        function = stack.resources[mapping["FunctionName"].removeprefix("${").removesuffix("}")]["Properties"]
+        if "ReservedConcurrentExecutions" in function:
+            most = mapping["ScalingConfig"]["MaximumConcurrency"]
+            assert function["ReservedConcurrentExecutions"] >= most
+
+
+def test_without_a_share_of_the_accounts_concurrency_no_function_reserves_any():
+    for name, properties in Stack(ReserveConcurrency="false").of_type(LAMBDA).items():
+        assert "ReservedConcurrentExecutions" not in properties, name
+
+
+# ------------------------------------------------------------------ what is asynchronous, and what is watched
+
+
+def alarms_on(stack: Stack, namespace: str, metric: str) -> list[dict[str, Any]]:
+    return [
+        alarm
+        for alarm in stack.of_type("AWS::CloudWatch::Alarm").values()
+        if (alarm["Namespace"], alarm["MetricName"]) == (namespace, metric)
+    ]
+
+
+def dimensions(alarms: list[dict[str, Any]]) -> set[str]:
+    return {d["Value"].removeprefix("${").removesuffix("}").partition(".")[0] for a in alarms for d in a["Dimensions"]}
+
+
+def test_whatever_is_asynchronous_has_a_dead_letter_queue_and_an_alarm_on_it(stack: Stack):
+    letters = {
+        json.dumps(queue["RedrivePolicy"]["deadLetterTargetArn"])
+        for queue in stack.of_type("AWS::SQS::Queue").values()
+        if "RedrivePolicy" in queue
+    }
+    for mapping in stack.of_type("AWS::Lambda::EventSourceMapping").values():
+        queue = mapping["EventSourceArn"].removeprefix("${").partition(".")[0]
+        assert "RedrivePolicy" in stack.resources[queue]["Properties"], queue
+        assert queue in dimensions(alarms_on(stack, "AWS/SQS", "ApproximateAgeOfOldestMessage"))
+    for rule in stack.of_type("AWS::Events::Rule").values():
+        for found in rule["Targets"]:
+            letters.add(json.dumps(found["DeadLetterConfig"]["Arn"]))
+            function = found["Arn"].removeprefix("${").partition(".")[0]
+            letters.add(json.dumps(stack.resources[function]["Properties"]["DeadLetterConfig"]["TargetArn"]))
+            assert function in dimensions(alarms_on(stack, "AWS/Lambda", "Errors"))
+    queues = {json.loads(one).removeprefix("${").partition(".")[0] for one in letters}
+    assert queues == {"ProbeDeadLetterQueue", "ResultDeadLetterQueue", "EventDeadLetterQueue"}
+    assert dimensions(alarms_on(stack, "AWS/SQS", "ApproximateNumberOfMessagesVisible")) == queues
+
+
+def test_every_alarm_tells_somebody_says_what_to_do_and_watches_what_exists(stack: Stack):
+    alarms = stack.of_type("AWS::CloudWatch::Alarm")
+    assert alarms
+    for name, alarm in alarms.items():
+        assert alarm["AlarmActions"] == alarm["OKActions"] == ["${AlarmTopic}"], name
+        assert re.search(r" - \w.{12,}", alarm["AlarmDescription"]), f"{name} says nothing to do"
+        for dimension in alarm["Dimensions"]:
+            if "${" in dimension["Value"]:
+                assert dimension["Value"].removeprefix("${").removesuffix("}").partition(".")[0] in stack.resources
+    assert bool(stack.of_type("AWS::SNS::Subscription")) == stack.holds("HasAlarmEmail")
+
+
+def test_every_metric_of_ours_has_an_alarm_under_the_dimension_that_it_is_sent_with(stack: Stack):
+    source = (ROOT / "layers/registry/mcp_registry/observability.py").read_text()
+    names = set(re.findall(r'_count\("(\w+)"', source))
+    assert len(names) == 3
+    for name in names:
+        (alarm,) = alarms_on(stack, "MCPRegistry", name)
+        # Powertools sends the service along, which is the stack.
+        assert alarm["Dimensions"] == [{"Name": "service", "Value": "registry"}]
+    for properties in stack.of_type(LAMBDA).values():
+        assert properties["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"] == "registry"
+
+
+def test_the_dashboard_is_json_and_shows_what_exists(stack: Stack):
+    (dashboard,) = stack.of_type("AWS::CloudWatch::Dashboard").values()
+    board = json.loads(dashboard["DashboardBody"])
+    assert len(board["widgets"]) == 9
+    for found in re.findall(r"\$\{(\w+)", dashboard["DashboardBody"]):
+        assert found in stack.resources, found
+
+
+# ------------------------------------------------------------------ logs
+
+
+def test_the_access_log_holds_nothing_that_could_be_a_secret(stack: Stack):
+    for stage in stack.of_type("AWS::ApiGateway::Stage").values():
+        assert ("AccessLogSetting" in stage) == stack.holds("LogsAccess")
+        if "AccessLogSetting" in stage:
+            form = stage["AccessLogSetting"]["Format"]
+            assert isinstance(json.loads(form), dict)
+            assert not re.search(r"header|authorizer\.(?!principalId)|query|body|path\b|Path\}", form), form
+        for setting in stage["MethodSettings"]:
+            # The gateway's own log of requests would hold the Authorization header.
+            assert "DataTraceEnabled" not in setting and setting["ThrottlingRateLimit"]
+
+
+def test_every_log_ends_some_day(stack: Stack):
+    for name, group in stack.of_type("AWS::Logs::LogGroup").items():
+        assert int(group["RetentionInDays"]) == 30, name
+    for name, properties in stack.of_type(LAMBDA).items():
+        assert properties["LoggingConfig"]["LogGroup"] == "${FunctionLogs}", name
+
+
+def test_tracing_is_a_choice(stacks: dict[str, Stack]):
+    for name, mode in (("as it comes", "PassThrough"), ("everything", "Active")):
+        for properties in stacks[name].of_type(LAMBDA).values():
+            assert properties["TracingConfig"] == {"Mode": mode}
+
+
+# ------------------------------------------------------------------ secrets, outputs, settings
+
+
+def test_the_credentials_are_made_by_secrets_manager_unless_they_are_given(stack: Stack):
+    assert bool(stack.of_type("AWS::SecretsManager::Secret")) == stack.holds("CredentialsInSecret")
+    assert ("ReadCredentials" in stack.outputs) == stack.holds("CredentialsInSecret")
+    assert "ApiUrl" in stack.outputs
+
+
+def test_what_is_a_secret_is_not_echoed():
+    declared = Stack().declared
+    for name in ("DatabaseUrl", "RegistryPassword", "CronSecret"):
+        assert declared[name]["NoEcho"] is True
+
+
+def test_each_event_source_says_which_messages_failed(stack: Stack):
+    for mapping in stack.of_type("AWS::Lambda::EventSourceMapping").values():
+        assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+
+
+def test_every_function_is_of_the_architecture_that_the_layers_are_built_for(stacks: dict[str, Stack]):
+    for name, wanted in (("as it comes", "x86_64"), ("another role", "arm64")):
+        for properties in stacks[name].of_type(LAMBDA).values():
+            assert properties["Architectures"] == [wanted]
+        for layer in stacks[name].of_type("AWS::Lambda::LayerVersion").values():
+            assert layer["CompatibleArchitectures"] == [wanted]
