@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -15,11 +16,11 @@ from typing import Any
 import pytest
 
 from client.tests.conftest import Asked, Registry, Script, Scripted, answers, in_turn
-from mcp_registry_client import _settings, _transport
+from mcp_registry_client import _announcer, _settings, _transport
 from mcp_registry_client._announcer import Pace, Registration
 from mcp_registry_client._canonical import digest
 from mcp_registry_client._document import Unusable
-from mcp_registry_client._presence import NotServing
+from mcp_registry_client._presence import Included, NotServing, Unlisted
 from tests.conftest import PASSWORD, USERNAME, registration
 
 Start = Callable[[Script], Scripted]
@@ -42,9 +43,6 @@ class Fixed:
         if self.failures:
             raise self.failures.pop(0)
         return self.current
-
-    def begin(self) -> None:
-        pass
 
 
 def announce(url: str, source: Any = None, pace: Pace = QUICK) -> Registration:
@@ -203,12 +201,124 @@ def test_a_server_that_cannot_be_registered_says_why(scripted: Start, caplog: py
     assert registry.asked == [] and len(warnings(caplog)) == 1
 
 
-def test_tools_that_cannot_be_listed_now_are_tried_again_and_never_announced_as_none(scripted: Start):
+def test_tools_that_cannot_be_listed_now_are_tried_again_soon_and_never_announced_as_none(
+    scripted: Start, caplog: pytest.LogCaptureFixture
+):
     registry = scripted(KNOWN)
     source = Fixed(registration("weather"))
     source.failures = [RuntimeError("the server behind is down")]
-    handle = announce(registry.url, source, QUICK._replace(again=0.05))
-    assert handle.wait(10) and len(registry.asked) == 1
+    # Before the five minutes that the next announcement is away; and one failure is nothing to talk about.
+    assert announce(registry.url, source, QUICK).wait(10)
+    assert len(registry.asked) == 1 and warnings(caplog) == []
+
+
+def test_tools_that_do_not_come_are_one_line_and_wait_for_the_next_time(
+    scripted: Start, caplog: pytest.LogCaptureFixture
+):
+    registry = scripted(KNOWN)
+    source = Fixed(registration("weather"))
+    source.failures = [Unlisted("they did not come within 10 s") for _ in range(50)]
+    handle = announce(registry.url, source, QUICK._replace(window=0.05))
+    until(handle, "failed")
+    assert source.asked > 1 and registry.asked == []
+    (line,) = warnings(caplog)
+    assert line.endswith("its tools cannot be listed (they did not come within 10 s)")
+
+
+def test_a_part_of_another_server_is_said_once_and_worries_nobody(scripted: Start, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
+    source = Fixed({})
+    source.failures = [Included("it is a part of library")]
+    handle = announce(scripted(KNOWN).url, source)
+    assert not handle.wait(10) and handle.state == "refused"
+    (record,) = caplog.records
+    assert record.levelname == "INFO" and "part of library" in record.getMessage()
+
+
+def test_a_server_that_nobody_finds_is_told_what_to_do_after_a_while(
+    scripted: Start, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(_announcer, "HINT_SECONDS", 0.0)
+    source = Fixed(registration("weather"))
+    source.failures = [NotServing(), NotServing("wrap it"), NotServing("wrap it")]
+    assert announce(scripted(KNOWN).url, source).wait(10)
+    (line,) = warnings(caplog)
+    assert line.endswith("wrap it")
+
+
+def test_the_looking_for_a_server_slows_down_to_a_minute():
+    handle = Registration(Fixed({}), _settings.Settings("http://127.0.0.1:9"))
+    source = handle._source
+    assert isinstance(source, Fixed)
+    source.failures = [NotServing() for _ in range(2)]
+    handle._started = time.monotonic()
+    assert handle._round() == 0.05
+    handle._started -= 3600
+    assert handle._round() == 60
+
+
+def test_what_others_say_cannot_forge_a_line_of_the_log(scripted: Start, caplog: pytest.LogCaptureFixture):
+    said = "no\nWARNING root: all is lost\x1b[2J"
+    handle = announce(scripted(answers(400, {"error": said})).url)
+    assert not handle.wait(10)
+    (line,) = warnings(caplog)
+    assert "no WARNING root: all is lost?[2J" in line and line.isprintable()
+
+
+@pytest.mark.parametrize("given", ["9" * 400, "99999999", "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_a_registry_that_wants_to_be_left_alone_for_ever_is_asked_within_the_hour(given: str):
+    answer = _transport.Response(503, {"retry-after": given}, b"")
+    assert _announcer._retry_after(answer) == 3600
+
+
+def test_what_is_as_it_was_is_not_told_every_five_minutes(scripted: Start, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("DEBUG", "mcp_registry_client")
+    registry = scripted(in_turn(KNOWN, KNOWN, REQUIRED, answers(200, {"result": "updated"}), KNOWN))
+    announce(registry.url, pace=QUICK._replace(again=0.02))
+    registry.wait_for(6)
+    levels = [record.levelname for record in caplog.records if "Registered" in record.getMessage()]
+    assert levels[:3] == ["INFO", "DEBUG", "INFO"] and levels[3:4] in ([], ["DEBUG"])
+
+
+def test_credentials_in_the_registrys_address_are_used_and_never_shown(
+    scripted: Start, caplog: pytest.LogCaptureFixture
+):
+    registry = scripted(in_turn(answers(503), answers(503), answers(404)))
+    url = registry.url.replace("://", "://admin:s3%40cret@")
+    settings = _settings.from_environment({"MCP_REGISTRY_URL": url})
+    assert settings.registry_url == registry.url and settings.credentials == ("admin", "s3@cret")
+    handle = Registration(Fixed(registration("weather")), settings, QUICK)
+    handle.start()
+    until(handle, "failed")
+    assert registry.asked[0].headers["authorization"] == "Basic YWRtaW46czNAY3JldA=="
+    assert "s3" not in str(handle.error) + repr(settings) + "".join(warnings(caplog)) and warnings(caplog)
+
+
+@pytest.mark.parametrize("url", ["http://u:s3cret@h:port", "u:s3cret@h", "http://u:s3/cr#et@h", "ftp://u:s3cret@h"])
+def test_an_address_that_is_none_does_not_give_its_password_away(url: str, caplog: pytest.LogCaptureFixture):
+    settings = _settings.from_environment({"MCP_REGISTRY_URL": url})
+    handle = Registration(Fixed(registration("weather")), settings, QUICK._replace(window=0))
+    handle.start()
+    with handle._changed:
+        assert handle._changed.wait_for(lambda: handle.error is not None, 20)
+    assert "s3" not in f"{settings!r}{handle.error}{''.join(warnings(caplog))}"
+
+
+def test_variables_go_before_the_credentials_of_the_address():
+    given = {"MCP_REGISTRY_URL": "https://a:b@h/", "MCP_REGISTRY_USERNAME": "c", "MCP_REGISTRY_PASSWORD": "d"}
+    settings = _settings.from_environment(given)
+    assert settings.registry_url == "https://h" and settings.credentials == ("c", "d")
+
+
+def test_a_program_that_is_started_with_work_before_it_gets_no_thread_of_ours(scripted: Start):
+    handle = announce(scripted(KNOWN).url)
+    assert handle.wait(10)
+
+    def count() -> None:
+        os.write(1, str(threading.active_count()).encode())
+
+    done = subprocess.run(["/bin/true"], preexec_fn=count, stdout=subprocess.PIPE, check=True)
+    assert done.stdout == b"1"
 
 
 def test_what_is_not_json_is_refused_here(scripted: Start):

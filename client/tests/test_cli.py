@@ -17,12 +17,13 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
 
 import pytest
 
 from client.tests.test_introspect import Asked, current, hang, older, respond, result, stranger, tool
-from mcp_registry_client import _terminal, cli
+from mcp_registry_client import _api, _document, _ending, _options, _terminal, _tools, _views, cli, introspect
 from mcp_registry_client._terminal import Cell, Column
 from tests.conftest import CRON_SECRET, PASSWORD, USERNAME, Api, over_http, registration
 from tests.real.fixtures import TOKEN, RealServer, running
@@ -108,10 +109,13 @@ class Terminal:
     def wait_for(self, words: str) -> None:
         """Read until something is on the screen."""
         while words not in self.text:
-            self.text += os.read(self._master, 0x10000).decode()
+            self.text += os.read(self._master, 0x10000).decode(errors="replace")
 
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
+
+    def send(self, data: bytes) -> None:
+        os.write(self._master, data)
 
     def interrupt(self) -> None:
         self._process.send_signal(signal.SIGINT)
@@ -125,7 +129,7 @@ class Terminal:
                 break
             if not data:
                 break
-            self.text += data.decode()
+            self.text += data.decode(errors="replace")
         os.close(self._master)
         return Done(self._process.wait(30), self.text.replace("\r\n", "\n"), "")
 
@@ -182,36 +186,28 @@ def test_a_gated_server_is_registered_with_the_header_that_it_wants(run, api, re
 def test_a_server_that_cannot_be_asked_is_not_registered(run, api, real):
     assert "over SSE only" in error(run("register", "--url", real["older-sse"].url), 1)
     assert "does not speak MCP" in error(run("register", "--url", f"{real['example'].root}/none"), 1)
-    assert "Nothing listens" in error(run("register", "--url", "http://127.0.0.1:1/mcp"), 4)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/mcp"
+        assert "Nothing listens" in error(run("register", "--url", url), 4)
 
 
-def test_a_server_whose_name_is_another_at_every_start_needs_one(run, api, real):
-    assert "another after every start" in error(run("register", "--url", real["current-bridge"].url), 1)
+def test_a_server_whose_framework_named_it_needs_a_name(run, api, real):
+    sentence = error(run("register", "--url", real["current-bridge"].url), 1)
+    assert "is what its framework calls a server without one" in sentence and "--name" in sentence
+    # What frameworks call everyone would be one server in the registry, each of them in turn.
+    for given in ("FastMCP", "mcp-server"):
+        with stranger(older(initialize=introduced(name=given, version="1"))) as server:
+            assert "--name" in error(run("register", "--url", server.url), 1)
     name = api.new_name("bridge")
     done = run("register", "--url", real["current-bridge"].url, "--name", name, "--dry-run", "--json")
     assert (done.document["name"], done.document["display_name"]) == (name, name)
 
 
-@pytest.mark.parametrize(
-    ("given", "legal"),
-    [
-        ("Mein Wetter für alle", "Mein-Wetter-fur-alle"),
-        ("io.github.ann/weather", "io.github.ann/weather"),
-        ("@scope/a/b", "scope/a-b"),
-        ("--x--", "x"),
-        ("天気", ""),
-        ("a" * 200, "a" * 100),
-        ("a/", "a"),
-    ],
-)
-def test_a_name_that_is_not_legal_becomes_the_nearest_that_is(given, legal):
-    assert cli._legal_name(given) == legal
-
-
 def test_a_registration_that_is_refused_names_each_fault(run, real):
-    done = run("register", "--url", real["example"].url, "--name", "api", "--health-url", "ftp://x")
-    assert "mend what is named below" in error(done, 1)
-    assert "\n  name: This name is reserved" in done.err and "\n  health_url: " in done.err
+    done = run("register", "--url", real["example"].url, "--name", "api", "--documentation-url", "ftp://x")
+    assert "mend what is named below, the name by --name" in error(done, 1)
+    assert "\n  name: This name is reserved" in done.err and "\n  metadata.documentation_url: " in done.err
     document = run("register", "--url", real["example"].url, "--name", "api", "--json").document
     assert (document["code"], document["exit_code"], document["details"][0]["path"]) == ("VALIDATION_ERROR", 1, "name")
 
@@ -220,6 +216,78 @@ def test_a_name_in_another_spelling_is_refused_with_the_stored_one(run, api, rea
     name = api.register()["name"]
     sentence = error(run("register", "--url", real["example"].url, "--name", name.upper()), 1)
     assert name in sentence and "--name" in sentence
+
+
+def introduced(**info: Any) -> Any:
+    """An answer to `initialize` that says this of the server."""
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "serverInfo": info}
+    return lambda asked: respond(200, result(asked, hello), "application/json", "Mcp-Session-Id: s-1")
+
+
+@pytest.mark.parametrize("given", ["acme/weather", "Café rates", "@scope/a/b", "weather"])
+def test_the_command_calls_a_server_what_the_library_calls_it(run, given):
+    with stranger(older(initialize=introduced(name=given, version="1"))) as server:
+        sent = run("register", "--url", server.url, "--dry-run", "--json").document
+    facts = _tools.facts(SimpleNamespace(name=given, version="1"))
+    assert sent == _document.document({}, facts, server.url, sent["tools"])
+
+
+def test_everything_that_the_library_may_say_of_a_server_the_command_may_say(run, api, real):
+    name = api.new_name("about")
+    about = {
+        "author": "Ann",
+        "repository_url": "https://h.example/src",
+        "documentation_url": "https://h.example/docs",
+        "description": "What it is for",
+        "version": "7.0",
+    }
+    options = [text for field, value in about.items() for text in (f"--{field.replace('_', '-')}", value)]
+    arguments = ("register", "--url", real["example"].url, "--name", name)
+    assert run(*arguments, *options, "--tag", "geo", "--type", "official").out.startswith("created")
+    detail = run("show", name, "--json").document["server"]
+    said = {**detail, **detail["metadata"]}
+    assert {field: said[field] for field in about} == about and said["tags"] == ["geo"]
+    # What an earlier registration had and this one has not is named, once it is gone.
+    done = run(*arguments)
+    assert done.out.startswith("updated") and done.err.startswith("The former registration had what this one has not: ")
+    for lost in (
+        "author",
+        "repository_url",
+        "documentation_url",
+        "tags",
+        "type official",
+        "--author",
+        "--tag",
+        "--type",
+    ):
+        assert lost in done.err
+    assert "version" not in done.err  # the server says one itself
+    assert not run(*arguments).err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("register", "--url", "http://127.0.0.1/mcp?a=1"),
+        ("register", "--url", "http://127.0.0.1/mcp#a"),
+        ("register", "--url", "http://127.0.0.1/a/../mcp"),
+        ("register", "--url", "http://127.0.0.1:9001/mcp"),
+        ("register", "--url", "http://127.0.0.1/app", "--health-url", "app2/health"),
+        ("check", "--url", "http://127.0.0.1/app", "--health-url", "app2/health"),
+    ],
+)
+def test_a_url_that_the_registry_would_refuse_is_refused_before_the_server_is_asked(run, monkeypatch, arguments):
+    monkeypatch.setattr(socket, "socket", None)  # nobody dials
+    error(run(*arguments), 2)
+
+
+def test_a_server_that_an_operator_took_out_stays_out_and_it_is_said_how_it_comes_back(run, api, real):
+    name = api.new_name("out")
+    arguments = ("register", "--url", real["example"].url, "--name", name)
+    run(*arguments)
+    number = run("show", name, "--json").document["server"]["id"]
+    assert api("PATCH", f"/api/registry/servers/{number}", {"status": "inactive"}).status == 200
+    assert f"(PATCH /api/registry/servers/{number} with status active puts it back)" in run(*arguments).err
 
 
 # ------------------------------------------------------------------ list
@@ -251,7 +319,7 @@ def test_a_limit_is_kept_and_says_how_many_there_are(run, api, monkeypatch):
     done = run("list", "--search", word, "--limit", "2")
     assert len(done.out.splitlines()) == 3 and done.err == "These are 2 of 5: --all lists every one.\n"
     # Pages of two, as a thousand servers would be too slow to make.
-    monkeypatch.setattr(cli, "MAX_PAGE", 2)
+    monkeypatch.setattr(_api, "MAX_PAGE", 2)
     assert len(run("list", "--search", word, "--all").out.splitlines()) == 6
     document = run("list", "--search", word, "--limit", "3", "--json").document
     assert (len(document["servers"]), document["total"], bool(document["next_cursor"])) == (3, 5, True)
@@ -394,12 +462,36 @@ def test_the_exit_code_of_a_check_tells(run, real):
     gated = real["older-gated"].url
     assert run("check", "--url", gated).code == 0
     assert run("check", "--url", gated, "--header", f"Authorization: Bearer {TOKEN}").code == 0
-    assert run("check", "--url", gated, "--header", "Authorization: Bearer wrong").code == 5
+    # The verdict alone decides: the registry would call it active, whoever may read its tools.
+    wrong = run("check", "--url", gated, "--header", "Authorization: Bearer wrong", "--json")
+    assert (wrong.code, wrong.document["exit_code"], wrong.document["status"]) == (0, 0, "active")
+    assert wrong.document["fault"]["kind"] == "credentials" and wrong.document["server"] is None
+    with stranger(current(tools_list=lambda _: respond(500, ""))) as server:
+        done = run("check", "--url", server.url)
+        assert done.code == 0 and re.search(r"Its tools +The server answered tools/list with 500", done.out)
+        assert error(run("register", "--url", server.url), 1)
     assert run("check", "--url", real["older-sse"].url).code == 1
     assert run("check", "--url", real["older-sse"].url, "--health-url", "/health").code == 0
-    assert run("check", "--url", "http://127.0.0.1:1/mcp").code == 4
-    assert run("check", "--url", "http://127.0.0.1:1/mcp", "--json").document["health"]["verdict"] == "refused"
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/mcp"
+        done = run("check", "--url", url)
+        assert done.code == 4 and re.search(r"What to do +start the server", done.out)
+        assert run("check", "--url", url, "--json").document["health"]["verdict"] == "refused"
     assert run("check", "--url", "nonsense").code == 2
+
+
+def test_a_check_says_where_the_registry_would_not_dial(run, real):
+    out = run("check", "--url", real["example"].url).out
+    assert re.search(r"Address +127\.0\.0\.1: a registry elsewhere does not dial this\n", out)
+    blocked = run("check", "--url", "http://127.0.0.1:9001/mcp", "--json")
+    assert (blocked.code, blocked.document["health"]["verdict"]) == (1, "blocked")
+
+
+def test_a_check_is_taken_for_one_of_the_registry():
+    with stranger(current()) as server:
+        introspect.check(server.url)
+        assert [asked.headers["user-agent"] for asked in server.asked] == ["mcp-registry/1.0"]
 
 
 # ------------------------------------------------------------------ deregister
@@ -433,6 +525,79 @@ def test_a_person_is_asked_before_a_server_is_removed(environment, api, answer, 
     assert api("GET", f"/api/registry/servers/{server['id']}").status == (200 if code else 404)
 
 
+def test_the_end_of_the_input_puts_the_complaint_on_a_line_of_its_own(environment, api):
+    terminal = Terminal(environment, "deregister", api.register()["name"])
+    terminal.wait_for("[y/N]")
+    terminal.send(b"\x04")
+    assert re.search(r"\[y/N\] (\^D\x08\x08)?\nmcp-registry: Nothing was removed", terminal.end().out)
+
+
+def test_an_answer_that_is_no_text_is_a_no(environment, api):
+    server = api.register()
+    terminal = Terminal(environment | {"PYTHONIOENCODING": "utf-8:strict"}, "deregister", server["name"])
+    terminal.wait_for("[y/N]")
+    terminal.send(b"\xff\xfey\n")
+    done = terminal.end()
+    assert done.code == 1 and "Traceback" not in done.out
+    assert api("GET", f"/api/registry/servers/{server['id']}").status == 200
+
+
+def test_digits_are_an_id_and_may_be_a_name(run, api):
+    first = api.register(name=api.new_name("numbered"))
+    number = str(first["id"])
+    second = api.register(name=number)
+    # Whichever is meant: nobody guesses.
+    sentence = error(run("deregister", number, "--yes"), 2)
+    assert str(first["name"]) in sentence and str(second["id"]) in sentence
+    assert run("show", str(second["id"]), "--json").document["server"]["name"] == number
+    assert run("deregister", str(first["name"]), "--yes").code == 0
+    # Only the name is left.
+    assert run("deregister", number, "--yes").out == f"removed {number} (id {second['id']})\n"
+    for none in ("0", "007", "9223372036854775808", "9" * 40):
+        assert error(run("show", none), 3)
+    assert "a name or an id" in error(run("show", ""), 2)
+
+
+def test_an_answer_that_says_nothing_is_no_success(run):
+    detail = {"id": 1, "name": "x"}
+
+    def answering(**given: Any) -> Any:
+        answers: dict[str, Any] = {"GET": detail, "PUT": detail | {"result": "created"}, "DELETE": None, **given}
+
+        def answer(asked: Asked) -> Iterable[bytes]:
+            if asked.method == "GET" and "?" in asked.path:
+                return respond(200, {"servers": [], "total": 0, "next_cursor": None})
+            body = answers[asked.method]
+            return respond(204, b"") if body is None else respond(200, body)
+
+        return answer
+
+    with stranger(current()) as real, stranger(answering()) as registry:
+        root = registry.url.removesuffix("/mcp")
+        assert run("register", "--url", real.url, "--registry", root).code == 0
+        assert run("deregister", "1", "--yes", "--registry", root).code == 0
+        for method, body in (("PUT", {}), ("PUT", detail), ("DELETE", {}), ("GET", {})):
+            with stranger(answering(**{method: body})) as other:
+                command = ("register", "--url", real.url) if method == "PUT" else ("deregister", "1", "--yes")
+                done = run(*command, "--registry", other.url)
+                assert "is not an MCP registry" in error(done, 1) and not done.out
+
+
+def test_a_registry_that_has_moved_is_said_to_have(run):
+    def moved(asked: Asked) -> Iterable[bytes]:
+        return respond(301, "", "text/html", f"Location: https://registry.example{asked.path}")
+
+    with stranger(moved) as server:
+        sentence = error(run("list", "--registry", server.url.removesuffix("/mcp")), 1)
+    assert "leads on to https://registry.example (301): give that address" in sentence
+
+
+def test_an_answer_that_is_nested_too_deeply_is_none_of_a_registry(run):
+    deep = '{"id":1,"name":"x","tools":' + "[" * 900 + "]" * 900 + "}"
+    with stranger(lambda _: respond(200, deep)) as server:
+        assert error(run("show", "1", "--json", "--registry", server.url), 1)
+
+
 def test_an_approximate_name_removes_nothing(run, api):
     name = api.new_name("precious")
     api.register(name=name)
@@ -460,6 +625,54 @@ def test_a_password_comes_from_stdin_and_goes_before_the_environment(environment
     terminal.type(f"{PASSWORD}\n")
     done = terminal.end()
     assert done.code == 0 and PASSWORD not in done.out
+
+
+@pytest.mark.parametrize("typed", [b"\x04", b"\xff\xfe\n"])
+def test_a_password_that_is_none_ends_without_a_traceback(environment, typed):
+    terminal = Terminal(environment, "list", "--username", USERNAME, "--password-stdin")
+    terminal.wait_for("Password: ")
+    terminal.send(typed)
+    done = terminal.end()
+    assert done.code == 2 and "Traceback" not in done.out and "\nmcp-registry: " in done.out
+
+
+def test_a_byte_order_mark_is_no_part_of_a_password_or_a_header(environment, run, real, tmp_path):
+    arguments = ("list", "--username", USERNAME, "--password-stdin")
+    assert spawn(environment, *arguments, given=f"\ufeff{PASSWORD}\n").code == 0
+    (tmp_path / "headers").write_text(f"Authorization: Bearer {TOKEN}\n", encoding="utf-8-sig")
+    url = real["older-gated"].url
+    assert run("register", "--url", url, "--dry-run", "--header", f"@{tmp_path / 'headers'}").code == 0
+
+
+def test_a_header_is_given_once(run):
+    arguments = ("--header", "Authorization: a", "--header", "authorization: b")
+    assert "given twice" in error(run("check", "--url", "http://127.0.0.1/mcp", *arguments), 2)
+
+
+@pytest.mark.parametrize(
+    ("url", "overheard"),
+    [
+        ("http://registry.example", True),
+        ("https://registry.example", False),
+        ("http://127.0.0.1", False),
+        ("http://[::1]", False),
+        ("http://localhost", False),
+        ("http://10.0.0.1", True),
+    ],
+)
+def test_credentials_over_plain_http_to_another_host_are_noted(monkeypatch, capsys, url, overheard):
+    monkeypatch.setenv("MCP_REGISTRY_USERNAME", "u")
+    monkeypatch.setenv("MCP_REGISTRY_PASSWORD", "p")
+    options = SimpleNamespace(registry=url, username=None, password_stdin=False, timeout=1.0, header=["X: k"], url=url)
+    for told in (_options.registry, _options.headers):
+        told(cast("Any", options))
+        assert ("over plain http" in capsys.readouterr().err) == overheard
+    # Where nothing is sent that somebody might overhear, nothing is said.
+    monkeypatch.setenv("MCP_REGISTRY_USERNAME", "")
+    monkeypatch.setenv("MCP_REGISTRY_PASSWORD", "")
+    options.header = []
+    assert _options.registry(cast("Any", options)) and _options.headers(cast("Any", options)) == {}
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", [("--password", "hunter2"), ("--password=hunter2",)])
@@ -508,7 +721,6 @@ STRANGE: dict[str, Any] = {
     "nesting": lambda _: respond(200, "[" * 100_000),
     "a page that leads to itself": lambda _: respond(200, {"servers": [{}], "total": 9, "next_cursor": "c"}),
     "an error of another shape": lambda _: respond(403, {"message": "Forbidden"}),
-    "another place": lambda _: respond(301, "", "text/plain", "Location: http://127.0.0.1:1/"),
 }
 
 
@@ -538,6 +750,12 @@ def test_a_registry_that_says_other_types_than_it_should_breaks_nothing(run):
     }
     with stranger(lambda _: respond(200, strange | {"last_check": 3, "transitions": [1], "checks": "x"})) as server:
         assert run("list", "--registry", server.url).code == 0
+        assert "not an MCP registry" in error(run("show", "1", "--registry", server.url), 1)
+    strange |= {"id": 1, "name": "x", "last_check": 3, "transitions": [1], "checks": "x"}
+    with stranger(lambda _: respond(200, strange)) as server:
+        assert run("show", "x", "--registry", server.url).code == 3
+    strange["servers"] = []
+    with stranger(lambda _: respond(200, strange)) as server:
         assert run("show", "1", "--registry", server.url).code == 0
 
 
@@ -577,10 +795,28 @@ def test_every_command_has_help_that_fits_80_columns(run, command):
     assert "--password " not in done.out
 
 
+@pytest.mark.parametrize("command", [(), ("register",), ("list",), ("check",)])
+def test_help_fits_a_narrow_terminal(environment, command):
+    done = Terminal(environment, *command, "--help", columns=40).end()
+    assert done.code == 0
+    # Of the usage argparse keeps together what belongs together, and an option and what it takes are one word.
+    _, _, explained = done.out.partition("\n\n")
+    assert [line for line in explained.splitlines() if len(line) > 40 and len(line.split()) > 2] == []
+    if command == ("register",):
+        assert "  mcp-registry register --url \\\n    https://host/mcp --dry-run\n" in done.out
+
+
+def test_the_module_is_the_command(environment):
+    command = [sys.executable, "-m", "mcp_registry_client", "list", "--json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "servers" in json.loads(done.stdout)
+
+
 def test_the_help_states_every_exit_code(run):
     out = run("--help").out
-    assert all(re.search(rf"^  {int(code)} +\w", out, re.MULTILINE) for code in cli.Exit)
+    assert all(re.search(rf"^  {int(code)} +\w", out, re.MULTILINE) for code in _ending.Exit)
     assert run("--version").out.startswith("mcp-registry ")
+    assert list(run("--json", "--version").document) == list(run("--version", "--json").document) == ["version"]
 
 
 # ------------------------------------------------------------------ the process
@@ -637,6 +873,35 @@ def test_ctrl_c_ends_with_130_without_a_traceback_and_leaves_no_session(environm
         assert server.methods()[-1] == "DELETE"
 
 
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, "INTERRUPTED"), (signal.SIGTERM, 143, "TERMINATED"), (signal.SIGHUP, 129, "HUNG_UP")],
+)
+def test_whatever_signal_ends_a_command_it_leaves_no_session_and_one_document(environment, number, code, word):
+    with stranger(older(tools_list=hang(b""))) as server:
+        command = [*COMMAND, "register", "--json", "--url", server.url]
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            server.wait_for("tools/list")
+            process.send_signal(number)
+            out, err = process.communicate(timeout=30)
+        assert (process.returncode, err) == (code, "")
+        assert (json.loads(out)["code"], json.loads(out)["exit_code"]) == (word, code)
+        assert server.methods()[-1] == "DELETE"
+
+
+def test_a_signal_that_is_ignored_goes_on_being_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with cli._ended_by_signals():
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            assert callable(signal.getsignal(signal.SIGTERM))
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_person_who_waits_is_told_what_for(environment):
     with stranger(hang(b"")) as server:
         terminal = Terminal(environment, "list", "--registry", server.url)
@@ -679,18 +944,47 @@ def test_text_is_cut_by_columns_and_not_by_characters():
         assert _terminal.width(_terminal.cut("漢a字b漢c字", room, middle=bool(room % 2))) <= room
 
 
+def test_a_text_is_broken_by_columns_and_a_word_never():
+    chinese = "天气预报" * 60
+    lines = _terminal.wrapped(chinese, 80, 10, 10)
+    assert "".join(lines) == chinese and len(lines) == 7
+    assert all(_terminal.width(line) <= 70 for line in lines)
+    url = "https://host.example/" + "path/" * 30
+    assert _terminal.wrapped(f"see {url} there", 40) == ["see", url, "there"]
+    assert _terminal.wrapped("one two three", 9, 2, 4) == ["one two", "three"]
+    assert _terminal.wrapped("", 9) == [""]
+
+
+def test_progress_is_as_wide_as_the_terminal_that_shows_it(environment):
+    with stranger(hang(b"")) as server:
+        # stdout is a pipe, which has no width.
+        master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+        command = [*COMMAND, "check", "--url", f"{server.url}/{'long-' * 40}"]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=slave) as process:
+            os.close(slave)
+            told = b""
+            while b" ... 1 s" not in told:
+                told += os.read(master, 0x10000)
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=30)
+        os.close(master)
+    assert _terminal.width(told.decode().strip("\r").split("\r")[0]) <= 60
+
+
 def test_a_column_of_numbers_is_set_to_the_right(capsys):
     _terminal.Screen(sys.stdout).table(
         [Column("N", right=True), Column("X")], [[Cell("1"), Cell("a")], [Cell("10"), Cell("")]]
     )
-    assert capsys.readouterr().out == " N  X\n 1  a\n10  \n"
+    # Nothing trails a row whose last cell is empty.
+    assert capsys.readouterr().out == " N  X\n 1  a\n10\n"
 
 
 def test_a_time_is_told_as_its_distance():
-    assert cli._ago(None) == "never"
-    assert cli._ago("2999-01-01T00:00:00.000000Z") == "now"
-    assert cli._ago("2020-01-01T00:00:00.000000Z").endswith(" d ago")
-    assert cli._ago("soon") == "soon"
+    assert _views.ago(None) == "never"
+    assert _views.ago("2999-01-01T00:00:00.000000Z") == "now"
+    assert _views.ago("2020-01-01T00:00:00.000000Z").endswith(" d ago")
+    assert _views.ago("soon") == "soon"
 
 
 def test_a_small_registration_is_all_that_is_needed(run, api):

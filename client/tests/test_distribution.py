@@ -36,7 +36,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # From a copy: a build leaves folders beside the source.
     source = folder / "client"
     source.mkdir()
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         (source / name).write_bytes((CLIENT / name).read_bytes())
     for path in (CLIENT / "src" / "mcp_registry_client").iterdir():
         if path.is_file():
@@ -58,6 +58,8 @@ def test_the_wheel_has_the_package_its_types_and_no_dependency(wheel: Path):
         points = archive.read(f"mcp_registry_client-{__version__}.dist-info/entry_points.txt").decode()
     packaged = {f"mcp_registry_client/{path.name}" for path in (CLIENT / "src" / "mcp_registry_client").glob("*.*")}
     assert packaged <= names and "mcp_registry_client/py.typed" in names
+    assert f"mcp_registry_client-{__version__}.dist-info/licenses/LICENSE" in names
+    assert (CLIENT / "LICENSE").read_text() == (CLIENT.parent / "LICENSE").read_text()
     assert "Requires-Dist" not in metadata and "Requires-Python: >=3.10" in metadata
     assert "mcp-registry = mcp_registry_client.cli:main" in points
 

@@ -8,6 +8,7 @@ import json
 import socket
 import socketserver
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,9 +16,11 @@ from typing import Any, NamedTuple
 
 import pytest
 import trustme
+from mcp_registry import registration
 
 from mcp_registry_client import introspect
 from mcp_registry_client.introspect import Failed
+from tests.conftest import registration as document
 from tests.real.fixtures import SERVERS, TOKEN, RealServer, running
 
 TOOLS = {
@@ -65,6 +68,8 @@ class Asked(NamedTuple):
 
 
 Answer = Callable[[Asked], Iterable[bytes]]
+# In place of a piece: the connection is reset there.
+RESET = b"reset"
 
 
 class Stranger(socketserver.ThreadingTCPServer):
@@ -98,6 +103,9 @@ class Stranger(socketserver.ThreadingTCPServer):
                     self.asked.append(Asked(words[0], words[1], headers, body))
                     self.arrived.notify_all()
                 for piece in self._answer(self.asked[-1]):
+                    if piece is RESET:
+                        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                        return
                     connection.sendall(piece)
 
     def wait_for(self, what: str, seconds: float = 10) -> None:
@@ -467,13 +475,152 @@ def test_a_list_of_the_wrong_types_is_named_as_such(case):
         assert fault(server.url).kind == "invalid"
 
 
-def test_a_list_that_never_ends_is_given_up_after_a_hundred_pages():
+def test_a_list_that_never_ends_is_given_up_after_a_hundred_pages_without_a_tool():
     def page(asked: Asked) -> Iterable[bytes]:
         return respond(200, result(asked, {"tools": [], "nextCursor": str(len(server.asked))}))
 
     with stranger(current(tools_list=page)) as server:
-        assert fault(server.url, 20).kind == "invalid"
-        assert server.methods().count("tools/list") == introspect.MAX_PAGES
+        assert "does not end" in fault(server.url, 20).message
+        assert server.methods().count("tools/list") == introspect.MAX_EMPTY_PAGES
+
+
+def test_pages_are_as_small_as_a_server_likes_while_its_tools_are_no_more_than_the_registry_takes(monkeypatch):
+    monkeypatch.setattr(introspect, "MAX_TOOLS", 130)  # of 2,000, which would be as many requests
+
+    def page(asked: Asked) -> Iterable[bytes]:
+        place = int(asked.message["params"].get("cursor", "0"))
+        more = {"nextCursor": str(place + 1)} if place + 1 < pages else {}
+        return respond(200, result(asked, {"tools": [tool(f"t{place}")], **more}))
+
+    with stranger(current(tools_list=page)) as server:
+        pages = 130
+        assert len(introspect.introspect(server.url, deadline_seconds=20).tools) == 130
+        pages = 131
+        assert "more than 130 tools" in fault(server.url, 20).message
+
+
+def test_an_empty_cursor_is_the_end_of_the_list():
+    with stranger(
+        older(tools_list=lambda asked: respond(200, result(asked, {"tools": [tool("one")], "nextCursor": ""})))
+    ) as server:
+        assert len(introspect.introspect(server.url, deadline_seconds=5).tools) == 1
+        assert server.methods().count("tools/list") == 1
+
+
+@pytest.mark.parametrize(("levels", "kept"), [(64, True), (65, False), (400, False), (990, False)])
+def test_a_schema_is_as_deep_as_the_registry_takes_it_and_no_deeper(levels, kept):
+    def page(asked: Asked) -> Iterable[bytes]:
+        schema = '{"a":' * (levels - 1) + "{}" + "}" * (levels - 1)
+        listed = f'{{"tools":[{{"name":"t","inputSchema":{schema}}}]}}'
+        return respond(200, f'{{"jsonrpc":"2.0","id":{asked.message["id"]},"result":{listed}}}')
+
+    with stranger(current(tools_list=page)) as server:
+        if kept:
+            found = introspect.introspect(server.url, deadline_seconds=5).tools
+            assert registration.parse(document("deep", tools=found))
+        else:
+            failed = fault(server.url)
+            assert failed.kind == "invalid"
+            assert "64 levels" in failed.message or "without a result" in failed.message
+
+
+# ------------------------------------------------------------------ servers of before, at the first question
+
+
+def forbidden(asked: Asked) -> Iterable[bytes]:
+    return respond(403, "Forbidden", "text/plain")
+
+
+@pytest.mark.parametrize("case", ["drops it", "forbids it", "hangs", "answers in no HTTP"])
+def test_a_server_that_cannot_take_the_present_question_is_asked_the_one_of_before(case):
+    answers = {
+        "drops it": lambda _: [],
+        "forbids it": forbidden,
+        "hangs": hang(b""),
+        "answers in no HTTP": lambda _: [b"?" * 99],
+    }
+    with stranger(older(server_discover=answers[case])) as server:
+        assert introspect.introspect(server.url, deadline_seconds=2 * SHORT).name == "old"
+        assert server.methods()[:2] == ["server/discover", "initialize"]
+
+
+def test_a_server_of_today_that_is_too_slow_is_said_to_be_slow():
+    def slow(asked: Asked) -> Iterable[bytes]:
+        return respond(200, error(asked, -32601, "Method not found"))
+
+    with stranger(current(server_discover=hang(b""), initialize=slow)) as server:
+        assert fault(server.url, SHORT).kind == "timeout"
+
+
+def test_an_address_that_introduces_itself_late_and_in_capitals_is_one_of_sse():
+    def answer(asked: Asked) -> Iterable[bytes]:
+        if asked.method != "GET":
+            return respond(404, "", "text/plain")
+        head = b"HTTP/1.1 200 X\r\nContent-Type: Text/Event-Stream\r\n\r\n"
+        return [head, b"event: ping\ndata: 1\n\n", b"event: endpoint\ndata: /messages\n\n"]
+
+    with stranger(answer) as server:
+        assert fault(server.url).kind == "sse"
+
+
+# ------------------------------------------------------------------ answers in odd shapes
+
+
+def test_what_follows_the_end_of_a_packed_answer_is_not_read():
+    def answer(asked: Asked) -> Iterator[bytes]:
+        packed = gzip.compress(json.dumps(result(asked, {"tools": [tool("one")]})).encode())
+        yield b"HTTP/1.1 200 X\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\n\r\n" + packed
+        yield from endless(b"", b"\x00" * 0x10000)(asked)
+
+    with stranger(current(tools_list=answer)) as server:
+        assert len(introspect.introspect(server.url, deadline_seconds=20).tools) == 1
+
+
+def test_packed_bytes_count_though_they_mean_nothing():
+    # Empty blocks of deflate, which unpack to nothing.
+    head = b"HTTP/1.1 200 X\r\nContent-Type: application/json\r\nContent-Encoding: deflate\r\n\r\n"
+    with stranger(current(tools_list=endless(head + b"\x78\x9c", b"\x00\x00\x00\xff\xff" * 13_107))) as server:
+        assert fault(server.url, 20).kind == "too_large"
+
+
+@pytest.mark.parametrize("size", [100, 0x10000, 1_000_000])
+def test_a_packed_answer_is_unpacked_whole_however_it_is_cut(size):
+    tools = [tool(f"t{number}", description="words and words " * 40) for number in range(1500)]
+
+    def answer(asked: Asked) -> Iterator[bytes]:
+        packed = gzip.compress(json.dumps(result(asked, {"tools": tools})).encode())
+        yield b"HTTP/1.1 200 X\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+        for place in range(0, len(packed), size):
+            yield packed[place : place + size]
+
+    with stranger(current(tools_list=answer)) as server:
+        assert len(introspect.introspect(server.url, deadline_seconds=20).tools) == 1500
+
+
+def test_interim_answers_and_many_headers_are_read_past():
+    def answer(asked: Asked) -> Iterable[bytes]:
+        many = [f"X-{number}: 1" for number in range(150)]
+        return [b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", *respond_to(asked, *many)]
+
+    def respond_to(asked: Asked, *headers: str) -> Iterable[bytes]:
+        head, body = current()(asked)
+        return [head.replace(b"\r\n\r\n", "".join(f"\r\n{one}" for one in headers).encode() + b"\r\n\r\n"), body]
+
+    with stranger(answer) as server:
+        assert introspect.introspect(server.url, deadline_seconds=5).name == "new"
+
+
+def test_an_answer_that_breaks_off_is_not_taken_for_another_protocol():
+    with stranger(current(tools_list=lambda _: [HTTP + b"Content-Length: 99\r\n\r\n{"])) as server:
+        assert fault(server.url).kind == "closed"
+
+
+def test_a_website_becomes_the_documentation_where_it_is_a_link():
+    for given, kept in (("https://h.example/docs", "https://h.example/docs"), ("docs", None), ("javascript:1", None)):
+        info = {introspect.SERVER_INFO: {"name": "new", "version": "2", "websiteUrl": given}}
+        hello = {"supportedVersions": ["2026-07-28"], "_meta": info}
+        with stranger(current(server_discover=lambda asked, hello=hello: respond(200, result(asked, hello)))) as server:
+            assert introspect.introspect(server.url, deadline_seconds=5).website_url == kept
 
 
 BODIES = {
@@ -627,7 +774,7 @@ def test_a_server_over_tls_is_asked_where_its_certificate_is_valid(authority, tm
 def test_tls_and_plain_http_are_not_taken_for_each_other(real, authority):
     assert fault(real["example"].url.replace("http:", "https:")).kind == "tls"
     with stranger(current(), context(authority, "127.0.0.1")) as server:
-        assert fault(server.url.replace("https:", "http:")).kind in ("not_mcp", "refused")
+        assert fault(server.url.replace("https:", "http:")).kind in ("not_mcp", "closed")
 
 
 @pytest.mark.parametrize(

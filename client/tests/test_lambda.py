@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,20 +21,23 @@ from starlette.routing import Route
 
 from client.tests.conftest import Asked, Registry, Script, Scripted, answers
 from client.tests.programs import EXAMPLES, Program, free_port, kept, running, settings, wire_tools
-from mcp_registry_client import Registration, register_lambda
-from mcp_registry_client.aws_lambda import RUNTIME, endpoint_of
+from mcp_registry_client import Registration, aws_lambda, register_lambda
+from mcp_registry_client.aws_lambda import RUNTIME
 
 Start = Callable[[Script], Scripted]
 KNOWN = answers(204)
 REQUIRED = answers(428)
 CREATED = answers(201, {"result": "created"})
+ASKED = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
 TOOLS = [{"name": "convert", "inputSchema": {"type": "object"}, "_meta": {"x": 1}}]
 
-REST = {
+REST: dict[str, Any] = {
     "httpMethod": "POST",
     "path": "/mcp",
     "headers": {"Host": "evil.example"},
+    "body": ASKED,
     "requestContext": {
+        "stage": "prod",
         "domainName": "abc.execute-api.eu-west-1.amazonaws.com",
         "path": "/prod/mcp",
         "httpMethod": "POST",
@@ -41,15 +47,23 @@ HTTP = {
     "version": "2.0",
     "rawPath": "/prod/mcp",
     "headers": {"host": "evil.example"},
+    "body": base64.b64encode(ASKED.encode()).decode(),
+    "isBase64Encoded": True,
     "requestContext": {"domainName": "mcp.example.com", "http": {"method": "POST", "path": "/prod/mcp"}},
 }
 FUNCTION_URL = {
     "version": "2.0",
     "rawPath": "/",
     "headers": {"host": "evil.example"},
+    "body": f"[{ASKED}]",
     "requestContext": {"domainName": "xyz.lambda-url.eu-west-1.on.aws", "http": {"method": "POST", "path": "/"}},
 }
 ANSWERED = {"statusCode": 200, "body": "{}"}
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, url: str, **more: str) -> None:
+    for name, value in settings(url, **{RUNTIME: "127.0.0.1:9", **more}).items():
+        monkeypatch.setenv(name, value)
 
 
 @pytest.mark.parametrize(
@@ -61,8 +75,14 @@ ANSWERED = {"statusCode": 200, "body": "{}"}
         (FUNCTION_URL, "/mcp", "https://xyz.lambda-url.eu-west-1.on.aws/mcp"),
     ],
 )
-def test_the_endpoint_is_what_the_gateway_says_and_never_the_host_header(event: Any, path: str | None, url: str):
-    assert endpoint_of(event, ANSWERED, path) == url
+def test_the_endpoint_is_what_the_gateway_says_and_never_the_host_header(
+    event: Any, path: str | None, url: str, monkeypatch: pytest.MonkeyPatch, scripted: Start
+):
+    registry = scripted(lambda h, asked: (CREATED if asked.body else REQUIRED)(h, asked))
+    serve(monkeypatch, registry.url)
+    handler = register_lambda(lambda event, context: ANSWERED, tools=TOOLS, name="rates", path=path, budget_ms=20_000)
+    handler(event, None)
+    assert json.loads(registry.wait_for(2)[1].body)["endpoint_url"] == url
 
 
 @pytest.mark.parametrize(
@@ -71,20 +91,40 @@ def test_the_endpoint_is_what_the_gateway_says_and_never_the_host_header(event: 
         (REST, {"statusCode": 404}),
         (FUNCTION_URL, {"statusCode": 500}),
         ({**HTTP, "requestContext": {"domainName": "h", "http": {"method": "GET"}}}, ANSWERED),
+        ({**REST, "requestContext": {**REST["requestContext"], "stage": "test-invoke-stage"}}, ANSWERED),
+        # What a client of OAuth posts before it asks anything, to another path.
+        ({**FUNCTION_URL, "rawPath": "/register", "body": '{"redirect_uris": ["http://h/"]}'}, {"statusCode": 201}),
+        ({**FUNCTION_URL, "rawPath": "/token", "body": "grant_type=refresh_token"}, ANSWERED),
+        ({**FUNCTION_URL, "body": None}, ANSWERED),
+        ({**FUNCTION_URL, "body": "%%%", "isBase64Encoded": True}, ANSWERED),
         ({"Records": []}, None),
-        ({"requestContext": {"elb": {}}, "httpMethod": "POST", "headers": {"host": "evil.example"}}, ANSWERED),
         ({"requestContext": None}, None),
         ("warm up", None),
         (None, None),
     ],
 )
-def test_an_event_that_is_no_answered_mcp_request_teaches_nothing(event: Any, answer: Any):
-    assert endpoint_of(event, answer) is None
+def test_an_event_that_is_no_answered_mcp_request_teaches_nothing(
+    event: Any, answer: Any, monkeypatch: pytest.MonkeyPatch, scripted: Start
+):
+    registry = scripted(KNOWN)
+    serve(monkeypatch, registry.url)
+    handler = register_lambda(lambda event, context: answer, tools=TOOLS, name="rates", budget_ms=20_000)
+    assert handler(event, None) is answer
+    assert handler.registration.state == "waiting" and registry.asked == []
 
 
-def serve(monkeypatch: pytest.MonkeyPatch, url: str, **more: str) -> None:
-    for name, value in settings(url, **{RUNTIME: "127.0.0.1:9", **more}).items():
-        monkeypatch.setenv(name, value)
+def test_behind_a_load_balancer_one_line_says_what_to_set(
+    monkeypatch: pytest.MonkeyPatch, scripted: Start, caplog: pytest.LogCaptureFixture
+):
+    registry = scripted(KNOWN)
+    serve(monkeypatch, registry.url)
+    handler = register_lambda(lambda event, context: ANSWERED, tools=TOOLS, name="rates")
+    event = {"requestContext": {"elb": {}}, "httpMethod": "POST", "headers": {"host": "evil.example"}, "body": ASKED}
+    for _ in range(3):
+        assert handler(event, None) is ANSWERED
+    assert handler.registration.state == "refused" and registry.asked == []
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "MCP_ENDPOINT_URL" in line
 
 
 def test_outside_of_lambda_nothing_is_announced(monkeypatch: pytest.MonkeyPatch, scripted: Start):
@@ -99,7 +139,7 @@ def test_outside_of_lambda_nothing_is_announced(monkeypatch: pytest.MonkeyPatch,
 def test_the_first_event_teaches_the_endpoint(monkeypatch: pytest.MonkeyPatch, scripted: Start):
     registry = scripted(lambda h, asked: (CREATED if asked.body else REQUIRED)(h, asked))
     serve(monkeypatch, registry.url)
-    handler: Any = register_lambda(lambda event, context: ANSWERED, tools=TOOLS, name="rates", budget_ms=20_000)
+    handler = register_lambda(lambda event, context: ANSWERED, tools=TOOLS, name="rates", budget_ms=20_000)
     handler({"Records": []}, None)
     assert registry.asked == [] and handler.registration.state == "waiting"
     handler(HTTP, None)
@@ -109,14 +149,60 @@ def test_the_first_event_teaches_the_endpoint(monkeypatch: pytest.MonkeyPatch, s
     assert body["tools"] == [{"name": "convert", "input_schema": {"type": "object"}}]
 
 
-def test_an_endpoint_from_the_environment_is_announced_before_any_event(
+def test_an_endpoint_from_the_environment_is_announced_beside_the_first_invocation(
     monkeypatch: pytest.MonkeyPatch, scripted: Start
 ):
     registry = scripted(KNOWN)
     serve(monkeypatch, registry.url, MCP_ENDPOINT_URL="https://h/mcp")
-    handler: Any = register_lambda(lambda event, context: ANSWERED, tools=TOOLS, name="rates")
-    registry.wait_for(1)
-    assert handler.registration.wait(10)
+
+    def handle(event: Any, context: Any) -> Any:
+        registry.wait_for(1)  # before the handler has returned
+        return ANSWERED
+
+    handler = register_lambda(handle, tools=TOOLS, name="rates")
+    assert handler("warm up", None) is ANSWERED and handler.registration.wait(10)
+
+
+def test_tools_that_are_added_after_the_line_are_announced(monkeypatch: pytest.MonkeyPatch, scripted: Start):
+    registry = scripted(lambda h, asked: (CREATED if asked.body else REQUIRED)(h, asked))
+    serve(monkeypatch, registry.url, MCP_ENDPOINT_URL="https://h/mcp")
+    server = SimpleNamespace(name="rates", tools={})
+    listed = threading.Event()
+
+    class Noticed(dict[str, Any]):
+        def values(self) -> Any:
+            listed.set()
+            return super().values()
+
+    server.tools = Noticed()
+    handler = register_lambda(lambda event, context: ANSWERED, server=server, budget_ms=20_000)
+    # The rest of the module's import. Nobody looks at the tools meanwhile, however long it takes.
+    assert not listed.wait(0.2)
+    server.tools["convert"] = TOOLS[0]
+    handler(HTTP, None)
+    (tool,) = json.loads(registry.wait_for(2)[1].body)["tools"]
+    assert tool["name"] == "convert"
+
+
+def test_an_endpoint_that_is_no_url_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, scripted: Start, caplog: pytest.LogCaptureFixture
+):
+    serve(monkeypatch, scripted(KNOWN).url, MCP_ENDPOINT_URL="https://h:port/mcp")
+    handler = register_lambda(lambda event, context: ANSWERED, tools=TOOLS, name="rates", budget_ms=20_000)
+    assert handler(HTTP, None) is handler(HTTP, None) is ANSWERED
+    assert handler.registration.state == "refused"
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "MCP_ENDPOINT_URL" in line
+
+
+def test_a_registration_that_is_stopped_leaves_no_thread(monkeypatch: pytest.MonkeyPatch, scripted: Start):
+    serve(monkeypatch, scripted(KNOWN).url)
+    handler = register_lambda(lambda event, context: ANSWERED, tools=TOOLS, name="rates")
+    thread = handler.registration._thread
+    assert thread is not None and thread.is_alive()
+    handler.registration.stop()
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_what_the_handler_raises_passes_through(monkeypatch: pytest.MonkeyPatch, scripted: Start):
@@ -129,28 +215,55 @@ def test_what_the_handler_raises_passes_through(monkeypatch: pytest.MonkeyPatch,
         register_lambda(broken, tools=TOOLS, name="rates")(REST, None)
 
 
-def test_an_asgi_application_behind_mangum_is_announced(monkeypatch: pytest.MonkeyPatch, scripted: Start):
-    registry = scripted(KNOWN)
-    serve(monkeypatch, registry.url)
-
-    async def answer(request: Any) -> JSONResponse:
-        return JSONResponse({"jsonrpc": "2.0"})
-
-    app = Starlette(routes=[Route("/mcp", answer, methods=["POST"])])
-    handler: Any = register_lambda(Mangum(app), tools=TOOLS, name="rates", budget_ms=20_000)
-    event = {
+MANGUM: dict[str, dict[str, Any]] = {
+    "REST API": {**REST, "resource": "/mcp", "multiValueHeaders": {}, "queryStringParameters": None},
+    "HTTP API": {
         **HTTP,
+        "routeKey": "$default",
+        "rawPath": "/prod/mcp",
+        "rawQueryString": "",
+        "requestContext": {
+            "domainName": "mcp.example.com",
+            "stage": "prod",
+            "http": {"method": "POST", "path": "/prod/mcp", "sourceIp": "127.0.0.1", "protocol": "HTTP/1.1"},
+        },
+    },
+    "function URL": {
+        **FUNCTION_URL,
         "routeKey": "$default",
         "rawPath": "/mcp",
         "rawQueryString": "",
-        "isBase64Encoded": False,
+        "body": ASKED,
         "requestContext": {
-            "domainName": "mcp.example.com",
+            "domainName": "xyz.lambda-url.eu-west-1.on.aws",
+            "stage": "$default",
             "http": {"method": "POST", "path": "/mcp", "sourceIp": "127.0.0.1", "protocol": "HTTP/1.1"},
         },
-    }
-    assert handler(event, None)["statusCode"] == 200
+    },
+}
+
+
+@pytest.mark.parametrize("kind", MANGUM)
+def test_an_asgi_application_behind_mangum_is_announced(kind: str, monkeypatch: pytest.MonkeyPatch, scripted: Start):
+    registry = scripted(lambda h, asked: (CREATED if asked.body else REQUIRED)(h, asked))
+    serve(monkeypatch, registry.url)
+
+    async def answer(request: Any) -> JSONResponse:
+        asked = await request.json()
+        return JSONResponse({"jsonrpc": "2.0", "id": asked["id"], "result": {"tools": TOOLS}})
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncGenerator[None]:
+        yield
+
+    app = Starlette(routes=[Route("/mcp", answer, methods=["POST"])], lifespan=lifespan)
+    wrapped = Mangum(app, api_gateway_base_path="/prod" if kind == "HTTP API" else "/")
+    handler = register_lambda(wrapped, tools=TOOLS, name="rates", budget_ms=20_000)
+    answered: Any = handler(MANGUM[kind], SimpleNamespace())
+    assert answered["statusCode"] == 200 and json.loads(answered["body"])["result"]["tools"] == TOOLS
     assert handler.registration.state == "registered"
+    asked = str(MANGUM[kind].get("rawPath", "/prod/mcp"))
+    assert json.loads(registry.asked[1].body)["endpoint_url"].endswith(f"{asked}")
 
 
 # ------------------------------------------------------------------ a function of a real framework, as a process
@@ -260,7 +373,33 @@ def test_one_invocation_waits_once_in_the_life_of_a_sandbox(monkeypatch: pytest.
 
     monkeypatch.setattr(Registration, "wait", noted)
     serve(monkeypatch, scripted(silent).url)
-    handler: Any = register_lambda(lambda event, context: ANSWERED, tools=TOOLS, name="rates")
+    handler = register_lambda(Slow(monkeypatch), tools=TOOLS, name="rates")
     assert [handler(HTTP, None) for _ in range(3)] == [ANSWERED] * 3
     silent.answer_from_now()
-    assert len(waited) == 1 and 0 < waited[0] <= 0.2
+    # The announcement began after the handler, however long that took.
+    assert waited == [0.2]
+
+
+def test_what_the_handler_took_beside_the_announcement_is_of_the_budget(
+    monkeypatch: pytest.MonkeyPatch, scripted: Start
+):
+    silent = Silent()
+    waited: list[float] = []
+    monkeypatch.setattr(Registration, "wait", lambda handle, seconds: waited.append(seconds))
+    serve(monkeypatch, scripted(silent).url, MCP_ENDPOINT_URL="https://h/mcp")
+    handler = register_lambda(Slow(monkeypatch), tools=TOOLS, name="rates")
+    handler(HTTP, None)
+    silent.answer_from_now()
+    assert waited == [0]
+
+
+class Slow:
+    """A handler that takes longer than the budget, by a clock that nothing else moves."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._now = 1_000.0
+        monkeypatch.setattr(aws_lambda, "time", SimpleNamespace(monotonic=lambda: self._now))
+
+    def __call__(self, event: Any, context: Any) -> Any:
+        self._now += 0.3
+        return ANSWERED

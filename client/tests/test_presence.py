@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -15,15 +19,16 @@ from urllib.request import Request, urlopen
 import pytest
 import trustme
 import uvicorn
+from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.responses import PlainTextResponse
-from starlette.routing import Route
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.routing import Mount, Route
 
 from client.tests.conftest import Script, Scripted, answers
 from client.tests.programs import settings
-from mcp_registry_client import RegistryMiddleware, _listening, register
-from mcp_registry_client._presence import WELL_KNOWN
+from mcp_registry_client import RegistryMiddleware, _listening, _presence, _settings, register
+from mcp_registry_client._presence import WELL_KNOWN, NotServing, Presence
 
 Start = Callable[[Script], Scripted]
 TOOLS = [{"name": "now", "inputSchema": {"type": "object"}}]
@@ -62,9 +67,9 @@ def serve() -> Iterator[Callable[..., uvicorn.Server]]:
 
 def port_of(app: RegistryMiddleware) -> int:
     assert app.registration.wait(20), (app.registration.state, app.registration.error)
-    address = app._presence._answered_at
-    assert address is not None and address.port is not None
-    return address.port
+    answered = app._presence._answered
+    assert answered is not None and answered.address.port is not None
+    return answered.address.port
 
 
 def get(url: str) -> tuple[int, bytes]:
@@ -75,8 +80,13 @@ def get(url: str) -> tuple[int, bytes]:
         return error.code, error.read()
 
 
-def plain(*routes: Any, **options: Any) -> Starlette:
-    return Starlette(routes=list(routes), **options)
+async def endpoint(request: Any) -> JSONResponse:
+    return JSONResponse({"jsonrpc": "2.0", "id": 1, "error": {"code": -32601, "message": "Method not found"}})
+
+
+def plain(*routes: Any, path: str = "/mcp", **options: Any) -> Starlette:
+    """An application that has something like an MCP endpoint."""
+    return Starlette(routes=[Route(path, endpoint, methods=["POST"]), *routes], **options)
 
 
 def sent(registry: Scripted) -> dict[str, Any]:
@@ -157,37 +167,461 @@ def test_one_application_may_be_inside_of_another(serve: Callable[..., Any], ann
     assert outer.registration.wait(20) and inner.registration.wait(20)
 
 
+class StreamableHTTPASGIApp:
+    """What stands at the endpoint in the SDK and in fastmcp, by the same name."""
+
+    def __init__(self, low: object) -> None:
+        self.session_manager = SimpleNamespace(app=low)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await (await endpoint(None))(scope, receive, send)
+
+
 class Framework:
     """What takes routes as the SDK's servers do."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.tools = TOOLS
-        self.routes: list[Route] = []
+        self.routes: list[Any] = []
+        self._mcp_server = object()
 
     def custom_route(self, path: str, methods: list[str], include_in_schema: bool = True) -> Callable[..., Any]:
         return lambda endpoint: self.routes.append(Route(path, endpoint, methods=methods))
 
+    def app(self, path: str = "/mcp", *more: Any) -> Starlette:
+        return Starlette(routes=[Route(path, StreamableHTTPASGIApp(self._mcp_server)), *self.routes, *more])
 
-def test_one_server_may_be_mounted_in_another(serve: Callable[..., Any], announced: Scripted):
+
+def urls(registry: Scripted) -> dict[str, str]:
+    """The endpoints that were registered, by name."""
+    documents = [json.loads(asked.body) for asked in registry.asked if asked.body]
+    return {document["name"]: document["endpoint_url"] for document in documents}
+
+
+def test_a_server_that_is_mounted_in_a_registered_one_is_not_registered_by_itself(
+    serve: Callable[..., Any], announced: Scripted, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO")
+    parent, child = Framework("parent"), Framework("child")
+    of_parent, of_child = register(parent), register(child)
+    # As fastmcp does: the child's routes come after the parent's, and its tools are the parent's.
+    serve(parent.app("/mcp", *child.routes))
+    assert of_parent.wait(20) and not of_child.wait(20) and of_child.state == "refused"
+    assert list(urls(announced)) == ["parent"]
+    (line,) = [record for record in caplog.records if "by itself" in record.getMessage()]
+    assert line.levelname == "INFO" and "part of parent" in line.getMessage()
+
+
+def test_two_servers_with_endpoints_of_their_own_may_share_an_application(
+    serve: Callable[..., Any], announced: Scripted
+):
     first, second = Framework("first"), Framework("second")
     handles = [register(first), register(second)]
-    serve(plain(*first.routes, *second.routes))
+    serve(Starlette(routes=[*first.app("/a").routes, *second.app("/b").routes]))
     assert all(handle.wait(20) for handle in handles)
+    assert {name: url.rpartition("/")[2] for name, url in urls(announced).items()} == {"first": "a", "second": "b"}
 
 
-def test_a_health_route_of_the_servers_author_goes_first(serve: Callable[..., Any], announced: Scripted):
+@pytest.mark.parametrize("path", ["/mcp/health", "/{rest:path}"])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_health_route_of_the_servers_author_goes_first(
+    path: str, first: bool, serve: Callable[..., Any], announced: Scripted
+):
     server = Framework("sick")
-    handle = register(server)
 
-    @server.custom_route("/mcp/health", methods=["GET"])
     async def health(request: Any) -> PlainTextResponse:
-        return PlainTextResponse("sick", 503)
+        return PlainTextResponse(f"sick {request.path_params}", 503)
 
-    serve(plain(*server.routes))
+    handle = register(Framework("sick") if first else server)
+    server.custom_route("/.well-known/other" if first and "{" in path else path, methods=["GET"])(health)
+    if first:
+        handle.stop()
+        handle = register(server)
+    more = [Route(path, health)] if first and "{" in path else []
+    serve(server.app("/mcp", *more))
     assert handle.wait(20)
-    (root,) = {json.loads(asked.body)["endpoint_url"] for asked in announced.asked if asked.body}
-    assert get(f"{root}/health") == (503, b"sick")
+    status, body = get(f"{urls(announced)['sick']}/health")
+    assert status == 503 and body.startswith(b"sick")
+    assert b"rest" in body or "{" not in path
+
+
+def test_without_a_registry_an_application_is_as_it_was(
+    serve: Callable[..., Any], announced: Scripted, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv("MCP_REGISTRY_URL")
+    server = Framework("quiet")
+    before = threading.active_count()
+    assert register(server).state == "off" and server.routes == []
+    app = RegistryMiddleware(plain(), name="clock", tools=TOOLS)
+    assert threading.active_count() == before
+    started = serve(app)
+    while not started.started:
+        threading.Event().wait(0.01)
+    (port,) = [sock.getsockname()[1] for one in started.servers for sock in one.sockets]
+    assert get(f"http://127.0.0.1:{port}/mcp/health")[0] == get(f"http://127.0.0.1:{port}{WELL_KNOWN}")[0] == 404
+
+
+# ------------------------------------------------------------------ where the endpoint is
+
+
+def test_the_prefix_that_a_proxy_takes_away_is_no_part_of_the_local_address(
+    serve: Callable[..., Any], announced: Scripted
+):
+    server = Framework("behind-a-proxy")
+    handle = register(server)
+    serve(server.app(), root_path="/api")
+    assert handle.wait(20)
+    url = urls(announced)["behind-a-proxy"]
+    assert url.endswith("/mcp") and "/api" not in url and answered(url)
+
+
+@pytest.mark.filterwarnings("ignore:The `root_path` parameter")
+def test_an_application_that_knows_its_own_prefix_is_at_the_local_address(
+    serve: Callable[..., Any], announced: Scripted
+):
+    app = FastAPI(root_path="/api")  # deprecated since, and in use
+    app.post("/mcp")(lambda: {"jsonrpc": "2.0"})
+    wrapped = RegistryMiddleware(app, name="fast", tools=TOOLS)
+    serve(wrapped)
+    assert wrapped.registration.wait(20) and answered(urls(announced)["fast"])
+
+
+@pytest.mark.parametrize("inner", ["/", "/mcp"])
+@pytest.mark.parametrize("said", ["endpoint_url", "path"])
+def test_a_server_that_is_mounted_below_a_path_is_found(
+    inner: str, said: str, serve: Callable[..., Any], announced: Scripted
+):
+    server = Framework("mounted")
+    whole = "/analytics" + inner
+    if said == "path":
+        handle = register(server, path=whole)
+    else:
+        handle = register(server, endpoint_url=f"https://mcp.example.com{whole}")
+    serve(Starlette(routes=[Mount("/analytics", app=server.app(inner))]))
+    assert handle.wait(20), (handle.state, handle.error)
+    url = urls(announced)["mounted"]
+    assert url.endswith(whole) and (said == "endpoint_url" or answered(url))
+
+
+def test_an_endpoint_over_sse_is_found_by_its_route(serve: Callable[..., Any], announced: Scripted):
+    async def sse_endpoint(request: Any) -> PlainTextResponse:
+        return PlainTextResponse("")
+
+    server = Framework("events")
+    handle = register(server)
+    serve(Starlette(routes=[Route("/events", sse_endpoint), *server.routes]))
+    assert handle.wait(20) and urls(announced)["events"].endswith("/events")
+
+
+def test_an_endpoint_of_which_nobody_knows_the_path_is_not_guessed(
+    serve: Callable[..., Any], announced: Scripted, caplog: pytest.LogCaptureFixture
+):
+    server = Framework("somewhere")
+    handle = register(server)
+    serve(plain(*server.routes, path="/secret"))
+    assert not handle.wait(20) and "give path=" in str(handle.error) and announced.asked == []
+    assert len(caplog.records) == 1
+
+
+def test_a_path_where_nothing_answers_is_not_registered(serve: Callable[..., Any], announced: Scripted):
+    app = RegistryMiddleware(plain(path="/elsewhere"), name="clock", tools=TOOLS)
+    serve(app)
+    assert not app.registration.wait(20) and "Nothing answers at" in str(app.registration.error)
+    assert announced.asked == []
+
+
+def test_a_path_may_be_given_without_its_slash(serve: Callable[..., Any], announced: Scripted):
+    app = RegistryMiddleware(plain(path="/clock"), name="clock", tools=TOOLS, path="clock")
+    serve(app)
+    assert sent(announced)["endpoint_url"] == f"http://127.0.0.1:{port_of(app)}/clock"
+
+
+def answered(url: str) -> bool:
+    """Whether something answers a POST there."""
+    with urlopen(Request(url, b"{}", {"Content-Type": "application/json"}), timeout=10) as answer:
+        return answer.status == 200
+
+
+# ------------------------------------------------------------------ what must not reach the host
+
+
+@pytest.mark.parametrize("url", ["http://[::1/mcp", "https://h:port/mcp", "h/mcp"])
+def test_an_endpoint_url_that_is_none_is_said_once_and_raises_nothing(
+    url: str, announced: Scripted, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setenv("MCP_ENDPOINT_URL", url)
+    handles = [RegistryMiddleware(plain(), name="clock", tools=TOOLS).registration, register(Framework("clock"))]
+    assert not any(handle.wait(20) for handle in handles)
+    assert all("MCP_ENDPOINT_URL" in str(handle.error) for handle in handles) and len(caplog.records) == 2
+    monkeypatch.delenv("MCP_REGISTRY_URL")
+    RegistryMiddleware(plain(), name="clock", tools=TOOLS)
+
+
+def test_settings_that_warn_whoever_looks_at_them_are_not_looked_at(
+    announced: Scripted, monkeypatch: pytest.MonkeyPatch
+):
+    class FastMCP(Framework):
+        @property
+        def settings(self) -> Any:
+            raise DeprecationWarning
+
+    FastMCP.__module__ = "fastmcp.server.server"
+    assert register(FastMCP("old")).state == "waiting"
+
+
+def test_a_function_that_takes_its_time_does_not_hold_up_the_server(serve: Callable[..., Any], announced: Scripted):
+    asked, released = threading.Event(), threading.Event()
+
+    def tools() -> list[dict[str, Any]]:
+        asked.set()
+        assert released.wait(20)
+        return TOOLS
+
+    app = RegistryMiddleware(plain(), name="clock", tools=tools)
+    serve(app)
+    assert asked.wait(20)
+    # The server answers while its tools are not yet known.
+    answered = app._presence._answered
+    assert answered is not None and get(f"http://{answered.address.authority}/mcp/health")[0] == 200
+    released.set()
+    assert app.registration.wait(20)
+
+
+def test_tools_that_never_come_are_given_up_and_cancelled(
+    serve: Callable[..., Any], announced: Scripted, monkeypatch: pytest.MonkeyPatch
+):
+    import asyncio
+
+    monkeypatch.setattr(_presence, "SECONDS", 0.1)
+    cancelled = threading.Event()
+
+    async def tools() -> list[dict[str, Any]]:
+        if cancelled.is_set():
+            return TOOLS
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        return []
+
+    app = RegistryMiddleware(plain(), name="clock", tools=tools)
+    serve(app)
+    assert cancelled.wait(20) and app.registration.wait(20)
+
+
+def test_tools_of_a_generator_are_there_at_every_announcement(serve: Callable[..., Any], announced: Scripted):
+    app = RegistryMiddleware(plain(), name="clock", tools=iter(TOOLS))
+    serve(app)
+    assert app.registration.wait(20)
+    app.registration.refresh()
+    assert len(json.loads(announced.wait_for(4)[3].body)["tools"]) == 1
+
+
+def test_a_single_word_is_one_tag(serve: Callable[..., Any], announced: Scripted):
+    app = RegistryMiddleware(plain(), name="clock", tools=TOOLS, tags="geo")
+    serve(app)
+    assert sent(announced)["metadata"] == {"tags": ["geo"]}
+
+
+def test_an_application_that_nobody_holds_leaves_no_thread(announced: Scripted):
+    app = RegistryMiddleware(plain(), name="clock", tools=TOOLS)
+    thread = app.registration._thread
+    assert thread is not None and thread.is_alive()
+    del app
+    gc.collect()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+# ------------------------------------------------------------------ others that listen in this process
+
+
+def test_the_question_of_another_worker_is_answered_as_that(serve: Callable[..., Any], announced: Scripted):
+    async def page(request: Any) -> PlainTextResponse:
+        return PlainTextResponse("<html>")
+
+    app = RegistryMiddleware(plain(Route("/{rest:path}", page)), name="clock", tools=TOOLS)
+    serve(app)
+    request = Request(f"http://127.0.0.1:{port_of(app)}{WELL_KNOWN}", headers={_presence.INSTANCE: "another"})
+    with urlopen(request, timeout=10) as answer:
+        assert json.loads(answer.read()) == {"status": "ok", "known": True}
+
+
+def test_whoever_is_answered_by_another_worker_need_not_worry(serve: Callable[..., Any], announced: Scripted):
+    server = Framework("twice")
+    handle = register(server)
+    # The module runs a second time, as __main__ does under uvicorn.run("main:app"): this one is never served.
+    second = Presence(Framework("twice"), None, {}, _settings.from_environment(), None)
+    serve(server.app())
+    assert handle.wait(20)
+    with pytest.raises(NotServing) as absent:
+        second.document()
+    assert absent.value.hint is None and {seen.kind for seen in second._seen.values()} >= {"known"}
+
+
+def looked_for(presence: Presence, kinds: set[str]) -> NotServing:
+    """How a server was not found, once sockets have done all of this."""
+    while True:
+        with pytest.raises(NotServing) as absent:
+            presence.document()
+        if kinds <= {seen.kind for seen in presence._seen.values()}:
+            return absent.value
+
+
+class Listener:
+    """Something else in this process that listens: what it hears, and what it says to it."""
+
+    def __init__(self, says: bytes | None) -> None:
+        self.heard: list[bytes] = []
+        self._says = says
+        self._held: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                self.heard.append(connection.recv(100))
+                if self._says is None:
+                    self._held.append(connection)
+                else:
+                    connection.sendall(self._says)
+                    connection.close()
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # which ends the accept that waits
+        self._listener.close()
+        for connection in self._held:
+            connection.close()
+
+
+@pytest.fixture
+def listener() -> Iterator[Callable[[bytes | None], Listener]]:
+    """Starts listeners: with what they say, or None for those that say nothing."""
+    started: list[Listener] = []
+
+    def start(says: bytes | None) -> Listener:
+        started.append(Listener(says))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
+
+
+@pytest.mark.parametrize(
+    ("says", "tls"), [(b"SSH-2.0-OpenSSH_9.6\r\n", 0), (b"", 3), (b"\x15\x03\x01\x00\x02\x02\x46", 3)]
+)
+def test_what_is_not_http_is_asked_a_few_times_and_then_left_alone(
+    says: bytes, tls: int, announced: Scripted, listener: Callable[..., Listener], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(_presence, "SHORTEST_UNHEARD", 0.0)
+    other = listener(says)
+    presence = Presence(Framework("clock"), None, {}, _settings.from_environment(), None)
+    for _ in range(10):
+        with pytest.raises(NotServing):
+            presence.document()
+    plain = [heard for heard in other.heard if heard.startswith(b"GET ")]
+    # TLS only where it looks like that: where nothing was answered, or an alert.
+    assert len(plain) == 3 and len(other.heard) - len(plain) == tls
+
+
+def test_the_pauses_between_questions_grow_to_a_minute(monkeypatch: pytest.MonkeyPatch):
+    now = 0.0
+    monkeypatch.setattr(_presence, "time", SimpleNamespace(monotonic=lambda: now))
+    seen, asked = _presence.Seen(), 0
+    while now < 3600:
+        if seen.is_due:
+            asked += 1
+            seen.note("http")
+        now += 0.05
+    assert asked < 75
+
+
+def test_what_keeps_silent_delays_nothing_but_itself(
+    serve: Callable[..., Any], announced: Scripted, listener: Callable[..., Listener], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(_presence, "FIRST_SECONDS", 0.2)
+    other = listener(None)
+    app = RegistryMiddleware(plain(), name="clock", tools=TOOLS)
+    serve(app)
+    assert app.registration.wait(20) and len(other.heard) <= 3
+
+
+def test_the_helpers_of_multiprocessing_are_not_asked(tmp_path: Path):
+    (tmp_path / "pymp-x").mkdir()
+    with socket.socket(socket.AF_UNIX) as helper:
+        helper.bind(str(tmp_path / "pymp-x" / "listener-1"))
+        helper.listen()
+        assert not [one for one in _listening.addresses() if one.port is None and "pymp-x" in str(one.address)]
+
+
+def test_who_wants_a_certificate_of_us_is_told_what_to_do(
+    serve: Callable[..., Any], announced: Scripted, tmp_path: Path
+):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))
+    files = {"ssl_certfile": tmp_path / "both.pem", "ssl_ca_certs": tmp_path / "ca.pem"}
+    serve(plain(), **files, ssl_cert_reqs=ssl.CERT_REQUIRED)
+    presence = Presence(Framework("clock"), None, {}, _settings.from_environment(), None)
+    assert "certificate" in str(looked_for(presence, {"certificate"}).hint)
+
+
+# ------------------------------------------------------------------ a server that takes no routes
+
+
+class Low:
+    """A low-level server, as far as it is looked at."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.request_handlers: dict[type, Any] = {}
+
+
+def speaking(name: str, tools: list[dict[str, Any]]) -> Starlette:
+    """An MCP endpoint of this name."""
+
+    async def answer(request: Any) -> JSONResponse:
+        asked = await request.json()
+        info = {"io.modelcontextprotocol/serverInfo": {"name": name, "version": "1"}}
+        discovered = {"supportedVersions": ["2026-07-28"], "capabilities": {}, "_meta": info}
+        result = discovered if asked["method"] == "server/discover" else {"tools": tools}
+        return JSONResponse({"jsonrpc": "2.0", "id": asked["id"], "result": result})
+
+    return Starlette(routes=[Route("/mcp", answer, methods=["POST"])])
+
+
+def test_a_server_without_routes_is_known_by_its_name_and_has_the_tools_of_the_wire(
+    serve: Callable[..., Any], announced: Scripted
+):
+    handle = register(Low("low"))
+    serve(speaking("low", TOOLS))
+    assert handle.wait(20), handle.error
+    assert sent(announced)["tools"] == [{"name": "now", "input_schema": {"type": "object"}}]
+
+
+def test_a_server_without_routes_and_without_tools_is_registered_with_none(
+    serve: Callable[..., Any], announced: Scripted
+):
+    handle = register(Low("low"))
+    serve(speaking("low", []))
+    assert handle.wait(20) and sent(announced)["tools"] == []
+
+
+def test_nobody_else_is_taken_for_a_server_without_routes(serve: Callable[..., Any], announced: Scripted):
+    async def refuse(request: Any) -> PlainTextResponse:
+        return PlainTextResponse("", 403)
+
+    serve(speaking("other", TOOLS))
+    serve(Starlette(routes=[Route("/mcp", refuse, methods=["POST"])]))
+    presence = Presence(Low("low"), None, {}, _settings.from_environment(), None, routed=False)
+    assert "RegistryMiddleware" in str(looked_for(presence, {"http", "gated"}).hint) and announced.asked == []
 
 
 def test_whatever_an_object_is_register_raises_nothing(announced: Scripted, caplog: pytest.LogCaptureFixture):

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from mcp_registry import names
 
 from mcp_registry_client import _tools
-from mcp_registry_client._document import Unusable, document
+from mcp_registry_client._document import Unusable, document, legal_name
 from mcp_registry_client._presence import complete
 from mcp_registry_client._tools import Facts, Unreadable, dumped, facts, read
 
@@ -55,6 +56,36 @@ def test_what_has_no_tools_says_so(source: Any):
         tools_of(source)
 
 
+@pytest.mark.parametrize(
+    "low", [SimpleNamespace(request_handlers={}), SimpleNamespace(get_request_handler=lambda method: None)]
+)
+def test_a_low_level_server_that_cannot_list_tools_has_none(low: Any):
+    low.list_tools = lambda: lambda function: function  # what mcp 1 has by this name is a decorator
+    assert tools_of(low) == []
+
+
+def test_of_several_versions_the_one_is_kept_that_the_framework_would(monkeypatch: pytest.MonkeyPatch):
+    class Tool:
+        name = "now"
+
+        def __init__(self, version: str) -> None:
+            self.version = version
+
+        def to_mcp_tool(self) -> dict[str, Any]:
+            return TOOL | {"description": self.version}
+
+    def newest(tools: list[Any], key: Any) -> list[Any]:
+        assert {key(tool) for tool in tools} == {"now"}
+        return [tool for tool in tools if "rc" not in tool.version]
+
+    monkeypatch.setitem(
+        sys.modules,
+        "fastmcp.utilities.versions",
+        SimpleNamespace(dedupe_with_versions=newest),  # pyright: ignore[reportArgumentType]
+    )
+    assert tools_of([Tool("2.0rc1"), Tool("2.0")]) == [KEPT | {"description": "2.0"}]
+
+
 def test_a_list_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch):
     async def answer(context: Any, params: Any) -> Any:
         return {"tools": [], "nextCursor": "more"}
@@ -64,7 +95,7 @@ def test_a_list_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch):
         tools_of(SimpleNamespace(get_request_handler=lambda method: entry))
 
 
-@pytest.mark.parametrize("name", ["FastMCP", "FastMCP-1a2b", "mcp-server", "", None])
+@pytest.mark.parametrize("name", ["FastMCP", "FastMCP-1a2b", "FastMCPProxy-1a2b", "mcp-server", "", None])
 def test_a_name_that_the_framework_made_up_is_none(name: str | None):
     assert facts(SimpleNamespace(name=name)).name is None
     with pytest.raises(Unusable, match="has no name"):
@@ -79,7 +110,30 @@ def test_the_version_of_the_framework_is_not_the_servers(monkeypatch: pytest.Mon
 
 def test_a_name_for_people_becomes_one_for_the_registry():
     sent = document({}, Facts(name="The “Weather” of Zürich!"), "https://h/mcp", [])
-    assert sent["name"] == "The-Weather-of-Z-rich" and sent["display_name"] == "The “Weather” of Zürich!"
+    assert sent["name"] == "The-Weather-of-Zurich" and sent["display_name"] == "The “Weather” of Zürich!"
+
+
+@pytest.mark.parametrize(
+    ("given", "legal"),
+    [
+        ("Mein Wetter für alle", "Mein-Wetter-fur-alle"),
+        ("Café rates", "Cafe-rates"),
+        ("io.github.ann/weather", "io.github.ann/weather"),
+        ("acme/Café", "acme/Cafe"),
+        ("@scope/a/b", "scope-a-b"),
+        ("https://x.y/z", "https-x.y-z"),
+        ("--x--", "x"),
+        ("天気", ""),
+        ("._/_.", ""),
+        ("a" * 200, "a" * 100),
+        ("a" * 99 + "/b", "a" * 99),
+        ("a/", "a"),
+        ("-/b", "b"),
+    ],
+)
+def test_a_name_that_is_not_legal_becomes_the_nearest_that_is(given: str, legal: str):
+    assert legal_name(given) == legal
+    assert not legal or names.fault(legal) is None
 
 
 def test_what_the_owner_says_goes_before_what_the_server_says():

@@ -145,6 +145,7 @@ def test_nobody_listening_is_refused():
         (b"", "closed"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", "closed"),
         (b"SSH-2.0-OpenSSH_9.6\r\n", "garbage"),
+        (b"\x15\x03\x01\x00\x02\x02\x46", "tls"),
         (b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70_000, "garbage"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "closed"),
         (b"HTTP/1.1 200 OK\r\n\r\n" + b"a" * 2_000, "too_large"),

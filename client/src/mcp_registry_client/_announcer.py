@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import math
 import os
+import sys
 import threading
 import time
 import weakref
@@ -11,7 +13,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from mcp_registry_client import _settings, _transport
 from mcp_registry_client._document import Unusable
-from mcp_registry_client._presence import NotServing
+from mcp_registry_client._presence import Included, NotServing, Unlisted
 
 State = Literal["off", "waiting", "announcing", "registered", "failed", "refused"]
 
@@ -21,6 +23,10 @@ REFUSALS = frozenset({400, 401, 403, 409, 413, 415, 422})
 BUSY = frozenset({429, 503})
 MAX_REASON = 600
 HINT_SECONDS = 60.0
+# Between two looks for the server, at first and at last.
+SHORTEST_LOOK, LONGEST_LOOK = 0.05, 60.0
+# Nobody means a day; what is longer than a C long can hold is no pause at all.
+MAX_RETRY_AFTER = 3600.0
 
 
 class Source(Protocol):
@@ -29,12 +35,9 @@ class Source(Protocol):
     def document(self) -> dict[str, Any]:
         """The registration as it is now. May take its time.
 
-        Raises NotServing where there is none yet, Unusable where there will be none, and what else went wrong.
+        Raises NotServing where there is none yet, Unusable where there will be none, Included where it is part of
+        another one, and what else went wrong.
         """
-        ...
-
-    def begin(self) -> None:
-        """Begin anew, in a process that was forked."""
         ...
 
 
@@ -50,6 +53,22 @@ class Pace(NamedTuple):
     once: bool = False  # where nothing changes after the first announcement that arrived
 
 
+class _Tries:
+    """How often something has failed since it went well, and how much of a window is left."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self.number = 0
+        self._spent = 0.0
+
+    def pause(self, took: float, at_least: float = 0.0) -> float | None:
+        """Note one more that took so many seconds; those until the next, or None where the window is over."""
+        pause = max(at_least, _random() * min(self._pace.longest, self._pace.first * 2 ** min(self.number, 16)))
+        self._spent += took + pause
+        self.number += 1
+        return pause if self._spent <= self._pace.window else None
+
+
 class _Verdict(NamedTuple):
     """How an attempt ended."""
 
@@ -57,6 +76,7 @@ class _Verdict(NamedTuple):
     text: str
     retry_after: float = 0.0
     busy: bool = False
+    same: bool = False  # nothing was written
 
 
 class Registration:
@@ -79,6 +99,8 @@ class Registration:
         self._due = False
         self._stopped = False
         self._complained = False
+        self._told = False
+        self._listing = _Tries(self._pace)
         self._started = time.monotonic()
         self._thread: threading.Thread | None = None
 
@@ -122,6 +144,7 @@ class Registration:
 
     def refuse(self, reason: str) -> None:
         """Give up for good, and say why in one line."""
+        reason = _line(reason)
         _log("warning", "The MCP server is not in the registry, and runs on without it: %s", reason)
         self._set("refused", reason)
 
@@ -129,7 +152,6 @@ class Registration:
         """Begin anew in a child: it has no threads, and locks that were held are held for ever."""
         running = self._thread is not None and self._state not in ("refused", "off")
         self._begin()
-        self._source.begin()
         if running:
             self.start()
 
@@ -147,26 +169,41 @@ class Registration:
 
     def _round(self) -> float | None:
         """Announce the server once, if it serves; the seconds until the next time, or None where there is none."""
+        began = time.monotonic()
         try:
             document = self._source.document()
         except NotServing as absent:
             elapsed = time.monotonic() - self._started
-            if absent.elsewhere and elapsed > HINT_SECONDS and not self._complained and self._state == "waiting":
-                self._complain(
-                    "the process serves HTTP, but not the route by which it knows itself: register it before its "
-                    "application is made, or wrap that in RegistryMiddleware"
-                )
+            if absent.hint and elapsed > HINT_SECONDS and self._state == "waiting":
+                self._complain(absent.hint)
             # Often at first, when a server is about to start, and seldom in a process that never serves.
-            return min(5.0, max(0.05, elapsed / 10))
+            return math.inf if absent.told else min(LONGEST_LOOK, max(SHORTEST_LOOK, elapsed / 10))
         except Unusable as reason:
             self.refuse(str(reason))
             return None
+        except Included as reason:
+            _log("info", "The MCP server is not in the registry by itself: %s", _line(str(reason)))
+            self._set("refused", _line(str(reason)))
+            return None
         except Exception as error:  # noqa: BLE001 - what a server's own code raises may be anything
-            reason = f"its tools cannot be listed ({type(error).__name__}: {error})"
-            self._complain(reason)
-            self._set("failed", reason)
-            return self._apart()
+            # An upstream that is down for a moment is no reason to stay away for five minutes.
+            kind = "" if isinstance(error, Unlisted) else f"{type(error).__name__}: "
+            return self._failed(f"its tools cannot be listed ({kind}{error})", time.monotonic() - began)
+        self._listing = _Tries(self._pace)
         return self._announce(document)
+
+    def _failed(self, reason: str, took: float) -> float:
+        """The tools could not be listed; the seconds until they are tried again."""
+        if self._stopped:
+            return 0.0
+        pause = self._listing.pause(took)
+        if pause is None or self._listing.number > 1:
+            self._complain(reason)
+        self._set("announcing" if pause is not None else "failed", _line(reason))
+        if pause is None:
+            self._listing = _Tries(self._pace)
+            return self._apart()
+        return pause
 
     def _announce(self, document: dict[str, Any]) -> float | None:
         """Send the registration until it has arrived; the seconds until the next time, or None."""
@@ -182,7 +219,7 @@ class Registration:
             return None
         if self._state != "registered":
             self._set("announcing", self._error)
-        spent, attempt = 0.0, 0
+        tries = _Tries(self._pace)
         while not self._is_over():
             began = time.monotonic()
             verdict = self._attempt(body, name)
@@ -190,8 +227,9 @@ class Registration:
                 return None
             elapsed = time.monotonic() - began
             if verdict.kind == "done":
-                _log("info", "%s", verdict.text)
-                self._complained = False
+                # Every five minutes of every worker is too much for a log that people read.
+                _log("debug" if self._told and verdict.same else "info", "%s", verdict.text)
+                self._told, self._complained = True, False
                 self._set("registered")
                 return None if self._pace.once else self._apart()
             if verdict.kind == "refused":
@@ -200,15 +238,14 @@ class Registration:
             # A sandbox was frozen in the middle of it (two requests have two deadlines): that says nothing.
             if elapsed > 2 * self._pace.deadline + 1:
                 continue
-            pause = max(verdict.retry_after, _random() * min(self._pace.longest, self._pace.first * 2**attempt))
-            spent += elapsed + pause
-            attempt += 1
-            over = verdict.kind == "pointless" or spent > self._pace.window
+            pause = tries.pause(elapsed, verdict.retry_after)
+            if verdict.kind == "pointless":
+                pause = None
             # One failure is nothing to talk about: a sandbox that was frozen has lost its connection, for one.
-            if over or (attempt > 1 and not verdict.busy):
+            if pause is None or (tries.number > 1 and not verdict.busy):
                 self._complain(verdict.text)
-            self._set("failed" if over else "announcing", verdict.text)
-            if over:
+            self._set("failed" if pause is None else "announcing", _line(verdict.text))
+            if pause is None:
                 return max(verdict.retry_after, self._apart())
             self._sleep(pause)
         return None
@@ -222,7 +259,7 @@ class Registration:
         try:
             answer = self._put(url, b"", {"X-Registration-Digest": digest})
             if answer.status == 204:
-                return _Verdict("done", f"Registered {name} in the MCP registry (unchanged)")
+                return _Verdict("done", f"Registered {name} in the MCP registry (unchanged)", same=True)
             if answer.status == 428:
                 answer = self._put(url, body, {"Content-Type": "application/json"})
             return self._judged(answer, name)
@@ -246,7 +283,8 @@ class Registration:
         if status in (200, 201):
             result = _field(answer.json(), "result")
             if result in ("created", "updated", "unchanged"):
-                return _Verdict("done", f"Registered {name} in the MCP registry ({result})")
+                text = f"Registered {name} in the MCP registry ({result})"
+                return _Verdict("done", text, same=result == "unchanged")
         said = _said(answer)
         refusal = f"the registry at {registry} answers {status}{said}"
         if status in REFUSALS:
@@ -269,7 +307,7 @@ class Registration:
     def _rest(self, seconds: float) -> None:
         """Do nothing for a while, or until somebody asks for an announcement."""
         with self._changed:
-            self._changed.wait_for(lambda: self._due or self._stopped, seconds)
+            self._changed.wait_for(lambda: self._due or self._stopped, None if seconds == math.inf else seconds)
             self._due = False
 
     def _sleep(self, seconds: float) -> None:
@@ -288,7 +326,12 @@ class Registration:
         """Say once what is wrong; and not again before it was right."""
         if not self._complained:
             self._complained = True
-            _log("warning", "The MCP server is not announced, and runs on; it is tried again: %s", reason)
+            _log("warning", "The MCP server is not announced, and runs on; it is tried again: %s", _line(reason))
+
+
+def _line(text: str) -> str:
+    """What others say, as part of one line of a log: an answer with line ends could forge other lines."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 
 def _advice(status: int, name: str) -> str:
@@ -326,11 +369,11 @@ def _retry_after(answer: _transport.Response) -> float:
     """The seconds for which the registry wants to be left alone."""
     given = answer.headers.get("retry-after", "")
     if given.isdecimal():
-        return float(given)
+        return min(float(given), MAX_RETRY_AFTER)
     from email.utils import parsedate_to_datetime
 
     try:
-        return max(0.0, parsedate_to_datetime(given).timestamp() - time.time())
+        return min(max(0.0, parsedate_to_datetime(given).timestamp() - time.time()), MAX_RETRY_AFTER)
     except (TypeError, ValueError, OverflowError):
         return 0.0
 
@@ -367,5 +410,7 @@ def _track(registration: Registration) -> None:
 
 
 def _after_fork() -> None:
+    if sys._getframe(1).f_code.co_name == "_execute_child":
+        return  # subprocess, with preexec_fn: a thread more would only delay the program that this is about to become
     for registration in list(_registrations):
         registration.after_fork()

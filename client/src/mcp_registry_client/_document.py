@@ -39,11 +39,26 @@ def name_of(about: About, facts: _tools.Facts) -> str:
     """The name in the registry. Raises Unusable where there is none."""
     if given := about.get("name"):
         return given  # whether it is one is for the registry to say
-    # A name that a framework takes may hold what the registry's names do not.
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", facts.name or "").strip("-._")[:MAX_NAME]
+    name = legal_name(facts.name or "")
     if not name:
         raise Unusable("The server has no name: give it one, or register it with name='...'")
     return name
+
+
+def legal_name(name: str) -> str:
+    """The nearest name that the registry takes, for a framework takes any: 'Café rates' becomes 'Cafe-rates'.
+
+    ASCII letters, digits, '.', '_' and '-'; one '/' between two parts stays. Empty where nothing is left.
+    """
+    if not name.isascii():
+        import unicodedata  # for few: most names are plain
+
+        name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    parts = name.strip("/ ").split("/")
+    if len(parts) != 2:
+        parts = [name]
+    legal = (re.sub(r"[^A-Za-z0-9._-]+", "-", part).strip("-._") for part in parts)
+    return "/".join(filter(None, legal))[:MAX_NAME].rstrip("-._/")
 
 
 def document(about: About, facts: _tools.Facts, endpoint_url: str, tools: list[dict[str, Any]]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from mcp_registry_client import _transport
 DESCRIPTORS = "/dev/fd"
 USUAL_PORTS = (8000, 8080, 3000)
 MAX_ANSWER = 64 * 1024
+FAMILIES = {socket.AF_INET, socket.AF_INET6, getattr(socket, "AF_UNIX", socket.AF_INET)}  # Windows has no third
 # Where a socket is bound to every address, it is reached by this one.
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised, not bound
 
@@ -78,6 +79,8 @@ def _listener(descriptor: int) -> Address | None:
             if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 return None
             bound, family = sock.getsockname(), sock.family
+            if family not in FAMILIES:  # between virtual machines, say: nothing that HTTP clients call
+                return None
         finally:
             sock.detach()  # it is somebody else's: it must not be closed with this object
             if os.get_blocking(descriptor) != blocking:  # where the host has set a default timeout
@@ -85,7 +88,8 @@ def _listener(descriptor: int) -> Address | None:
         if isinstance(bound, tuple):
             host, *rest = cast("tuple[Any, ...]", bound)
             return Address(family, (LOOPBACK.get(host, host), *rest))
-        return Address(family, bound) if bound else None
+        # The helpers of multiprocessing listen too, and fail at what is not theirs.
+        return Address(family, bound) if bound and b"/pymp-" not in os.fsencode(bound) else None
     return None
 
 
@@ -96,20 +100,41 @@ class Heard(NamedTuple):
     tls: bool
 
 
-def ask(
-    address: Address, method: str, path: str, headers: dict[str, str], body: bytes = b"", *, seconds: float
-) -> Heard | None:
-    """Ask one of our own sockets, first in plain text, then under TLS. None where nothing of HTTP answers."""
-    for tls in (False, True):
-        deadline = _transport.Deadline(seconds)
+class Shut(_transport.Failed):
+    """TLS was agreed on, and then nothing was answered: so does whoever wants a certificate of its clients."""
 
-        def connect(tls: bool = tls, deadline: _transport.Deadline = deadline) -> socket.socket:
-            return address.connect(deadline, tls=tls)
+
+def ask(
+    address: Address,
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    body: bytes = b"",
+    *,
+    seconds: float,
+    tls: bool = False,
+) -> Heard:
+    """Ask one of our own sockets: under TLS where `tls` says so, otherwise in plain text.
+
+    Under TLS too where plain text is answered by TLS, or by nothing, as most servers of TLS do. Raises Failed.
+    """
+    for secure in (True,) if tls else (False, True):
+        deadline = _transport.Deadline(seconds)
+        agreed: list[bool] = []
+
+        def connect(
+            secure: bool = secure, deadline: _transport.Deadline = deadline, agreed: list[bool] = agreed
+        ) -> socket.socket:
+            sock = address.connect(deadline, tls=secure)
+            agreed.append(secure)
+            return sock
 
         try:
             response = _transport.exchange(connect, method, path, headers, body, deadline, MAX_ANSWER)
-            return Heard(response, tls)
+            return Heard(response, secure)
         except _transport.Failed as failure:
-            if failure.kind not in ("closed", "garbage"):  # what a server of TLS does with plain text
-                return None
-    return None
+            if agreed == [True] and failure.kind in ("closed", "tls"):
+                raise Shut(failure.kind, str(failure)) from None
+            if secure or failure.kind not in ("closed", "tls"):
+                raise
+    raise AssertionError  # the last turn returns or raises

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mcp_registry_client import _settings
@@ -47,7 +47,8 @@ def register(
         documentation_url: Where to read about it.
         tags: Words to find it by.
         tools: A list, or a function that returns one, instead of the server's own.
-        path: Of the endpoint within this process, for a low-level server that is not at /mcp.
+        path: Of the endpoint within this process, the whole of it, as `/analytics/mcp`: for a low-level server that
+            is not at /mcp, and where the server is mounted in another application.
     """
     about: About = {
         "name": name,
@@ -63,23 +64,23 @@ def register(
         "tags": tags,
     }
     settings = _settings.from_environment()
-    presence = Presence(server, tools, about, settings, path)
+    custom_route = getattr(server, "custom_route", None)
+    presence = Presence(server, tools, about, settings, path, routed=callable(custom_route))
     registration = Registration(presence, settings)
+    if settings.registry_url is None:
+        return registration  # not a route more
     try:
-        presence.routed = _add_routes(server, presence)
+        if callable(custom_route):
+            _add_routes(custom_route, presence)
         registration.start()
     except Exception as error:  # noqa: BLE001 - whatever it is, the server runs on
         registration.refuse(f"it cannot be prepared ({type(error).__name__}: {error})")
     return registration
 
 
-def _add_routes(server: Any, presence: Presence) -> bool:
-    """Add the routes that answer for the server; False where it takes none."""
-    custom_route = getattr(server, "custom_route", None)
-    if not callable(custom_route):
-        return False
+def _add_routes(custom_route: Callable[..., Any], presence: Presence) -> None:
+    """Add the routes that answer for the server."""
     route = StarletteRoute(presence)
-    for path in (WELL_KNOWN, *presence.paths()):
-        add: Any = custom_route(path, methods=["GET"], include_in_schema=False)
-        add(route.health)
-    return True
+    custom_route(WELL_KNOWN, methods=["GET"], include_in_schema=False)(route.known)
+    for path in presence.paths():
+        custom_route(path, methods=["GET"], include_in_schema=False)(route.health)

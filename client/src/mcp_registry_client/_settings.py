@@ -28,22 +28,37 @@ class Settings(NamedTuple):
         return self.username or "", self.password or ""
 
     def __repr__(self) -> str:
-        """Without the password: settings end up in logs and tracebacks."""
+        """Without the password: what reports errors writes down the variables of every frame."""
         return f"Settings(registry_url={self.registry_url!r}, endpoint_url={self.endpoint_url!r})"
 
 
 def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
-    """The settings of a process; of this one where none is given."""
+    """The settings of a process; of this one where none is given.
+
+    Credentials in the registry's URL are taken out of it, for it stands in logs. Those in variables go before them.
+    """
     given = os.environ if environment is None else environment
 
     def value(name: str) -> str | None:
         return given.get(name, "").strip() or None
 
-    url = value(REGISTRY_URL)
+    url, username, password = _parted(value(REGISTRY_URL) or "")
     return Settings(
-        registry_url=url.rstrip("/") if url else None,
-        username=value(USERNAME),
+        registry_url=url.rstrip("/") or None,
+        username=value(USERNAME) or username,
         # White space may belong to a password.
-        password=given.get(PASSWORD) or None,
+        password=given.get(PASSWORD) or password,
         endpoint_url=value(ENDPOINT_URL),
     )
+
+
+def _parted(url: str) -> tuple[str, str | None, str | None]:
+    """A URL without credentials, and the credentials: by its last @, because passwords are not always quoted."""
+    front, at, host = url.rpartition("@")
+    if not at:
+        return url, None, None
+    from urllib.parse import unquote
+
+    scheme, separator, credentials = front.rpartition("://")
+    username, _, password = credentials.partition(":")
+    return scheme + separator + host, unquote(username) or None, unquote(password) or None

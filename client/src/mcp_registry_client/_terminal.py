@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
-import textwrap
 import threading
 import unicodedata
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Literal, NamedTuple, TextIO
 
 # Controls, formats (the bidirectional ones among them), surrogates, private use, and the two separators of lines.
@@ -69,6 +67,27 @@ def cut(text: str, room: int, *, middle: bool = False) -> str:
     return _fitting(text, room - 1 - tail) + "\u2026" + end
 
 
+def wrapped(text: str, columns: int, first: int = 0, rest: int = 0) -> list[str]:
+    """A clean text in lines of so many columns, the first `first` of which are taken, and `rest` in all others.
+
+    Broken between words, and where a script has no spaces between its wide characters. A word is never broken: an
+    address in two pieces cannot be copied.
+    """
+    lines = [""]
+    used = first
+    for gap, word in _words(text):
+        needed = width(gap) + width(word)
+        if used + needed > columns and lines[-1]:
+            lines.append("")
+            used = rest
+        if lines[-1]:
+            lines[-1] += gap
+            used += width(gap)
+        lines[-1] += word
+        used += width(word)
+    return lines
+
+
 def document(value: Any) -> str:
     """A JSON document in ASCII: no terminal takes anything in it for more than text, and every encoding has it."""
     # JSON escapes every control character but this one. It can only stand in a string.
@@ -99,12 +118,16 @@ class Screen:
         self._stream = stream
         self.is_terminal = stream.isatty()
         # Who reads a pipe wants all of it.
-        self.width = max(shutil.get_terminal_size().columns, 20) if self.is_terminal else None
+        self.width = max(_columns_of(stream), 20) if self.is_terminal else None
         self.colours = self.is_terminal and not os.environ.get("NO_COLOR") and _knows_colours()
 
     def write(self, text: str = "") -> None:
         """Write a line. What strangers wrote in it has to be clean."""
         self._stream.write(text + "\n")
+
+    def document(self, value: Any) -> None:
+        """Write a JSON document."""
+        self._stream.write(document(value))
 
     def paint(self, text: str, *styles: Style) -> str:
         """The text in a style, where there are colours."""
@@ -118,10 +141,9 @@ class Screen:
         if self.width is None:
             self.write(indent + text)
             return
-        for line in textwrap.wrap(
-            text, max(self.width, len(rest) + 20), initial_indent=indent, subsequent_indent=rest, break_on_hyphens=False
-        ):
-            self.write(line)
+        columns = max(self.width, width(rest) + 20)
+        for place, line in enumerate(wrapped(text, columns, width(indent), width(rest))):
+            self.write((rest if place else indent) + line)
 
     def table(self, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> None:
         """Write a table. On a terminal it is as wide as that at most: texts are cut, then columns left out."""
@@ -147,7 +169,14 @@ class Screen:
             # Nothing trails the last column.
             last = place == shown[-1]
             cells.append(space + painted if columns[place].right else painted + ("" if last else space))
-        return GAP.join(cells)
+        # ... and nothing stands where it is empty.
+        return GAP.join(cells).rstrip()
+
+
+def note(text: str) -> None:
+    """Say something on the way, on stderr. Where nobody reads that, nothing is lost."""
+    with suppress(OSError):
+        Screen(sys.stderr).paragraph(clean(text))
 
 
 @contextmanager
@@ -172,7 +201,7 @@ def _tell(stream: TextIO, what: str, over: threading.Event) -> None:
     longest = 0
     while not over.wait(PATIENCE):
         seconds += 1
-        room = shutil.get_terminal_size().columns - 1
+        room = _columns_of(stream) - 1
         line = cut(what, room - 10) + f" ... {seconds} s"
         longest = max(longest, width(line))
         stream.write("\r" + line)
@@ -180,6 +209,29 @@ def _tell(stream: TextIO, what: str, over: threading.Event) -> None:
     if longest:
         stream.write("\r" + " " * longest + "\r")
         stream.flush()
+
+
+def _columns_of(stream: TextIO) -> int:
+    """How wide the terminal is that a stream leads to: stdout may be a pipe where stderr is none."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isascii() and given.isdigit() and int(given):
+        return int(given)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+def _words(text: str) -> Iterator[tuple[str, str]]:
+    """What may not be broken in a text, each with the space before it. Wide characters may stand alone."""
+    for place, word in enumerate(text.split()):
+        gap = " " if place else ""
+        start = 0
+        for end in range(1, len(word)):
+            if _columns(word[end]) and 2 in (_columns(word[end - 1]), _columns(word[end])):
+                yield gap, word[start:end]
+                gap, start = "", end
+        yield gap, word[start:]
 
 
 def _columns(character: str) -> int:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from operator import attrgetter
 from typing import Any, NamedTuple, cast
 
 # What the registry keeps of a tool, by MCP's name and by its own. It refuses names that it does not know, so that a
@@ -26,7 +27,7 @@ KEPT = {
 # More pages than any server has: one whose pages never end must not hold the thread for ever.
 MAX_PAGES = 200
 # Names that frameworks give to servers without one. Some of them are new at every start.
-UNNAMED = re.compile(r"(\w*FastMCP(-[0-9a-f]{4})?|mcp-server)", re.IGNORECASE)
+UNNAMED = re.compile(r"(\w*FastMCP([A-Za-z]*-[0-9a-f]{4})?|mcp-server)", re.IGNORECASE)
 
 
 class Unreadable(Exception):
@@ -40,9 +41,10 @@ def read(source: Any) -> Any | Awaitable[Any]:
     """
     if (handler := _handler(source)) is not None:
         return _pages(handler)
-    for name in ("list_tools", "get_tools"):
-        if callable(method := getattr(source, name, None)):
-            return method()
+    if _is_low(source):
+        return []  # a server that has no tools does not know how to list them
+    if callable(method := getattr(source, "list_tools", None)):
+        return method()
     # awslabs.mcp-lambda-handler keeps a mapping of names to what it answers.
     tools = getattr(source, "tools", None)
     if isinstance(tools, (Mapping, list, tuple)):
@@ -60,25 +62,22 @@ def dumped(tools: Any) -> list[dict[str, Any]]:
     Raises Unreadable where something in it is no tool.
     """
     if isinstance(tools, Mapping):
-        tools = list(cast("Mapping[str, Any]", tools).values())
-    found: dict[str, tuple[list[int], dict[str, Any]]] = {}
-    for tool in cast("Iterable[Any]", tools):
-        version, fields = _version(tool), _dumped(tool)
-        # Several versions of a tool have one name, and the newest is what clients see.
-        if fields["name"] not in found or version > found[fields["name"]][0]:
-            found[fields["name"]] = version, fields
-    return [fields for _, fields in found.values()]
-
-
-def _version(tool: Any) -> list[int]:
-    """The numbers in the version of a tool; none where it has no version."""
-    return [int(number) for number in re.findall(r"\d+", str(getattr(tool, "version", None) or ""))]
+        tools = cast("Mapping[str, Any]", tools).values()
+    listed = list(cast("Iterable[Any]", tools))
+    # Several versions of a tool have one name, and the newest is what clients see. What is newer, fastmcp knows.
+    versions: Any = sys.modules.get("fastmcp.utilities.versions")
+    if versions is not None and all(hasattr(tool, "to_mcp_tool") and hasattr(tool, "version") for tool in listed):
+        listed = versions.dedupe_with_versions(listed, attrgetter("name"))
+    found: dict[str, dict[str, Any]] = {}
+    for tool in listed:
+        fields = _dumped(tool)
+        found.setdefault(fields["name"], fields)
+    return list(found.values())
 
 
 def _dumped(tool: Any) -> dict[str, Any]:
     if callable(convert := getattr(tool, "to_mcp_tool", None)):
-        # Where a server is mounted in another, the key is the name that clients see.
-        tool = convert(name=getattr(tool, "key", None) or tool.name) if _has_plain_key(tool) else convert()
+        tool = convert()
     if callable(dump := getattr(tool, "model_dump", None)):
         tool = dump(mode="json", by_alias=True, exclude_none=True)
     if not isinstance(tool, Mapping) or "name" not in tool:
@@ -87,22 +86,21 @@ def _dumped(tool: Any) -> dict[str, Any]:
     return {KEPT[name]: value for name, value in fields.items() if name in KEPT and value is not None}
 
 
-def _has_plain_key(tool: Any) -> bool:
-    """Whether the tool's key is a name, as in fastmcp 2; later ones write `tool:name@version`."""
-    key = getattr(tool, "key", None)
-    return isinstance(key, str) and ":" not in key
-
-
 # ------------------------------------------------------------------ the SDK's low level
 
 
-class _Handler(NamedTuple):
-    """What answers `tools/list`, and how it is asked for a page."""
-
-    call: Callable[[str | None], Awaitable[Any]]
+# What is called for a page of the tools, with its cursor.
+Handler = Callable[["str | None"], Awaitable[Any]]
 
 
-def _handler(server: Any) -> _Handler | None:
+def _is_low(server: Any) -> bool:
+    """Whether this is a low-level server of the SDK."""
+    return callable(getattr(server, "get_request_handler", None)) or isinstance(
+        getattr(server, "request_handlers", None), dict
+    )
+
+
+def _handler(server: Any) -> Handler | None:
     """What answers `tools/list` on the wire, where that can be called without a request.
 
     Preferred to the public list of a high-level server of mcp 1, because fastmcp 2 filters and renames on the way
@@ -110,23 +108,23 @@ def _handler(server: Any) -> _Handler | None:
     """
     if callable(entry_of := getattr(server, "get_request_handler", None)):  # mcp 2
         entry = entry_of("tools/list")
-        return None if entry is None else _Handler(_asks_by_method(entry))
+        return None if entry is None else _asks_by_method(entry)
     for low in (getattr(server, "_mcp_server", None), server):  # mcp 1
         if isinstance(handlers := getattr(low, "request_handlers", None), dict):
             for kind, handler in cast("dict[type, Any]", handlers).items():
                 if kind.__name__ == "ListToolsRequest":
-                    return _Handler(_asks_by_type(kind, handler))
+                    return _asks_by_type(kind, handler)
     return None
 
 
-def _asks_by_type(kind: Any, handler: Any) -> Callable[[str | None], Awaitable[Any]]:
+def _asks_by_type(kind: Any, handler: Any) -> Handler:
     def call(cursor: str | None) -> Awaitable[Any]:
         return handler(kind(method="tools/list", **({"params": {"cursor": cursor}} if cursor else {})))
 
     return call
 
 
-def _asks_by_method(entry: Any) -> Callable[[str | None], Awaitable[Any]]:
+def _asks_by_method(entry: Any) -> Handler:
     def call(cursor: str | None) -> Awaitable[Any]:
         params = entry.params_type.model_validate({"cursor": cursor} if cursor else {})
         # There is no session, and no request: a handler that lists its tools needs none.
@@ -135,21 +133,18 @@ def _asks_by_method(entry: Any) -> Callable[[str | None], Awaitable[Any]]:
     return call
 
 
-async def _pages(handler: _Handler) -> list[Any]:
-    return [tool async for tool in _walk(handler)]
-
-
-async def _walk(handler: _Handler) -> AsyncIterator[Any]:
+async def _pages(call: Handler) -> list[Any]:
+    """The tools of all pages."""
+    tools: list[Any] = []
     cursor: str | None = None
     for _ in range(MAX_PAGES):
-        result = await handler.call(cursor)
+        result = await call(cursor)
         result = getattr(result, "root", result)  # mcp 1 wraps its results
         fields = cast("Mapping[str, Any]", result if isinstance(result, Mapping) else vars(result))
-        for tool in fields["tools"]:
-            yield tool
+        tools += fields["tools"]
         cursor = fields.get("nextCursor") or fields.get("next_cursor")
         if not cursor:
-            return
+            return tools
     raise Unreadable(f"The list of tools has more than {MAX_PAGES} pages")
 
 

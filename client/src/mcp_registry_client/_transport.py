@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Kind = Literal["url", "lookup", "refused", "tls", "timeout", "closed", "garbage", "too_large"]
 
 AGENT = "mcp-registry-client/0.1.0"
+# How a server of TLS begins its answer to plain text, where it answers at all.
+TLS_ALERT = "\x15\x03"
 MAX_BODY = 16 * 1024 * 1024
 
 
@@ -85,7 +87,7 @@ class Target(NamedTuple):
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise Failed("url", f"{url!r} is not a URL that begins with http:// or https://")
         if not url.isascii() or any(character <= " " for character in url):
-            raise Failed("url", f"{url!r} has characters that have to be written as %XX")
+            raise Failed("url", f"{url!r} has characters that have to be written as %XX, in a host name as xn--")
         secure = parts.scheme == "https"
         authority = parts.netloc.rpartition("@")[2]
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -113,7 +115,7 @@ def request(
         from base64 import b64encode
 
         sent["Authorization"] = "Basic " + b64encode(":".join(credentials).encode()).decode()
-    return exchange(lambda: _connected(target, deadline), method, target.path, sent, body, deadline, max_body)
+    return exchange(lambda: connected(target, deadline), method, target.path, sent, body, deadline, max_body)
 
 
 def exchange(
@@ -127,7 +129,7 @@ def exchange(
 ) -> Response:
     """One request and its answer on a connection of its own. Raises Failed, and nothing else."""
     # Half of what the whole package takes to import, and a server that is down needs none of it.
-    from http.client import HTTPConnection, HTTPException, IncompleteRead
+    from http.client import BadStatusLine, HTTPConnection, HTTPException, IncompleteRead
 
     connection = HTTPConnection("registry.invalid")  # never looked up: the socket is given
     sock: socket.socket | None = None
@@ -154,6 +156,8 @@ def exchange(
     except ConnectionError as error:  # among them http.client's RemoteDisconnected
         raise Failed("closed", f"The connection was closed: {error}") from None
     except HTTPException as error:
+        if isinstance(error, BadStatusLine) and str(error).startswith(TLS_ALERT):
+            raise Failed("tls", "What answers there speaks TLS: the URL has to begin with https://") from None
         raise Failed("garbage", f"What was answered is not HTTP: {type(error).__name__}") from None
     except OSError as error:
         kind: Kind = "tls" if type(error).__module__ == "ssl" else "closed"
@@ -198,7 +202,7 @@ class _TimedStream(io.RawIOBase):
         return self._socket.recv_into(buffer)
 
 
-def _connected(target: Target, deadline: Deadline) -> socket.socket:
+def connected(target: Target, deadline: Deadline) -> socket.socket:
     """A connection to the first address that takes one."""
     addresses = _resolved(target.host, target.port, deadline)
     failure: OSError | None = None

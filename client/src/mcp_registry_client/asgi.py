@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from mcp_registry_client import _settings
 from mcp_registry_client._announcer import Registration
-from mcp_registry_client._presence import WELL_KNOWN, Answer, Presence, Receive, Scope, Send, is_question
+from mcp_registry_client._presence import INSTANCE, WELL_KNOWN, Answer, Presence, Receive, Scope, Send, is_question
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 class RegistryMiddleware:
     """The application as it was; it announces itself to the registry of `MCP_REGISTRY_URL` once it serves.
 
-    It answers `/.well-known/mcp-registry`, and `{path}/health` where the application answers 404. `registration` is
-    the handle that `register` returns.
+    It answers `/.well-known/mcp-registry`, and `{path}/health` where the application answers 404; where no registry is
+    set, nothing. `registration` is the handle that `register` returns.
     """
 
     def __init__(
@@ -37,22 +38,28 @@ class RegistryMiddleware:
         """
         self.app = app
         settings = _settings.from_environment()
-        self._presence = Presence(server, () if server is None and tools is None else tools, about, settings, path)
-        self._health = frozenset(self._presence.paths())
+        given = () if server is None and tools is None else tools
+        self._presence = Presence(server, given, about, settings, path, absolute=False)
+        self._health: frozenset[str] = frozenset()
         self.registration = Registration(self._presence, settings)
+        if settings.registry_url is None:
+            return
         try:
+            self._health = frozenset(self._presence.paths())
             self.registration.start()
         except Exception as error:  # noqa: BLE001 - whatever it is, the application runs on
             self.registration.refuse(f"it cannot be prepared ({type(error).__name__}: {error})")
+        # An application that nobody holds any more will not serve: tests make one each.
+        weakref.finalize(self, self.registration.stop).atexit = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer for the registry, or let the application answer."""
-        if scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
+        if self._health and scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
             path: str = scope["path"]
             if root := scope.get("root_path"):
                 path = path.removeprefix(root)
             if path == WELL_KNOWN and (self._presence.is_meant(scope) or not is_question(scope)):
-                await Answer(await self._presence.answer(scope))(scope, receive, send)
+                await Answer(self._presence.answer(scope))(scope, receive, send)
                 return
             # The question of another server may be for one inside of this application.
             if path in self._health or path == WELL_KNOWN:
@@ -61,16 +68,19 @@ class RegistryMiddleware:
         await self.app(scope, receive, send)
 
     async def _answer_for(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a health check where the application knows of none."""
+        """Answer a health check where the application knows of none, and a question where none of ours is inside."""
         missing = False
+        question = is_question(scope)
 
         async def relay(message: Any) -> None:
             nonlocal missing
-            if message["type"] == "http.response.start" and message["status"] in (404, 405):
-                missing = True
+            if message["type"] == "http.response.start":
+                # An application that answers every path with its page has not understood the question.
+                ours = any(name == INSTANCE.encode() for name, _ in message.get("headers", ()))
+                missing = not ours if question else message["status"] in (404, 405)
             if not missing:
                 await send(message)
 
         await self.app(scope, receive, relay)
         if missing:
-            await Answer(await self._presence.answer(scope))(scope, receive, send)
+            await Answer(self._presence.answer(scope))(scope, receive, send)

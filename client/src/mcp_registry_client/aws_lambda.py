@@ -1,23 +1,24 @@
 """`register_lambda`: for MCP servers that are functions on AWS Lambda.
 
 A function lives in a sandbox that is frozen between invocations, and frozen too is a thread in it. So the announcement
-begins while the sandbox starts, where the endpoint is known by then, and one invocation waits for it, once and not for
-long: called synchronously, a registry that takes two seconds would cost every cold start two seconds.
+goes on in a thread, and one invocation waits for it, once and not for long: called synchronously, a registry that takes
+two seconds would cost every cold start two seconds. It begins with the first invocation, when the module has been
+imported: before that, tools may be missing.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import os
-import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from mcp_registry_client import _settings, _tools
 from mcp_registry_client._announcer import Pace, Registration
 from mcp_registry_client._document import document
-from mcp_registry_client._presence import NotServing, complete
+from mcp_registry_client._presence import NotServing, complete, endpoint_of, endpoint_url, tagged
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -26,42 +27,46 @@ if TYPE_CHECKING:
 
 # Set by Lambda itself, and by what runs its image elsewhere; not by tests that only look like Lambda.
 RUNTIME = "AWS_LAMBDA_RUNTIME_API"
+# The button of the console with which a method of a REST API is tried: its domain leads nowhere.
+TEST_STAGE = "test-invoke-stage"
 
 Result = TypeVar("Result")
+Result_co = TypeVar("Result_co", covariant=True)
+
+
+class LambdaHandler(Protocol[Result_co]):
+    """What Lambda calls, with the handle of its registration."""
+
+    registration: Registration
+
+    def __call__(self, event: Any, context: Any, /) -> Result_co:
+        """Handle an event."""
+        ...
 
 
 class Function:
     """Where the registration of a function comes from: its tools, and the endpoint once that is known."""
 
-    def __init__(self, server: Any, tools: Any, about: About, endpoint_url: str | None) -> None:
+    def __init__(self, server: Any, tools: Any, about: About, settings: _settings.Settings) -> None:
         self._server = server
-        self._tools = tools
+        self._tools = server if tools is None else tools
         self._about = about
-        self._endpoint_url = endpoint_url
-        self._known = threading.Event()
-        if endpoint_url:
-            self._known.set()
-
-    @property
-    def is_known(self) -> bool:
-        """Whether the endpoint is known."""
-        return self._known.is_set()
+        self._settings = settings
+        self._endpoint_url: str | None = None
 
     def learn(self, endpoint_url: str) -> None:
-        """Take this for the endpoint."""
+        """Take this for the endpoint: `document` has something to say from now on."""
         self._endpoint_url = endpoint_url
-        self._known.set()
-
-    def begin(self) -> None:
-        """Nothing: a function does not fork, and what it knows is as true in a child."""
 
     def document(self) -> dict[str, Any]:
-        """The registration. Waits for the endpoint."""
-        self._known.wait()
-        if not self._endpoint_url:
-            raise NotServing
+        """The registration. Raises NotServing before the endpoint is learnt, and Unusable where it is no URL."""
+        if self._endpoint_url is None:
+            raise NotServing(told=True)
+        endpoint_of(self._about, self._settings)
+        if isinstance(self._tools, Iterator):
+            self._tools = list(cast("Iterator[Any]", self._tools))  # it has an end, and a failure may follow
         tools = _tools.dumped(complete(_tools.read(self._tools)))
-        return document(self._about, _tools.facts(self._server), self._endpoint_url, tools)
+        return document(tagged(self._about), _tools.facts(self._server), self._endpoint_url, tools)
 
 
 def register_lambda(
@@ -72,10 +77,10 @@ def register_lambda(
     budget_ms: int = 200,
     path: str | None = None,
     **about: Unpack[About],
-) -> Callable[[Any, Any], Result]:
+) -> LambdaHandler[Result]:
     """The handler as it was; the function announces itself to the registry of `MCP_REGISTRY_URL`.
 
-    The first invocation takes up to `budget_ms` longer, once in the life of a sandbox; nothing else costs anything.
+    One invocation takes up to `budget_ms` longer, once in the life of a sandbox; nothing else costs anything.
     Outside of Lambda it does nothing. What is returned has the handle as `registration`.
 
     Args:
@@ -84,12 +89,11 @@ def register_lambda(
         tools: A list, or a function that returns one, instead of the server's own.
         budget_ms: How long an invocation waits for the announcement.
         path: Of the endpoint, with the stage; otherwise that of the first MCP request that was answered.
-        **about: As in `register`. `endpoint_url` or `MCP_ENDPOINT_URL` lets the announcement begin before the first
-            event, whose domain and path are the endpoint otherwise.
+        **about: As in `register`. With `endpoint_url` or `MCP_ENDPOINT_URL` the announcement begins before the first
+            invocation's own work; otherwise after that, for the event's domain and path are the endpoint.
     """
     settings = _settings.from_environment()
-    source = server if tools is None else tools
-    function = Function(server, source, about, about.get("endpoint_url") or settings.endpoint_url)
+    function = Function(server, tools, about, settings)
     # A sandbox that is replaced every few hours need not announce itself twice.
     registration = Registration(function, settings, Pace(once=True))
     if os.environ.get(RUNTIME):
@@ -97,64 +101,113 @@ def register_lambda(
             registration.start()
         except Exception as error:  # noqa: BLE001 - whatever it is, the function runs on
             registration.refuse(f"it cannot be prepared ({type(error).__name__}: {error})")
-    invocation = _Invocation(function, registration, budget_ms / 1000, path)
+    invocation = _Invocation(function, registration, budget_ms, path, endpoint_url(about, settings))
 
     @functools.wraps(handler)
     def lambda_handler(event: Any, context: Any) -> Result:
-        started = time.monotonic()
+        invocation.before()
         result = handler(event, context)
-        invocation.after(event, result, started)
+        invocation.after(event, result)
         return result
 
-    lambda_handler.registration = registration  # pyright: ignore[reportAttributeAccessIssue]
-    return lambda_handler
+    announced = cast("LambdaHandler[Result]", lambda_handler)
+    announced.registration = registration
+    return announced
 
 
 class _Invocation:
-    """What an invocation does for the announcement once its own work is done."""
+    """What an invocation does for the announcement, before its own work and once that is done."""
 
-    def __init__(self, function: Function, registration: Registration, budget: float, path: str | None) -> None:
+    def __init__(
+        self, function: Function, registration: Registration, budget_ms: int, path: str | None, endpoint: str | None
+    ) -> None:
         self._function = function
         self._registration = registration
-        self._budget = budget
+        self._budget_ms = budget_ms
         self._path = path
+        self._endpoint = endpoint
+        self._began: float | None = None
         self._over = registration.state == "off"
 
-    def after(self, event: Any, result: Any, started: float) -> None:
-        """Learn the endpoint from the event where it is not known, and wait for what is left of the budget."""
+    def before(self) -> None:
+        """Begin the announcement, where the endpoint is known."""
+        if self._endpoint is not None and self._began is None and not self._over:
+            self._begin(self._endpoint)
+
+    def after(self, event: Any, result: Any) -> None:
+        """Begin the announcement otherwise, and wait for what is left of the budget since it began."""
         if self._over:
             return
         try:
-            if not self._function.is_known:
-                endpoint_url = endpoint_of(event, result, self._path)
-                if endpoint_url is None:
+            if self._began is None:
+                if not _is_answered(event, result):
                     return  # a timer's event, say; the next one may tell
-                self._function.learn(endpoint_url)
+                endpoint = asked_at(event, self._path)
+                if endpoint is None:
+                    self._over = not _is_test(event)
+                    if self._over:
+                        self._registration.refuse(
+                            "its event does not say by which domain it was reached (a load balancer's does not): "
+                            f"set {_settings.ENDPOINT_URL}"
+                        )
+                    return
+                self._begin(endpoint)
             self._over = True
-            self._registration.wait(max(0.0, self._budget - (time.monotonic() - started)))
+            waited = time.monotonic() - (self._began or 0.0)
+            self._registration.wait(max(0.0, self._budget_ms / 1000 - waited))
         except Exception as error:  # noqa: BLE001 - the answer is more than the announcement
             self._over = True
             self._registration.refuse(f"the event cannot be read ({type(error).__name__}: {error})")
 
+    def _begin(self, endpoint: str) -> None:
+        self._began = time.monotonic()
+        self._function.learn(endpoint)
+        self._registration.refresh()
 
-def endpoint_of(event: Any, result: Any = None, path: str | None = None) -> str | None:
+
+def asked_at(event: Any, path: str | None = None) -> str | None:
     """The URL to which a request was sent: of a REST API, an HTTP API, or a function URL. None where it is neither.
 
-    Only of a POST that was answered well, since that is an MCP server's endpoint. By `domainName`, which the gateway
-    says: the Host header is the caller's.
+    By `domainName`, which the gateway says: the Host header is the caller's.
     """
     context = _mapping(_mapping(event).get("requestContext"))
     domain = context.get("domainName")
-    http = _mapping(context.get("http"))
-    method = http.get("method") or context.get("httpMethod") or _mapping(event).get("httpMethod")
-    if not domain or not isinstance(domain, str) or method != "POST":
-        return None
-    status = _mapping(result).get("statusCode", 200)
-    if not isinstance(status, int) or status >= 300:
+    if not domain or not isinstance(domain, str) or _is_test(event):
         return None
     # A REST API's own path has the stage, and a custom domain's the mapping; an HTTP API's raw path has both.
-    asked = path or (context.get("path") if not http else _mapping(event).get("rawPath")) or "/"
+    asked = path or (_mapping(event).get("rawPath") if _mapping(context.get("http")) else context.get("path")) or "/"
     return f"https://{domain}/{str(asked).lstrip('/')}"
+
+
+def _is_answered(event: Any, result: Any) -> bool:
+    """Whether this was a request of MCP that was answered well: it is then the endpoint that was asked.
+
+    An application may have other paths that are posted to: clients of OAuth register before they ask anything.
+    """
+    fields = _mapping(event)
+    context = _mapping(fields.get("requestContext"))
+    method = _mapping(context.get("http")).get("method") or context.get("httpMethod") or fields.get("httpMethod")
+    status = _mapping(result).get("statusCode", 200)
+    if method != "POST" or not isinstance(status, int) or status >= 300:
+        return False
+    body = fields.get("body")
+    if not isinstance(body, (str, bytes)):
+        return False
+    try:
+        if fields.get("isBase64Encoded"):
+            from base64 import b64decode
+
+            body = b64decode(body)
+        message = json.loads(body)
+    except ValueError:
+        return False
+    # Before 2025-06-18 there might be several in one request.
+    messages = cast("list[Any]", message) if isinstance(message, list) else [message]
+    return any("jsonrpc" in _mapping(one) for one in messages)
+
+
+def _is_test(event: Any) -> bool:
+    return _mapping(_mapping(event).get("requestContext")).get("stage") == TEST_STAGE
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

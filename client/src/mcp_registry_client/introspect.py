@@ -1,4 +1,4 @@
-"""What a running MCP server says of itself, asked as a client of its era asks, and what a health check sees of it.
+"""What a running MCP server says of itself, asked as a client of its era asks.
 
 A server of the specification of 2026-07-28 is asked `server/discover` and `tools/list`, each request by itself. An
 older one is asked `initialize`, told `notifications/initialized`, asked `tools/list`, and its session is deleted.
@@ -9,28 +9,27 @@ of bytes all answers together, and whatever is wrong comes out as one sentence t
 
 from __future__ import annotations
 
-import http.client
 import json
-import math
 import re
-import socket
-import ssl
-import time
-import zlib
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Final, Literal, NamedTuple, cast
-from urllib.parse import urljoin, urlsplit
+from typing import Any, Final, NamedTuple, cast
+from urllib.parse import urljoin
 
-from mcp_registry_client import _transport
+from mcp_registry_client import _fault, _health, _tools, _transport, _urls
+from mcp_registry_client._answer import Answer, Room, events
+from mcp_registry_client._fault import Failed, Kind
+from mcp_registry_client._health import PROTOCOL_VERSION, Sight, check
+from mcp_registry_client._json import depth, mapping, parsed, strings
 from mcp_registry_client._transport import AGENT, Deadline, Target
 
-PROTOCOL_VERSION: Final = "2026-07-28"
+__all__ = ["Failed", "Introspection", "Kind", "Sight", "check", "introspect"]
+
 # What `initialize` offers; a server answers with this one or with the latest that it has.
 HANDSHAKE_VERSION: Final = "2025-11-25"
 # From here on there is no `initialize`. Versions are dates, so that they are in order as texts.
 FIRST_WITHOUT_SESSIONS: Final = "2026-07-28"
-CLIENT: Final = {"name": "mcp-registry", "version": "1.0"}
+CLIENT: Final = {"name": _health.NAME, "version": _health.VERSION}
 META: Final = {
     "io.modelcontextprotocol/protocolVersion": PROTOCOL_VERSION,
     "io.modelcontextprotocol/clientInfo": CLIENT,
@@ -43,15 +42,15 @@ NO_SESSION: Final = {"Mcp-Session-Id": "mcp-registry-check"}
 
 # All answers together. The registry takes 1 MiB; icons and the like, which it does not keep, may well be more.
 MAX_BYTES: Final = 8 << 20
-# The registry takes 2,000 tools. A page of fewer than twenty is a server that does not end.
-MAX_PAGES: Final = 100
-PIECE: Final = 0x10000
+# What the registry takes: so many tools, and so many levels in a schema.
+MAX_TOOLS: Final = 2_000
+MAX_SCHEMA_DEPTH: Final = 64
+# Pages without a tool that lead on to another one: more of them is a list that does not end.
+MAX_EMPTY_PAGES: Final = 100
 # What deleting a session may take beyond the deadline: a server that was too slow for us must not pay with its memory.
 GRACE_SECONDS: Final = 2.0
 # How long a stream of the transport before streamable HTTP may take to introduce itself.
 STREAM_SECONDS: Final = 3.0
-# What a health check of the registry may take.
-CHECK_SECONDS: Final = 5.0
 
 TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 HEADER_VALUE: Final = re.compile(r"[\t -~]*")
@@ -64,46 +63,12 @@ OWN_HEADERS: Final = frozenset(
     )
 )
 SESSION_ID: Final = re.compile(r"[!-~]+")
-PRINTABLE: Final = re.compile(r"[!-~]+")
-LINE_END: Final = re.compile(rb"\r\n|\n|\r(?=[^\n])")
 METHOD_NOT_FOUND: Final = -32601
 UNSUPPORTED_VERSION: Final = -32022
-# How older servers say in plain words that a session or a version is none of theirs.
-REFUSAL: Final = re.compile(
-    r"session[ -]?id|session not found|invalid session|protocol version|unexpected message, expect", re.IGNORECASE
-)
-MAX_REFUSAL: Final = 512
 MAX_QUOTE: Final = 200
-# What OpenSSL says to bytes that are no TLS.
-NO_TLS: Final = frozenset(
-    {"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL"}
-)
-
-Kind = Literal[
-    "url",  # no address that can be asked
-    "dns",
-    "refused",
-    "timeout",
-    "tls",
-    "credentials",
-    "moved",
-    "http_error",
-    "not_mcp",
-    "sse",  # the transport before streamable HTTP, which nobody can ask by single requests
-    "version",
-    "invalid",  # it speaks MCP, and what it says cannot be used
-    "too_large",
-]
-
-
-class Failed(Exception):
-    """A server could not be asked: of which kind the fault is, and one sentence on it for people."""
-
-    def __init__(self, kind: Kind, message: str, status: int | None = None) -> None:
-        super().__init__(message)
-        self.kind: Kind = kind
-        self.message = message
-        self.status = status
+# After what has befallen `server/discover` an older server may still know `initialize`. Some drop the connection or
+# hang at a method that they don't know, and some gateways forbid it (403).
+WORTH_ANOTHER_TRY: Final = frozenset(("closed", "credentials", "http_error", "not_mcp", "timeout"))
 
 
 class Introspection(NamedTuple):
@@ -116,15 +81,7 @@ class Introspection(NamedTuple):
     instructions: str | None
     protocol_version: str
     tools: list[dict[str, Any]]
-
-
-class Sight(NamedTuple):
-    """What a health check sees, in the words of the registry."""
-
-    verdict: str
-    status_code: int | None
-    response_time_ms: int
-    error_message: str | None
+    website_url: str | None
 
 
 def introspect(url: str, *, headers: Mapping[str, str] | None = None, deadline_seconds: float = 30.0) -> Introspection:
@@ -134,50 +91,9 @@ def introspect(url: str, *, headers: Mapping[str, str] | None = None, deadline_s
     """
     server = _Server(url, headers or {}, deadline_seconds)
     try:
-        return _ask_current(server) or _ask_older(server)
+        return _ask(server)
     finally:
         server.leave()
-
-
-def check(url: str, *, health_url: str | None = None, deadline_seconds: float = CHECK_SECONDS) -> Sight:
-    """What the registry's health check would see of a server from here: one request, without credentials.
-
-    Raises Failed where a URL is none.
-    """
-    if fault := url_fault(url):
-        raise Failed("url", fault)
-    target = urljoin(url, health_url) if health_url else url
-    if fault := url_fault(target):
-        raise Failed("url", fault)
-    if _origin(target) != _origin(url):
-        raise Failed("url", "The health URL must have the scheme, host and port of the server")
-    server = _Server(target, {}, deadline_seconds)
-    began = time.monotonic()
-    try:
-        verdict, status, message = _see_health(server) if health_url else _see_mcp(server)
-    except Failed as failed:
-        verdict, status, message = failed.kind, failed.status, failed.message
-        if verdict not in ("dns", "refused", "timeout", "tls"):
-            verdict = "http_error" if health_url else "not_mcp"
-    return Sight(verdict, status, round((time.monotonic() - began) * 1000), message)
-
-
-def url_fault(url: str) -> str | None:
-    """Why a URL cannot be that of a server, in one sentence; None where it can."""
-    if not PRINTABLE.fullmatch(url):
-        return "A URL has printable ASCII characters only: percent-encode others"
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return "The host or the port of the URL is not valid"
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        return "A URL starts with http:// or https:// and a host"
-    if parts.username is not None or parts.password is not None:
-        return "The URL may not hold a user name or a password"
-    if port == 0:
-        return "The port must be a number from 1 to 65535"
-    return None
 
 
 def header_fault(name: str, value: str) -> str | None:
@@ -194,19 +110,39 @@ def header_fault(name: str, value: str) -> str | None:
 # ------------------------------------------------------------------ what is asked
 
 
-def _ask_current(server: _Server) -> Introspection | None:
-    """Ask as the specification of 2026-07-28 has it; None where the server is older, or no server of MCP at all."""
+def _ask(server: _Server) -> Introspection:
+    """Ask as the present specification has it, and in the old way whoever does not answer to that."""
+    first: Failed | None = None
+    try:
+        supported, info, instructions = _discovered(server)
+    except Failed as failed:
+        if failed.kind not in WORTH_ANOTHER_TRY or failed.status == 401:
+            raise
+        first, supported, info, instructions = failed, [], {}, None
+    if PROTOCOL_VERSION in supported:
+        tools = _list_tools(server, {"_meta": META}, _current_headers("tools/list"))
+        return _introspection(info, instructions, PROTOCOL_VERSION, tools)
+    if supported and all(version > FIRST_WITHOUT_SESSIONS for version in supported):
+        raise Failed("version", f"The server speaks MCP {', '.join(supported)} only: update mcp-registry-client")
+    try:
+        return _ask_older(server)
+    except Failed as failed:
+        # A server of today that was only slow knows no `initialize`: what befell the first request is the reason then.
+        if first is not None and first.kind in ("closed", "timeout") and failed.kind in ("invalid", "not_mcp"):
+            raise first from None
+        raise
+
+
+def _discovered(server: _Server) -> tuple[list[str], dict[str, Any], Any]:
+    """The versions that a server speaks, what it is, and its instructions; no versions where it is an older one."""
     method = "server/discover"
-    reply = server.call(method, {"_meta": META}, _current_headers(method) | NO_SESSION)
-    supported = _strings(reply.result.get("supportedVersions")) if reply.result else reply.supported
-    if not reply.result or PROTOCOL_VERSION not in supported:
-        if supported and all(version > FIRST_WITHOUT_SESSIONS for version in supported):
-            raise Failed("version", f"The server speaks MCP {', '.join(supported)} only: update mcp-registry-client")
-        return None
-    meta = _mapping(reply.result.get("_meta"))
-    info = _mapping(meta.get(SERVER_INFO) or reply.result.get("serverInfo"))
-    tools = _list_tools(server, {"_meta": META}, _current_headers("tools/list"))
-    return _introspection(info, reply.result.get("instructions"), PROTOCOL_VERSION, tools)
+    reply = server.call(method, {"_meta": META}, _current_headers(method) | NO_SESSION, share=0.5)
+    if not reply.result:
+        # One that refuses our version names those that it has.
+        return [version for version in reply.supported if version != PROTOCOL_VERSION], {}, None
+    meta = mapping(reply.result.get("_meta"))
+    info = mapping(meta.get(SERVER_INFO) or reply.result.get("serverInfo"))
+    return strings(reply.result.get("supportedVersions")), info, reply.result.get("instructions")
 
 
 def _ask_older(server: _Server) -> Introspection:
@@ -219,13 +155,14 @@ def _ask_older(server: _Server) -> Introspection:
     server.session["MCP-Protocol-Version"] = version
     server.notify("notifications/initialized", server.session)
     tools = _list_tools(server, {}, server.session)
-    return _introspection(_mapping(reply.result.get("serverInfo")), reply.result.get("instructions"), version, tools)
+    return _introspection(mapping(reply.result.get("serverInfo")), reply.result.get("instructions"), version, tools)
 
 
 def _list_tools(server: _Server, params: Mapping[str, Any], headers: Mapping[str, str]) -> list[dict[str, Any]]:
     """The tools of all pages."""
     tools: list[dict[str, Any]] = []
     cursors: set[str] = set()
+    empty = 0
     page: Mapping[str, Any] = params
     while True:
         reply = server.call("tools/list", page, headers)
@@ -236,12 +173,17 @@ def _list_tools(server: _Server, params: Mapping[str, Any], headers: Mapping[str
             raise Failed("invalid", _no_list(reply), reply.status)
         listed = reply.result.get("tools")
         if not isinstance(listed, list):
-            raise Failed("invalid", "The server's answer to tools/list has no list of tools")
-        tools += (_tool(tool, len(tools) + place) for place, tool in enumerate(cast("list[Any]", listed)))
+            raise Failed("invalid", "The server's answer to tools/list has no list of tools: mend the server")
+        found = cast("list[Any]", listed)
+        tools += [_tool(tool, len(tools) + place) for place, tool in enumerate(found)]
+        if len(tools) > MAX_TOOLS:
+            advice = "the registry takes no more: split the server"
+            raise Failed("invalid", f"The server lists more than {MAX_TOOLS:,} tools, and {advice}")
         cursor = reply.result.get("nextCursor")
-        if cursor is None:
+        if not cursor:
             return tools
-        if not isinstance(cursor, str) or cursor in cursors or len(cursors) + 1 >= MAX_PAGES:
+        empty += not found
+        if not isinstance(cursor, str) or cursor in cursors or empty >= MAX_EMPTY_PAGES:
             raise Failed("invalid", "The server's list of tools does not end: its cursors lead nowhere")
         cursors.add(cursor)
         page = {**params, "cursor": cursor}
@@ -249,32 +191,39 @@ def _list_tools(server: _Server, params: Mapping[str, Any], headers: Mapping[str
 
 def _tool(value: Any, place: int) -> dict[str, Any]:
     """A tool as a registration has it."""
-    tool = _mapping(value)
+    tool = mapping(value)
     name = tool.get("name")
     if not isinstance(name, str):
-        raise Failed("invalid", f"Tool {place} of the server has no name")
+        raise Failed("invalid", f"Tool {place} of the server has no name, which MCP requires: give it one")
     kept: dict[str, Any] = {"name": name}
-    for theirs, ours, kind in (
-        ("title", "title", str),
-        ("description", "description", str),
-        ("inputSchema", "input_schema", dict),
-        ("outputSchema", "output_schema", dict),
-        ("annotations", "annotations", dict),
+    for theirs, kind in (
+        ("title", str),
+        ("description", str),
+        ("inputSchema", dict),
+        ("outputSchema", dict),
+        ("annotations", dict),
     ):
         found = tool.get(theirs)
-        if found is not None:
-            if not isinstance(found, kind):
-                wanted = "a string" if kind is str else "an object"
-                raise Failed("invalid", f"The {theirs} of the server's tool {_quoted(name)} is not {wanted}")
-            kept[ours] = found
+        if found is None:
+            continue
+        the_field = f"The {theirs} of the server's tool {_quoted(name)}"
+        if not isinstance(found, kind):
+            raise Failed("invalid", f"{the_field} is not {'a string' if kind is str else 'an object'}: mend it")
+        # Far less than what ends the recursion of whoever writes it as JSON, which is 990 levels.
+        if depth(found) > MAX_SCHEMA_DEPTH:
+            raise Failed("invalid", f"{the_field} is nested more than {MAX_SCHEMA_DEPTH} levels deep: flatten it")
+        kept[_tools.KEPT[theirs]] = found
     if "input_schema" not in kept:
-        raise Failed("invalid", f"The server's tool {_quoted(name)} has no inputSchema, which MCP requires")
+        raise Failed("invalid", f"The server's tool {_quoted(name)} has no inputSchema, which MCP requires: add it")
     return kept
 
 
 def _introspection(info: dict[str, Any], instructions: Any, version: str, tools: list[dict[str, Any]]) -> Introspection:
     name, title, its_version, description = (_text(info.get(k)) for k in ("name", "title", "version", "description"))
-    return Introspection(name, title, its_version, description, _text(instructions), version, tools)
+    website = _text(info.get("websiteUrl"))
+    if website and _urls.link_fault(website):
+        website = None
+    return Introspection(name, title, its_version, description, _text(instructions), version, tools, website)
 
 
 def _no_list(reply: _Reply) -> str:
@@ -300,44 +249,6 @@ def _not_mcp(server: _Server, reply: _Reply) -> Failed:
     return Failed("not_mcp", message, status)
 
 
-def _see_mcp(server: _Server) -> tuple[str, int, str | None]:
-    """Judge an MCP endpoint, or a plain HTTP service that has its health below it."""
-    method = "server/discover"
-    try:
-        reply = server.call(method, {"_meta": META}, _current_headers(method) | NO_SESSION)
-    except Failed as failed:
-        if failed.kind == "credentials" and failed.status:
-            return "gated", failed.status, None
-        if failed.status is None:
-            raise
-        reply = _Reply(failed.status, None, None, [], None, "")
-    status = reply.status
-    if reply.is_response or _is_refusal(reply):
-        return "healthy", status, None
-    verdict, message = "not_mcp", f"The endpoint answered {status} and does not speak MCP"
-    if status == 429 or status >= 500:
-        verdict, message = "http_error", f"The server answered {status}"
-    server.append("/health")
-    with suppress(Failed):
-        found = server.status()
-        if 200 <= found < 300:
-            return "healthy", found, None
-    return verdict, status, message
-
-
-def _see_health(server: _Server) -> tuple[str, int, str | None]:
-    """Judge the health URL that a server declares: its status is all that counts."""
-    status = server.status()
-    if 200 <= status < 300:
-        return "healthy", status, None
-    return "http_error", status, f"The health URL answered {status}"
-
-
-def _is_refusal(reply: _Reply) -> bool:
-    text = reply.text
-    return 400 <= reply.status < 500 and len(text) <= MAX_REFUSAL and "<" not in text and bool(REFUSAL.search(text))
-
-
 def _current_headers(method: str) -> dict[str, str]:
     return {"MCP-Protocol-Version": PROTOCOL_VERSION, "Mcp-Method": method}
 
@@ -346,26 +257,20 @@ def _current_headers(method: str) -> dict[str, str]:
 
 
 class _Reply(NamedTuple):
-    """What came back to a request. `result` is None where it was refused; `text` is kept of what is not JSON-RPC."""
+    """What came back to a request. `result` is None where it was refused, and `error` too where it was no response."""
 
     status: int
-    result: dict[str, Any] | None
-    code: int | None
-    supported: list[str]  # the versions that a refusal names
-    error: str | None
-    text: str
-
-    @property
-    def is_response(self) -> bool:
-        """Whether it is one of JSON-RPC."""
-        return self.result is not None or self.error is not None
+    result: dict[str, Any] | None = None
+    code: int | None = None
+    supported: Sequence[str] = ()  # the versions that a refusal names
+    error: str | None = None
 
 
 class _Server:
     """A server that is being asked: its address, what is left of the deadline and of the bytes, and its session."""
 
     def __init__(self, url: str, headers: Mapping[str, str], deadline_seconds: float) -> None:
-        if fault := url_fault(url):
+        if fault := _urls.endpoint_fault(url):
             raise Failed("url", fault)
         for name, value in headers.items():
             if fault := header_fault(name, value):
@@ -375,69 +280,81 @@ class _Server:
         self._url = url
         self._headers = headers
         self._deadline = Deadline(deadline_seconds)
-        self._bytes = MAX_BYTES
+        self._room = Room(MAX_BYTES)
         self._number = 0
         self._redirected = False
         self._target = Target.of(url)
 
     def call(
-        self, method: str, params: Mapping[str, Any], headers: Mapping[str, str], *, opens_session: bool = False
+        self,
+        method: str,
+        params: Mapping[str, Any],
+        headers: Mapping[str, str],
+        *,
+        opens_session: bool = False,
+        share: float = 1.0,
     ) -> _Reply:
-        """Send a request and read the response to it. Raises Failed where there is none to read."""
+        """Send a request and read the response to it, in this share of the time that is left.
+
+        Raises Failed where there is none to read.
+        """
         self._number += 1
         message = {"jsonrpc": "2.0", "id": self._number, "method": method, "params": params}
-        with self._exchange("POST", message, headers) as answer:
+        with self._exchange("POST", message, headers, deadline=self._part(share)) as answer:
             if opens_session:
                 # Before a byte of the body is read: whatever becomes of it, the session exists.
                 session = answer.header("mcp-session-id")
                 if SESSION_ID.fullmatch(session):
                     self.session["Mcp-Session-Id"] = session
-            if answer.header("content-type").lower().startswith("text/event-stream"):
-                return self._reply(answer.status, (data for _, data in _events(self._read(answer))))
-            return self._reply(answer.status, (b"".join(self._read(answer)),))
+            pieces = answer.pieces()
+            bodies = (data for _, data in events(pieces)) if answer.is_stream else (b"".join(pieces),)
+            reply = self._reply(answer.status, bodies)
+            if reply.result is None and reply.error is None and answer.broke_off:
+                advice = "look into the server's log, and at what stands between"
+                raise Failed("closed", f"The connection was closed in the middle of the answer: {advice}", reply.status)
+            return reply
 
     def notify(self, method: str, headers: Mapping[str, str]) -> None:
         """Send a notification. What is said to it does not matter: the next request tells whether it was taken."""
         with self._exchange("POST", {"jsonrpc": "2.0", "method": method}, headers):
             pass
 
-    def status(self) -> int:
-        """The status of a plain GET."""
-        with self._exchange("GET", None, {"Accept": "*/*"}, reads_status=True) as answer:
-            return answer.status
-
-    def append(self, path: str) -> None:
-        """Ask below the path of the endpoint from now on."""
-        self._target = self._target._replace(path=self._target.path.partition("?")[0].rstrip("/") + path)
-
     def streams_events(self) -> bool:
         """Whether the address opens a stream that says where to post to: the transport before streamable HTTP."""
-        deadline = self._deadline
-        try:
-            self._deadline = Deadline(min(STREAM_SECONDS, deadline.left()))
-            with self._exchange("GET", None, {"Accept": "text/event-stream"}) as answer:
-                if answer.status != 200 or not answer.header("content-type").startswith("text/event-stream"):
-                    return False
-                return next((name == "endpoint" for name, _ in _events(self._read(answer))), False)
-        except (Failed, _transport.Failed):
-            return False
-        finally:
-            self._deadline = deadline
+        with suppress(Failed, _transport.Failed):
+            deadline = Deadline(min(STREAM_SECONDS, self._deadline.left()))
+            with self._exchange("GET", None, {"Accept": "text/event-stream"}, deadline=deadline) as answer:
+                if answer.status == 200 and answer.is_stream:
+                    return any(name == "endpoint" for name, _ in events(answer.pieces()))
+        return False
 
     def leave(self) -> None:
         """Delete the session, where one was opened. It may fail: what an answer to it would say changes nothing."""
         if "Mcp-Session-Id" not in self.session:
             return
-        self._deadline = Deadline(GRACE_SECONDS)
-        with suppress(Failed), self._exchange("DELETE", None, self.session, reads_status=True):
+        self._room = Room(MAX_BYTES)
+        with suppress(Failed), self._exchange("DELETE", None, self.session, deadline=Deadline(GRACE_SECONDS)):
             pass
         self.session = {}
 
+    def _part(self, share: float) -> Deadline:
+        """A deadline after a part of the time that is left."""
+        if share == 1.0:
+            return self._deadline
+        try:
+            return Deadline(self._deadline.left() * share)
+        except _transport.Failed:
+            return self._deadline  # whoever keeps to it fails at once, and in plain words
+
     @contextmanager
     def _exchange(
-        self, method: str, message: object, headers: Mapping[str, str], *, reads_status: bool = False
-    ) -> Generator[_Answer]:
-        """Send a request; the answer, whose body is still to be read. One redirect within the origin is followed."""
+        self, method: str, message: object, headers: Mapping[str, str], *, deadline: Deadline | None = None
+    ) -> Generator[Answer]:
+        """Send a request; the answer, whose body is still to be read. One redirect within the origin is followed.
+
+        Raises Failed where none came, or where its status alone says that nobody will answer.
+        """
+        deadline = deadline or self._deadline
         body = b"" if message is None else json.dumps(message, separators=(",", ":")).encode()
         sent = {
             **({} if any(name.lower() == "user-agent" for name in self._headers) else {"User-Agent": AGENT}),
@@ -448,17 +365,32 @@ class _Server:
             **headers,
             **self._headers,
         }
-        with self._plain_faults():
-            answer = _Answer(self._target, method, sent, body, self._deadline)
-            try:
-                if answer.status in (307, 308) and not self._redirected and self._follows(answer.header("location")):
-                    answer.close()
-                    answer = _Answer(self._target, method, sent, body, self._deadline)
-                if not reads_status:
+        with _fault.plain(self._target, deadline, MAX_BYTES):
+            with self._sent(method, sent, body, deadline) as answer:
+                if answer.status not in (307, 308) or not self._follows(answer.header("location")):
                     self._refuse(answer)
+                    yield answer
+                    return
+            with self._sent(method, sent, body, deadline) as answer:
+                self._refuse(answer)
                 yield answer
-            finally:
-                answer.close()
+
+    @contextmanager
+    def _sent(self, method: str, headers: Mapping[str, str], body: bytes, deadline: Deadline) -> Generator[Answer]:
+        """The answer to one request on a connection of its own."""
+        head = [f"{method} {self._target.path} HTTP/1.1", f"Host: {self._target.authority}"]
+        head += (f"{name}: {value}" for name, value in headers.items())
+        with _transport.connected(self._target, deadline) as sock:
+
+            def receive(most: int) -> bytes:
+                sock.settimeout(deadline.left())
+                return sock.recv(most)
+
+            # A server may refuse before it has read everything: what it says counts, not that it did not listen.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                sock.settimeout(deadline.left())
+                sock.sendall("\r\n".join([*head, "", ""]).encode("ascii") + body)
+            yield Answer(receive, self._room)
 
     def _follows(self, location: str) -> bool:
         """Take on the address that a redirect names, where it is of the same origin: the headers may hold a secret."""
@@ -466,13 +398,13 @@ class _Server:
             url = urljoin(self._url, location)
         except ValueError:
             return False
-        if not location or url_fault(url) or _origin(url) != _origin(self._url):
+        if self._redirected or not location or _urls.link_fault(url) or _urls.origin(url) != _urls.origin(self._url):
             return False
         self._redirected = True
         self._target = Target.of(url)
         return True
 
-    def _refuse(self, answer: _Answer) -> None:
+    def _refuse(self, answer: Answer) -> None:
         """Raise where the status alone says that nobody will answer."""
         status = answer.status
         if status == 401:
@@ -493,102 +425,28 @@ class _Server:
             )
             raise Failed("moved", f"The address leads on ({status}){where}", status)
 
-    def _read(self, answer: _Answer) -> Iterator[bytes]:
-        """The body in pieces, as many as there is room for."""
-        for piece in answer.pieces():
-            self._bytes -= len(piece)
-            if self._bytes < 0:
-                raise Failed("too_large", f"The server's answers are longer than {MAX_BYTES >> 20} MiB", answer.status)
-            yield piece
-
     def _reply(self, status: int, bodies: Iterable[bytes]) -> _Reply:
         """The response among what came: the first that has our number, or an error that has nobody's."""
-        text = ""
         for body in bodies:
-            value = _parsed(body)
-            if value is None:
-                text = body[: MAX_REFUSAL + 1].decode("utf-8", "replace")
+            value = parsed(body)
             for message in cast("list[Any]", value) if isinstance(value, list) else [value]:
-                reply = self._response(status, _mapping(message))
+                reply = self._response(status, mapping(message))
                 if reply is not None:
                     return reply
-        return _Reply(status, None, None, [], None, text)
+        return _Reply(status)
 
     def _response(self, status: int, message: dict[str, Any]) -> _Reply | None:
         if message.get("jsonrpc") != "2.0" or "method" in message:
             return None
         if message.get("id") == self._number and isinstance(message.get("result"), dict):
-            return _Reply(status, message["result"], None, [], None, "")
+            return _Reply(status, message["result"])
         if "error" not in message:
             return None
-        error = _mapping(message["error"])
+        error = mapping(message["error"])
         code = error.get("code")
-        supported = _strings(_mapping(error.get("data")).get("supported")) if code == UNSUPPORTED_VERSION else []
+        supported = strings(mapping(error.get("data")).get("supported")) if code == UNSUPPORTED_VERSION else []
         words = _text(error.get("message")) or "without a reason"
-        return _Reply(status, None, code if isinstance(code, int) else None, supported, _quoted(words), "")
-
-    @contextmanager
-    def _plain_faults(self) -> Generator[None]:
-        """Say in plain words what the network, TLS and HTTP may do wrong."""
-        target = self._target
-        try:
-            yield
-        except _transport.Failed as failed:
-            if failed.kind == "lookup":
-                raise Failed("dns", f"The host name {target.host} does not resolve: check the URL") from None
-            raise self._too_late() from None
-        except TimeoutError:
-            raise self._too_late() from None
-        except ssl.SSLCertVerificationError as error:
-            why = error.verify_message.rstrip(".")
-            advice = "mend it, or name the file of a private CA in SSL_CERT_FILE"
-            raise Failed("tls", f"The server's certificate is not valid ({why}): {advice}") from None
-        except (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError, http.client.IncompleteRead):
-            advice = "look into the server's log, and check http or https"
-            raise Failed("refused", f"The connection was closed before an answer came: {advice}") from None
-        except ssl.SSLError as error:
-            if error.reason in NO_TLS:
-                raise Failed("tls", "What answers there does not speak TLS: try http:// in the URL") from None
-            why = error.reason or "without a reason"
-            raise Failed("tls", f"No secure connection could be agreed on ({why}): check the server's TLS") from None
-        except ConnectionRefusedError:
-            advice = "start the server, or check the port"
-            raise Failed("refused", f"Nothing listens at {target.authority}: {advice}") from None
-        except (http.client.HTTPException, zlib.error):
-            raise Failed("not_mcp", "What answers there is not HTTP: check the port of the URL") from None
-        except OSError as error:
-            why = error.strerror or type(error).__name__
-            raise Failed("refused", f"{target.authority} cannot be reached ({why}): check the network") from None
-
-    def _too_late(self) -> Failed:
-        took = f"{self._deadline.seconds:g} seconds"
-        return Failed("timeout", f"No complete answer came within {took}: is the server overloaded?")
-
-
-def _parsed(body: bytes) -> Any:
-    """JSON without what nobody can store (NaN, and numbers beyond all bounds); None where it is something else."""
-    try:
-        return json.loads(body.decode("utf-8-sig"), parse_constant=_refuse_constant, parse_float=_finite)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _refuse_constant(literal: str) -> None:
-    raise ValueError(literal)
-
-
-def _finite(literal: str) -> float:
-    if not math.isfinite(number := float(literal)):
-        raise ValueError(literal)
-    return number
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
-
-
-def _strings(value: Any) -> list[str]:
-    return [item for item in cast("list[Any]", value) if isinstance(item, str)] if isinstance(value, list) else []
+        return _Reply(status, None, code if isinstance(code, int) else None, supported, _quoted(words))
 
 
 def _text(value: Any) -> str | None:
@@ -598,101 +456,3 @@ def _text(value: Any) -> str | None:
 def _quoted(words: str) -> str:
     """What a stranger says, short enough for a sentence of ours."""
     return words if len(words) <= MAX_QUOTE else f"{words[:MAX_QUOTE]}..."
-
-
-def _events(pieces: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
-    """The name and the data of each event of a stream. The last may lack its blank line."""
-    name, data = "", list[bytes]()
-    for line in _lines(pieces):
-        field, _, value = line.partition(b":")
-        value = value[1:] if value[:1] == b" " else value
-        if field.lstrip(b"\xef\xbb\xbf") == b"data":
-            data.append(value)
-        elif field == b"event":
-            name = value.decode("utf-8", "replace")
-        elif not line:
-            # An event without data says nothing; servers of 2025-11-25 open a stream with one.
-            if any(data):
-                yield name, b"\n".join(data)
-            name, data = "", []
-    if any(data):
-        yield name, b"\n".join(data)
-
-
-def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines, however the bytes are split into pieces. A carriage return at the end may be half of a line end."""
-    pending = bytearray()
-    searched = 0
-    for piece in pieces:
-        pending += piece
-        start = 0
-        while end := LINE_END.search(pending, max(searched, start)):
-            yield bytes(pending[start : end.start()])
-            start = searched = end.end()
-        del pending[:start]
-        searched = max(len(pending) - 1, 0)
-    if pending:
-        yield bytes(pending).rstrip(b"\r")
-
-
-# ------------------------------------------------------------------ HTTP
-
-
-class _Answer:
-    """An answer on a connection of its own: its head, and its body as far as it is wanted.
-
-    The transport reads answers to their end. A server may say what it was asked for at the beginning of a stream that
-    never ends, and may name a session in a head whose body never comes.
-    """
-
-    def __init__(
-        self, target: Target, method: str, headers: Mapping[str, str], body: bytes, deadline: Deadline
-    ) -> None:
-        head = [f"{method} {target.path} HTTP/1.1", f"Host: {target.authority}"]
-        head += (f"{name}: {value}" for name, value in headers.items())
-        self._socket = _transport._connected(target, deadline)
-        try:
-            timed = _transport._TimedSocket(self._socket, deadline)
-            # A server may refuse before it has read everything: what it says counts, not that it did not listen.
-            with suppress(BrokenPipeError, ConnectionResetError):
-                timed.sendall("\r\n".join([*head, "", ""]).encode("ascii") + body)
-            # All that a response does with a socket is makefile().
-            self._response = http.client.HTTPResponse(cast("socket.socket", cast("object", timed)), method=method)
-            self._response.begin()
-        except BaseException:
-            self._socket.close()
-            raise
-        self.status = self._response.status
-
-    def header(self, name: str) -> str:
-        """The value of a header; empty where there is none."""
-        return self._response.headers.get(name, "").strip()
-
-    def pieces(self) -> Iterator[bytes]:
-        """The body, unpacked: some servers and proxies always compress, asked for or not."""
-        if self.header("content-encoding").lower() not in ("gzip", "x-gzip", "deflate"):
-            yield from self._sent()
-            return
-        # 32 reads the format off the first bytes. Nothing grows beyond bounds: what is left over is unpacked next.
-        inflate = zlib.decompressobj(32 + zlib.MAX_WBITS)
-        for packed in self._sent():
-            yield inflate.decompress(packed, PIECE)
-            while inflate.unconsumed_tail:
-                yield inflate.decompress(inflate.unconsumed_tail, PIECE)
-
-    def close(self) -> None:
-        """Be done with it."""
-        self._response.close()
-        self._socket.close()
-
-    def _sent(self) -> Iterator[bytes]:
-        """The body as it was sent, counted here: before Python 3.13, read1() waits for more than there is."""
-        left = self._response.length
-        while left != 0 and (piece := self._response.read1(PIECE if left is None else min(PIECE, left))):
-            yield piece
-            if left is not None:
-                left -= len(piece)
-
-
-def _origin(url: str) -> tuple[bool, str, int]:
-    return Target.of(url)[:3]

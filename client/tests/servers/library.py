@@ -63,7 +63,7 @@ else:
         """How many books there are on a shelf."""
         return 0
 
-    @server.tool(name="count", version="1.9")
+    @server.tool(name="count", version="2.0rc1")
     def count(word: str) -> int:
         """How many books there are."""
         return 0

@@ -1,0 +1,251 @@
+"""The registry's API: what is asked of it, and what its refusals mean for whoever gave the command."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final, cast
+from urllib.parse import quote, urlencode
+
+from mcp_registry_client import _canonical, _transport
+from mcp_registry_client._ending import Exit, Stopped, misused
+from mcp_registry_client._json import depth, mappings, parsed
+
+MAX_PAGE: Final = 1000
+# How many names are looked through for one that is spelled another way, or nearly so.
+MAX_SEARCHED: Final = 20_000
+MAX_SEARCH: Final = 200
+SUGGESTIONS: Final = 5
+# Names in which case, separators and look-alikes do not count: the registry's own rule.
+FOLD: Final = str.maketrans({"0": "o", "1": "l", "i": "l", ".": None, "_": None, "-": None})
+# An id, as the registry writes one. The greatest is that of a bigint.
+ID: Final = re.compile(r"[1-9][0-9]{0,18}")
+MAX_ID: Final = 2**63 - 1
+# No answer of the registry is half as deep: a schema has 64 levels. What is deeper cannot be written as JSON again.
+MAX_DEPTH: Final = 200
+
+
+class Registry:
+    """A registry: where it is, who asks it, and how many seconds each of its answers may take."""
+
+    def __init__(self, url: str, credentials: tuple[str, str] | None, seconds: float) -> None:
+        self._url = url.rstrip("/")
+        self._credentials = credentials
+        self._seconds = seconds
+
+    def put(self, registration: Mapping[str, Any]) -> dict[str, Any]:
+        """Register a server or bring it up to date; the answer, which has `id`, `name` and `result`."""
+        try:
+            body = _canonical.canonical(registration)
+        except (ValueError, RecursionError):
+            sentence = "The server's tools hold what cannot be sent as JSON (a lone surrogate, or endless nesting)"
+            raise Stopped(Exit.FAILED, "INVALID", f"{sentence}: mend them") from None
+        status, answer = self._ask("PUT", "/api/registry/register", body)
+        if not _is_server(answer) or not isinstance(answer.get("result"), str):
+            raise self._strange(status)
+        return answer
+
+    def detail(self, number: int) -> dict[str, Any]:
+        """Everything that is stored of one server; at least `id` and `name`."""
+        status, answer = self._ask("GET", f"/api/registry/servers/{number}")
+        if not _is_server(answer):
+            raise self._strange(status)
+        return answer
+
+    def health(self, number: int) -> dict[str, Any]:
+        """What the checks of one server found within 24 hours."""
+        return self._ask("GET", f"/api/registry/servers/{number}/health?period=24h")[1]
+
+    def remove(self, number: int) -> None:
+        """Remove a server."""
+        status, _ = self._ask("DELETE", f"/api/registry/servers/{number}")
+        if status != 204:
+            raise self._strange(status)
+
+    def servers(self, filters: Mapping[str, str], wanted: int | None) -> tuple[list[dict[str, Any]], int, str | None]:
+        """Servers that pass the filters, their total, and where the next page begins; all where none is `wanted`."""
+        servers: list[dict[str, Any]] = []
+        cursor: str | None = None
+        while True:
+            left = MAX_PAGE if wanted is None else wanted - len(servers)
+            # The cursor brings its filters along.
+            query = {"limit": str(min(left, MAX_PAGE)), **({"cursor": cursor} if cursor else filters)}
+            path = f"/api/registry/servers?{urlencode(query, quote_via=quote, errors='replace')}"
+            status, page = self._ask("GET", path)
+            total, following = page.get("total"), page.get("next_cursor")
+            if not isinstance(page.get("servers"), list) or not isinstance(total, int):
+                raise self._strange(status)
+            found = mappings(page["servers"])
+            servers += found
+            following = following if isinstance(following, str) else None
+            if following is None or (wanted is not None and len(servers) >= wanted):
+                return servers, total, following
+            # Else a page that leads back to itself would be read for ever.
+            if not found or following == cursor:
+                raise self._strange(status)
+            cursor = following
+
+    def registered(self, name: str) -> dict[str, Any] | None:
+        """Everything that is stored of the server of exactly this name; None where there is none."""
+        for server in self._search(name):
+            if server.get("name") == name:
+                return self.detail(self._id(server))
+        return None
+
+    def find(self, given: str) -> dict[str, Any]:
+        """Everything that is stored of the server that is meant.
+
+        By its id, or by its name in any spelling that the registry calls equal. Digits alone may be either: where they
+        are the id of one server and the name of another, nobody guesses which.
+        """
+        numbered = self._numbered(given)
+        if numbered is not None:
+            named = self.registered(given)
+            if named is None or named["id"] == numbered["id"]:
+                return numbered
+            sentence = f"{given} is the id of {numbered['name']}, and the name of the server with the id {named['id']}"
+            raise misused(f"{sentence}: give {numbered['name']} or {named['id']}")
+        similar = self._search(given)
+        found = _same(similar, given)
+        if found is None:
+            # A search finds parts of names as they are spelled. Another spelling is found by looking at all.
+            servers = self.servers({}, MAX_SEARCHED)[0]
+            found = _same(servers, given)
+            if found is None:
+                raise _unknown(given, similar, servers)
+        return self.detail(self._id(found))
+
+    def _numbered(self, given: str) -> dict[str, Any] | None:
+        """The server of this id; None where there is none, or this is no id."""
+        if not ID.fullmatch(given) or int(given) > MAX_ID:
+            return None
+        try:
+            return self.detail(int(given))
+        except Stopped as stopped:
+            if stopped.ending == Exit.NOT_FOUND:
+                return None
+            raise
+
+    def _search(self, name: str) -> list[dict[str, Any]]:
+        return self.servers({"search": name[:MAX_SEARCH]}, MAX_PAGE)[0] if name.isprintable() else []
+
+    def _id(self, server: Mapping[str, Any]) -> int:
+        number = server.get("id")
+        if not isinstance(number, int):
+            raise self._strange(200)
+        return number
+
+    # ------------------------------------------------------------------ one request
+
+    def _ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, dict[str, Any]]:
+        """Send a request; its status, and the object that is answered, which is empty where there is nothing to say.
+
+        Raises Stopped where it is refused, or nothing comes that a registry would say.
+        """
+        try:
+            response = _transport.request(
+                method,
+                self._url + path,
+                headers={"Content-Type": "application/json"} if body else {},
+                body=body,
+                deadline_seconds=self._seconds,
+                credentials=self._credentials,
+            )
+        except _transport.Failed as failed:
+            raise self._unreached(failed) from None
+        status = response.status
+        if 300 <= status < 400 and (location := response.headers.get("location")):
+            base = location.removesuffix(path)
+            sentence = f"The registry's URL {self._url} leads on to {base} ({status})"
+            advice = "give that address by MCP_REGISTRY_URL or --registry"
+            raise Stopped(Exit.FAILED, "MOVED", f"{sentence}: {advice}")
+        # What Python takes for JSON beyond JSON (NaN) would stand in --json as it came.
+        value = parsed(response.body) if response.body else {}
+        if not isinstance(value, dict) or depth(value) > MAX_DEPTH:
+            raise self._strange(status)
+        answer = cast("dict[str, Any]", value)
+        if 200 <= status < 300:
+            return status, answer
+        raise self._refusal(response, answer)
+
+    def _unreached(self, failed: _transport.Failed) -> Stopped:
+        kind, why = failed.kind, str(failed).rstrip(".")
+        if kind == "url":
+            return misused(f"{why}: look at MCP_REGISTRY_URL or --registry")
+        if kind in ("garbage", "too_large"):
+            return self._strange(None)
+        advice = {
+            "lookup": "check its host name",
+            "refused": "start it, or check its port",
+            "tls": "mend its certificate, or name the file of a private CA in SSL_CERT_FILE",
+            "timeout": "try again, or give it longer by --timeout",
+        }.get(kind, "check its address")
+        sentence = f"The registry at {self._url} cannot be reached ({why}): {advice}"
+        return Stopped(Exit.UNREACHABLE, "CANNOT_REACH", sentence)
+
+    def _strange(self, status: int | None) -> Stopped:
+        answered = "" if status is None else f" (HTTP {status})"
+        if status in (502, 504):
+            return Stopped(Exit.UNREACHABLE, "UNAVAILABLE", f"The registry is not available{answered}: try again later")
+        sentence = f"What answers at {self._url} is not an MCP registry{answered}: check MCP_REGISTRY_URL or --registry"
+        return Stopped(Exit.FAILED, "NOT_A_REGISTRY", sentence)
+
+    def _refusal(self, response: _transport.Response, answer: Mapping[str, Any]) -> Stopped:
+        """What the registry says no by, and what to do about it."""
+        status, code, sentence = response.status, answer.get("code"), answer.get("error")
+        if not isinstance(code, str) or not isinstance(sentence, str):
+            return self._strange(status)
+        sentence = sentence.rstrip(".")
+        details = [
+            (str(fault.get("path") or ""), str(fault.get("message") or "")) for fault in mappings(answer.get("details"))
+        ]
+        if status == 401:
+            given = "The registry refuses the credentials" if self._credentials else "The registry wants credentials"
+            advice = "set MCP_REGISTRY_USERNAME and MCP_REGISTRY_PASSWORD, or give --username and --password-stdin"
+            return Stopped(Exit.UNAUTHORISED, code, f"{given}: {advice}")
+        if status == 403:
+            return Stopped(Exit.UNAUTHORISED, code, f"{sentence}: ask whoever runs the registry")
+        if code == "SERVER_NOT_FOUND":
+            return Stopped(Exit.NOT_FOUND, code, f"{sentence}: mcp-registry list shows the ids of all")
+        if status in (429, 503):
+            wait = response.headers.get("retry-after", "")
+            seconds = int(wait) if re.fullmatch(r"[0-9]{1,6}", wait) else None
+            moment = "in a moment" if seconds is None else f"in {seconds} second{'' if seconds == 1 else 's'}"
+            sentence = sentence.partition(": try again")[0]
+            return Stopped(Exit.UNREACHABLE, code, f"{sentence}: try again {moment}")
+        mend = "mend what is named below" if details else ""
+        if any(path == "name" for path, _ in details):
+            mend += ", the name by --name"
+        advice = {
+            404: "is the registry's URL complete?",
+            409: "choose another name by --name, or that spelling",
+            413: "the registry takes 1 MiB",
+            500: "look into the registry's log",
+        }.get(status, mend)
+        return Stopped(Exit.FAILED, code, f"{sentence}: {advice}" if advice else sentence, details)
+
+
+def _canonical_name(name: str) -> str:
+    return name.lower().translate(FOLD)
+
+
+def _same(servers: list[dict[str, Any]], name: str) -> dict[str, Any] | None:
+    """The server whose name the registry calls equal to this one."""
+    wanted = _canonical_name(name)
+    return next((server for server in servers if _canonical_name(str(server.get("name"))) == wanted), None)
+
+
+def _is_server(answer: Mapping[str, Any]) -> bool:
+    return isinstance(answer.get("id"), int) and isinstance(answer.get("name"), str)
+
+
+def _unknown(given: str, similar: list[dict[str, Any]], servers: list[dict[str, Any]]) -> Stopped:
+    """The end of a command whose server is not there, with the names that are like it."""
+    import difflib
+
+    names = [str(server.get("name")) for server in servers]
+    near = [str(server.get("name")) for server in similar] + difflib.get_close_matches(given, names, SUGGESTIONS)
+    suggestions = list(dict.fromkeys(near))[:SUGGESTIONS]
+    otherwise = "mcp-registry list shows the names of all"
+    advice = f"is it {' or '.join(suggestions)}?" if suggestions else otherwise
+    return Stopped(Exit.NOT_FOUND, "SERVER_NOT_FOUND", f"No server has the name {given}: {advice}")

@@ -1,0 +1,50 @@
+"""JSON that strangers wrote: read without what nobody can store, and taken apart without trust in its types."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, cast
+
+
+def parsed(body: bytes) -> Any:
+    """The value; None where this is no JSON, or holds NaN or a number beyond all bounds, or is nested without end."""
+    try:
+        return json.loads(body.decode("utf-8-sig"), parse_constant=_refuse, parse_float=_finite)
+    except (ValueError, RecursionError):
+        return None
+
+
+def depth(value: Any) -> int:
+    """How many levels of objects and lists a value has: 0 for a plain one. Walked level by level, without recursion."""
+    levels = 0
+    level = [value]
+    while containers := [item for item in level if isinstance(item, (dict, list))]:
+        levels += 1
+        level = [item for found in containers for item in (found.values() if isinstance(found, dict) else found)]
+    return levels
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """The value where it is an object; an empty one where it is anything else."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def mappings(value: Any) -> list[dict[str, Any]]:
+    """A list of objects, in which whatever is none is empty; an empty list where it is no list."""
+    return [mapping(item) for item in cast("list[Any]", value)] if isinstance(value, list) else []
+
+
+def strings(value: Any) -> list[str]:
+    """The strings of a list; none where it is no list."""
+    return [item for item in cast("list[Any]", value) if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def _refuse(literal: str) -> None:
+    raise ValueError(literal)
+
+
+def _finite(literal: str) -> float:
+    if not math.isfinite(number := float(literal)):
+        raise ValueError(literal)
+    return number

@@ -1,0 +1,368 @@
+"""The command line: what may be given, how it is explained, and what the environment says where nothing is given."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NoReturn
+
+from mcp_registry_client import _settings, _terminal, _urls, introspect
+from mcp_registry_client._api import Registry
+from mcp_registry_client._ending import MEANINGS, misused
+from mcp_registry_client._terminal import Screen, note
+
+Command = Callable[[argparse.Namespace, Screen], int]
+
+TYPES: Final = ("official", "community", "mock")
+STATUSES: Final = ("active", "inactive", "error")
+EPILOG: Final = "\n".join(
+    (
+        "environment:",
+        "  MCP_REGISTRY_URL       where the registry is; --registry goes before it",
+        "  MCP_REGISTRY_USERNAME  who asks; --username goes before it",
+        "  MCP_REGISTRY_PASSWORD  the password; --password-stdin goes before it",
+        "  NO_COLOR               set to anything: no colours",
+        "",
+        "exit codes:",
+        *(f"  {code:<4} {meaning}" for code, meaning in MEANINGS.items()),
+        "",
+        "With --json, stdout is one JSON document, also where a command fails:",
+        '  {"error": "<sentence>", "code": "<WORD>", "exit_code": <number>}',
+    )
+)
+# What begins a line that is a command, and may be broken only as a shell allows.
+PROMPT: Final = "  mcp-registry "
+
+
+class Told(Exception):
+    """All that was asked for is known without a command: a document for programs, and a line for people."""
+
+    def __init__(self, document: Mapping[str, Any], line: str) -> None:
+        super().__init__(line)
+        self.document = document
+        self.line = line
+
+
+def parse(arguments: Sequence[str], commands: Mapping[str, Command]) -> argparse.Namespace:
+    """The options of a command line, with the command that is meant as `run`.
+
+    Raises Stopped where it is not right, Told for --version, and SystemExit for --help, which is then printed.
+    """
+    return _parser(commands).parse_args(arguments)
+
+
+def registry(options: argparse.Namespace) -> Registry:
+    """The registry that options and environment name, and who asks it. Raises Stopped where either cannot be used."""
+    settings = _settings.from_environment()
+    url: str = (options.registry or settings.registry_url or "").rstrip("/")
+    if not url:
+        raise misused("No registry is given: set MCP_REGISTRY_URL, or add --registry https://host")
+    fault = _urls.link_fault(url) or ("it has a query" if "?" in url or "#" in url else None)
+    if fault:
+        raise misused(f"The registry's URL cannot be used ({fault}): look at MCP_REGISTRY_URL or --registry")
+    given = _credentials(options, settings)
+    if given is not None and _is_overheard(url):
+        note(f"The password of the registry goes to {_urls.host(url)} over plain http, where others can read it.")
+    return Registry(url, given, options.timeout)
+
+
+def headers(options: argparse.Namespace) -> dict[str, str]:
+    """The headers that --header gives, by hand or in a file, which no list of processes shows."""
+    found: dict[str, str] = {}
+    for text in options.header:
+        lines = _lines_of(text[1:]) if text.startswith("@") else [text]
+        for line in lines:
+            name, colon, value = (part.strip() for part in line.partition(":"))
+            fault = introspect.header_fault(name, value) if colon else "A header is written as 'Name: value'"
+            if fault is None and any(name.lower() == other.lower() for other in found):
+                fault = f"The header {name} is given twice, and one of them would be sent"
+            if fault:
+                raise misused(f"{fault}: look at --header")
+            found[name] = value
+    if found and _is_overheard(options.url):
+        host = _urls.host(options.url)
+        note(f"What --header gives goes to {host} over plain http, where others can read it.")
+    return found
+
+
+def _is_overheard(url: str) -> bool:
+    return not _urls.is_secure(url) and not _urls.is_loopback(_urls.host(url))
+
+
+def _credentials(options: argparse.Namespace, settings: _settings.Settings) -> tuple[str, str] | None:
+    username: str | None = options.username or settings.username
+    password = _read_password() if options.password_stdin else settings.password
+    if username is None and password is None:
+        return None
+    if username is None:
+        raise misused("The password lacks a user: set MCP_REGISTRY_USERNAME, or give --username")
+    if password is None:
+        raise misused(f"The user {username} lacks a password: set MCP_REGISTRY_PASSWORD, or give --password-stdin")
+    if ":" in username:
+        raise misused("A user name has no colon, because it would end there: look at --username")
+    try:
+        (username + password).encode()
+    except UnicodeEncodeError:
+        raise misused("The user name or the password is not UTF-8: check how it is given") from None
+    return username, password
+
+
+def _read_password() -> str:
+    """The first line of stdin; at a terminal it is asked for, and not shown."""
+    try:
+        if sys.stdin.isatty():
+            import getpass
+
+            password = getpass.getpass("Password: ", sys.stderr)
+        else:
+            # Some programs on Windows begin whatever they write with a byte order mark.
+            password = sys.stdin.readline().rstrip("\r\n").lstrip("\ufeff")
+    except EOFError:
+        password = ""
+        sys.stderr.write("\n")
+    except ValueError:
+        raise misused("The password on stdin is not text: send it in UTF-8") from None
+    if not password:
+        raise misused("There is no password on stdin: send it as the first line")
+    return password
+
+
+def _lines_of(path: str) -> list[str]:
+    try:
+        # pathlib takes 10 ms to import. The byte order mark that editors on Windows write is no part of a header.
+        with open(path, encoding="utf-8-sig") as file:  # noqa: PTH123
+            return [line for line in file.read().splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise misused(f"The file {path} of --header cannot be read ({why}): check its path") from None
+
+
+# ------------------------------------------------------------------ what may be given
+
+
+def _parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
+    parser = _Parser(prog="mcp-registry", epilog=EPILOG)
+    parser.description = "Register MCP servers in a private registry, and see what is in it."
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and end")
+    _add_common(parser, first=True)
+    group = parser.add_subparsers(metavar="COMMAND", required=True)
+    explain = {
+        "register": _explain_register,
+        "list": _explain_list,
+        "show": _explain_show,
+        "check": _explain_check,
+        "deregister": _explain_deregister,
+    }
+    for name, run in commands.items():
+        explain[name](group, run)
+    return parser
+
+
+def _explain_register(commands: Any, run: Command) -> None:
+    command = _add(commands, "register", run, "register a running server, or bring its registration up to date")
+    command.description = (
+        "Asks a running MCP server for its name, version and tools, and makes the registry agree with it. May be"
+        " repeated at will: what has not changed is not written. The registration is replaced as a whole: what an"
+        " earlier one had and this one has not is gone, and is named after 'updated'."
+    )
+    command.epilog = _examples(
+        "mcp-registry register --url https://host/mcp --dry-run",
+        "mcp-registry register --url https://host/mcp --header @token.txt --tag geo",
+    )
+    _add_url(command)
+    version = "its version (default: what the server says, which may be the version of its framework)"
+    command.add_argument("--name", metavar="NAME", help="name in the registry (default: what the server calls itself)")
+    command.add_argument("--display-name", metavar="TEXT", help="name for people (default: the server's title)")
+    command.add_argument("--description", metavar="TEXT", help="what it is for (default: what the server says)")
+    command.add_argument("--version", metavar="TEXT", help=version)
+    command.add_argument("--type", choices=TYPES, help="who stands behind it (default: community)")
+    command.add_argument("--author", metavar="TEXT", help="who made it")
+    command.add_argument("--repository-url", metavar="URL", help="where its source is")
+    command.add_argument("--documentation-url", metavar="URL", help="where to read about it")
+    command.add_argument(
+        "--tag", metavar="TAG", action="append", default=[], help="word to find it by; may be repeated"
+    )
+    command.add_argument("--dry-run", action="store_true", help="only show what would be sent; asks no registry")
+    _add_common(command)
+
+
+def _explain_list(commands: Any, run: Command) -> None:
+    command = _add(commands, "list", run, "list servers, oldest registration first")
+    command.epilog = _examples(
+        "mcp-registry list --status error", "mcp-registry list --all --json | jq '.servers[].name'"
+    )
+    command.add_argument("--status", choices=STATUSES, help="only servers of this status")
+    command.add_argument("--type", choices=TYPES, help="only servers of this type")
+    command.add_argument("--search", metavar="TEXT", help="only servers whose name or display name contains this")
+    how_many = command.add_mutually_exclusive_group()
+    how_many.add_argument("--limit", type=_positive, default=100, metavar="N", help="at most so many (default: 100)")
+    how_many.add_argument("--all", action="store_true", help="every one")
+    _add_common(command)
+
+
+def _explain_show(commands: Any, run: Command) -> None:
+    command = _add(commands, "show", run, "show one server: its address, its health over 24 hours, its tools")
+    _add_server(command)
+    _add_common(command)
+
+
+def _explain_check(commands: Any, run: Command) -> None:
+    command = _add(commands, "check", run, "see a server as the registry's health check would, from here")
+    command.description = (
+        "Sends a server the request of a health check, without credentials, and says what the registry would make of"
+        " the answer; that alone decides the exit code. Then asks an active server for its tools, and says why where"
+        " that cannot be done. Needs no registry. The registry may see it differently where it is in another network,"
+        " or may not dial the address."
+    )
+    command.epilog = _examples("mcp-registry check --url http://127.0.0.1:8080/mcp")
+    _add_url(command)
+    _add_common(command, registry=False)
+
+
+def _explain_deregister(commands: Any, run: Command) -> None:
+    command = _add(commands, "deregister", run, "remove a server with its tools and all that its checks found")
+    _add_server(command)
+    command.add_argument("--yes", action="store_true", help="do not ask first")
+    _add_common(command)
+
+
+def _add(commands: Any, name: str, run: Command, summary: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_url(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", required=True, metavar="URL", type=_endpoint, help="where the server answers MCP")
+    parser.add_argument(
+        "--header",
+        metavar="K:V",
+        action="append",
+        default=[],
+        help="header for the server, such as 'Authorization: Bearer ...'; @FILE reads one a line; may be repeated",
+    )
+    parser.add_argument("--health-url", metavar="URL", help="what a health check reads instead: a path, or a URL")
+
+
+def _add_server(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("server", metavar="NAME|ID", type=_server, help="its name, or its id")
+
+
+def _add_common(parser: argparse.ArgumentParser, *, first: bool = False, registry: bool = True) -> None:
+    """Options that may stand before and after the command. There, only what is given counts."""
+
+    def default(value: object) -> Any:
+        return value if first else argparse.SUPPRESS
+
+    group = parser.add_argument_group("everywhere")
+    group.add_argument("--json", action="store_true", default=default(False), help="print one JSON document")
+    if registry:
+        group.add_argument("--registry", metavar="URL", default=default(None), help="where the registry is")
+        group.add_argument("--username", metavar="NAME", default=default(None), help="who asks the registry")
+        stdin = "read the password from stdin; at a terminal, ask for it"
+        group.add_argument("--password-stdin", action="store_true", default=default(False), help=stdin)
+        group.add_argument("--password", action=_NoPassword, nargs="?", default=default(None), help=argparse.SUPPRESS)
+    timeout = "how long a server, and each answer of the registry, may take (default: 30)"
+    group.add_argument("--timeout", metavar="SECONDS", type=_seconds, default=default(30.0), help=timeout)
+
+
+def _examples(*lines: str) -> str:
+    return "\n".join(("examples:", *(f"  {line}" for line in lines)))
+
+
+def _endpoint(text: str) -> str:
+    if fault := _urls.endpoint_fault(text):
+        raise argparse.ArgumentTypeError(fault)
+    return text
+
+
+def _server(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("a name or an id is expected, and mcp-registry list shows them")
+    return text
+
+
+def _positive(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not int(text):
+        raise argparse.ArgumentTypeError("a number from 1 is expected")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= 3600:
+        raise argparse.ArgumentTypeError("a number of seconds up to 3600 is expected")
+    return seconds
+
+
+# ------------------------------------------------------------------ argparse, in our words
+
+
+class _Help(argparse.HelpFormatter):
+    """Prose of at most 80 columns, which are easier to read than more, above lines that stay as they are."""
+
+    def __init__(self, prog: str, **options: Any) -> None:
+        self._room = min(Screen(sys.stdout).width or 80, 80)
+        super().__init__(prog, **{**options, "width": self._room, "max_help_position": 28})
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if "\n" not in text:
+            return super()._fill_text(text, width, indent)
+        return "\n".join(self._fitted(line) for line in text.splitlines())
+
+    def _fitted(self, line: str) -> str:
+        """A line as it is, where it fits; a longer one is broken, a command so that it can still be copied."""
+        if len(line) <= self._room:
+            return line
+        is_command = line.startswith(PROMPT)
+        # What is explained goes on below its explanation, not below its name.
+        explained = re.match(r" +\S+ {2,}", line)
+        begin = " " * (len(line) - len(line.lstrip()))
+        if explained and len(explained[0]) < self._room // 2:
+            begin = explained[0]
+        rest = " " * (4 if is_command else len(begin))
+        room = self._room - 2 * is_command
+        lines = _terminal.wrapped(line[len(begin) :], room, len(begin), len(rest))
+        return (" \\\n" if is_command else "\n").join([begin + lines[0], *(rest + line for line in lines[1:])])
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are like all others: one sentence, and JSON where that is asked for."""
+
+    def __init__(self, **options: Any) -> None:
+        # An abbreviation that is clear today means two things once there is another option.
+        super().__init__(**options, formatter_class=_Help, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Complain."""
+        raise misused(f"{message[:1].upper()}{message[1:]}: {self.prog} --help says more")
+
+
+class _NoPassword(argparse.Action):
+    """`--password`, which people try. What stands on a command line is read by everybody on the machine."""
+
+    def __call__(self, *_: object) -> None:
+        """Refuse it, without repeating it."""
+        raise misused(
+            "A password on the command line can be read by others: use --password-stdin or MCP_REGISTRY_PASSWORD"
+        )
+
+
+class _Version(argparse.Action):
+    """`--version`. What is installed is looked up only where it is asked for, as that takes longer than a command."""
+
+    def __call__(self, *_: object) -> None:
+        """Say it and end."""
+        from importlib import metadata
+
+        try:
+            version = metadata.version("mcp-registry-client")
+        except metadata.PackageNotFoundError:
+            version = "that is not installed"
+        raise Told({"version": version}, f"mcp-registry {version}")

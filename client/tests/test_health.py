@@ -1,0 +1,427 @@
+"""A check from the command line sees what the registry's own prober sees: both are asked about the same answers."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import socket
+import socketserver
+import threading
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import trustme
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mcp_registry import guard, urls
+from mcp_registry.guard import Policy
+from mcp_registry.health import exchange, probe
+
+from client.tests.test_introspect import (
+    RESET,
+    SHORT,
+    Answer,
+    Asked,
+    context,
+    endless,
+    event,
+    hang,
+    respond,
+    stranger,
+    stream,
+)
+from mcp_registry_client import _answer, _health, _urls
+from mcp_registry_client._answer import Room
+from mcp_registry_client._fault import Failed
+from mcp_registry_client._health import check
+from tests.unit import test_exchange, test_urls
+
+OPEN = Policy.of({"GUARD_OPEN_CIDRS": "127.0.0.0/8,::1/128"})
+
+RESULT: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "result": {"supportedVersions": ["2026-07-28"]}}
+ERROR: dict[str, Any] = {"jsonrpc": "2.0", "id": None, "error": {"code": -32603, "message": "Internal server error"}}
+HTML = b"HTTP/1.1 %s\r\nContent-Type: text/html\r\n\r\n<html>"
+JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+def text(status: int, body: str) -> Answer:
+    return lambda _: respond(status, body, "text/plain")
+
+
+def data(status: int, body: bytes | str | dict[str, Any], *headers: str) -> Answer:
+    return lambda _: respond(status, body, "application/json", *headers)
+
+
+def raw(*pieces: bytes) -> Answer:
+    return lambda _: pieces
+
+
+def reset_after(answer: Answer) -> Answer:
+    def reset(asked: Asked) -> Iterator[bytes]:
+        yield from answer(asked)
+        threading.Event().wait(0.05)  # for what was sent to arrive, which nobody says
+        yield RESET
+
+    return reset
+
+
+def packed(body: bytes, end: bytes = b"") -> Answer:
+    return data(200, body + end, "Content-Encoding: gzip")
+
+
+# By path: what a server answers there. Of `/x/health` where it stands here, of a page that is not there elsewhere.
+ANSWERS: dict[str, Answer] = {
+    "/result": data(200, RESULT),
+    "/error": data(400, ERROR),
+    "/r500rpc": data(500, ERROR),
+    "/r503rpc": data(503, ERROR),
+    "/r429": data(429, ERROR),
+    "/r401": text(401, "no"),
+    "/r403": text(403, "no"),
+    "/r404": text(404, "no"),
+    "/r204": raw(b"HTTP/1.1 204 No Content\r\n\r\n"),
+    "/r600": raw(b"HTTP/1.1 600 Odd\r\n\r\nno"),
+    "/endless500": hang(HTML % b"500 X"),
+    "/endless404": hang(HTML % b"404 X"),
+    "/endless200": hang(HTML % b"200 X"),
+    "/endless200/health": text(200, "ok"),
+    "/hangs": hang(b""),
+    "/hangs-in-head": hang(b"HTTP/1.1 200 OK\r\nContent-"),
+    "/health-hangs": text(404, "no"),
+    "/health-hangs/health": hang(b""),
+    "/health-resets": text(404, "no"),
+    "/health-resets/health": reset_after(raw()),
+    "/other-id": data(200, RESULT | {"id": "1"}),
+    "/null-result": data(200, '{"jsonrpc":"2.0","id":1,"result":null}'),
+    "/nan": data(200, '{"jsonrpc":"2.0","id":1,"result":{"x":NaN}}'),
+    "/no-utf8": data(400, b'{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":"ung\xfcltig"}}'),
+    "/mark": data(200, b"\xef\xbb\xbf" + json.dumps(RESULT).encode()),
+    "/batch": data(200, json.dumps([ERROR])),
+    "/array": data(200, "[1]"),
+    "/notification": data(200, {"jsonrpc": "2.0", "method": "x"}),
+    "/deep": data(200, '{"jsonrpc":"2.0","result":' + "[" * 20_000),
+    "/string-refusal": data(400, '"Invalid session ID"'),
+    "/plain-refusal": text(400, "Invalid session ID"),
+    "/html-refusal": text(400, "<p>Invalid session ID"),
+    "/long-refusal": text(400, "x" * 600 + "Invalid session ID"),
+    "/refusal-200": text(200, "Invalid session ID"),
+    "/big": data(200, '{"jsonrpc":"2.0","id":1,"result":{"x":"' + "a" * 9_000_000 + '"}}'),
+    "/big-nothing": data(200, '{"x":"' + "a" * 100_000 + '"}'),
+    "/endless-json": endless(JSON + b'\r\n{"jsonrpc":"2.0","id":1,"result":{"x":"', b"a" * 0x1000),
+    "/endless-head": endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 1000),
+    "/early-hints": lambda _: [b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", *respond(400, ERROR)],
+    "/many-headers": data(400, ERROR, *(f"X-{number}: 1" for number in range(150))),
+    "/reset": reset_after(raw(JSON + b"\r\n" + json.dumps(RESULT).encode())),
+    "/reset-in-half": reset_after(raw(JSON + b'\r\n{"jsonrpc":')),
+    "/reset-at-once": reset_after(raw()),
+    "/closed": raw(),
+    "/closed-in-head": raw(b"HTTP/1.1 200 OK\r\nContent-"),
+    "/cut": raw(JSON + b"Content-Length: 999\r\n\r\n" + json.dumps(RESULT).encode()),
+    "/short": raw(JSON + b"Content-Length: 5\r\n\r\n" + json.dumps(RESULT).encode()),
+    "/two-lengths": data(400, ERROR, "Content-Length: 5"),
+    "/chunked": raw(
+        JSON + b"Transfer-Encoding: chunked\r\n\r\n46\r\n" + json.dumps(RESULT).encode() + b"\r\n0\r\n\r\n"
+    ),
+    "/broken-chunks": raw(JSON + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n" + json.dumps(RESULT).encode()),
+    "/gzip": packed(gzip.compress(json.dumps(RESULT).encode())),
+    "/gzip-and-more": lambda asked: [*packed(gzip.compress(json.dumps(RESULT).encode()), b"\x00" * 99)(asked)],
+    "/two-gzips": packed(gzip.compress(b'{"jsonrpc":"2.0",') + gzip.compress(b'"result":1}')),
+    "/broken-gzip": packed(gzip.compress(b"hello" * 50)[:20] + b"\xff" * 20),
+    "/broken-gzip/health": text(200, "ok"),
+    "/gzip-of-much": packed(gzip.compress(b'{"jsonrpc":"2.0","id":1,"result":{"x":"' + b"a" * 1_000_000)),
+    "/no-reason": raw(b"HTTP/1.1 400\r\n\r\n" + json.dumps(ERROR).encode()),
+    "/http10": raw(b"HTTP/1.0 400 Bad\r\n\r\n" + json.dumps(ERROR).encode()),
+    "/line-feeds": raw(b"HTTP/1.1 400 Bad\nContent-Type: application/json\n\n" + json.dumps(ERROR).encode()),
+    "/http2": raw(b"HTTP/2.0 400 Bad\r\n\r\n" + json.dumps(ERROR).encode()),
+    "/ssh": raw(b"SSH-2.0-OpenSSH_9.9\r\n"),
+    "/stream": raw(stream() + event(RESULT)),
+    "/stream-other-id": raw(stream() + event(ERROR | {"id": "x"})),
+    "/stream-of-notes": raw(stream() + event({"jsonrpc": "2.0", "method": "x"}) + event(RESULT)),
+    "/stream-unended": raw(stream() + b"data: " + json.dumps(RESULT).encode()),
+    "/stream-held": hang(stream() + event(RESULT)),
+    "/stream-endless": endless(stream() + b"data: " + b'{"jsonrpc":"2.0","result":{"x":"', b"a" * 0x1000),
+    "/redirected": data(307, "", "Location: /app"),
+    "/redirected/health": text(404, "no"),
+    "/app": text(404, "no"),
+    "/app/health": text(200, "ok"),
+    "/to-result": data(308, "", "Location: result"),
+    "/to-result-in-two": data(307, "", "Location: /to-result"),
+    "/away": data(307, "", "Location: http://127.0.0.2/result"),
+    "/nowhere": data(307, ""),
+    "/health-led-on": text(404, "no"),
+    "/health-led-on/health": data(307, "", "Location: status"),
+    "/health-led-on/status": text(200, "ok"),
+    "/r302": data(302, "", "Location: /result"),
+    "": text(404, "no"),
+    "/health": text(200, "ok"),
+    "/slash/": text(404, "no"),
+    "/slash/health": text(201, "ok"),
+}
+# What a server declares as its health URL, below the path of an endpoint.
+DECLARED = [
+    "/health",
+    "/r404",
+    "/r500rpc",
+    "/hangs",
+    "/ssh",
+    "/closed",
+    "/to-result",
+    "/endless-head",
+    "/health?full=1",
+]
+
+
+def answered(asked: Asked) -> Iterable[bytes]:
+    found = ANSWERS.get(asked.path.partition("?")[0] if asked.path != "/" else "")
+    return found(asked) if found else respond(404, "not here", "text/plain")
+
+
+def seen_by_both(targets: list[tuple[str, str | None]]) -> Iterator[tuple[str, Any, Any]]:
+    """What the registry's prober and the command's check make of servers, all of them at the same time."""
+    asked = [probe.Target(place, *target) for place, target in enumerate(targets)]
+    with ThreadPoolExecutor(len(asked)) as pool:
+        ours = [pool.submit(check, target.endpoint_url, health_url=target.health_url) for target in asked]
+        theirs = {result.id: result for result in probe.sweep(asked, seconds=25, policy=OPEN)}
+        for target, future in zip(asked, ours, strict=True):
+            result, sight = theirs[target.id], future.result()
+            yield (
+                f"{target.endpoint_url} {target.health_url or ''}",
+                (result.verdict, result.status_code, result.error),
+                (sight.verdict, sight.status_code, sight.error_message),
+            )
+
+
+def test_a_check_sees_what_the_probe_of_the_registry_sees():
+    with stranger(answered) as server:
+        root = server.url.removesuffix("/mcp")
+        targets: list[tuple[str, str | None]] = [(root + path, None) for path in ANSWERS]
+        targets += [(root + "/result", path) for path in DECLARED] + [(root + "/result", f"{root}/r404")]
+        seen = list(seen_by_both(targets))
+    assert len(seen) == len(targets)
+    different = [one for one in seen if one[1] != one[2]]
+    assert not different
+    # The table holds every verdict that an answer can lead to, or it would prove little.
+    assert {one[1][0] for one in seen} == {"healthy", "gated", "not_mcp", "http_error", "timeout", "refused"}
+
+
+@contextmanager
+def greeter() -> Generator[str]:
+    """A server that speaks first, as one of mail does; its URL."""
+
+    class Greets(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(b"220 mail ESMTP\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Greets) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/mcp"
+        server.shutdown()
+
+
+def test_a_check_sees_of_tls_and_of_no_server_what_the_probe_sees():
+    authority = trustme.CA()
+    with (
+        stranger(answered) as plain,
+        stranger(answered, context(authority, "127.0.0.1")) as unknown,
+        greeter() as greeting,
+        socket.socket() as taken,
+    ):
+        taken.bind(("127.0.0.1", 0))
+        addresses = [
+            f"http://127.0.0.1:{taken.getsockname()[1]}/mcp",
+            f"http://localhost:{taken.getsockname()[1]}/mcp",
+            f"http://localhost:{plain.server_address[1]}/result",
+            unknown.url,
+            greeting.replace("http:", "https:"),
+            "http://127.0.0.1:9001/mcp",
+            "http://127.0.0.1:22/mcp",
+        ]
+        seen = list(seen_by_both([(url, None) for url in addresses]))
+        assert [one for one in seen if one[1] != one[2]] == []
+        assert [one[2][0] for one in seen] == ["refused", "refused", "healthy", "tls", "tls", "blocked", "blocked"]
+
+
+def test_a_certificate_is_judged_as_the_probe_judges_it(tmp_path, monkeypatch):
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    monkeypatch.setattr(exchange, "_context", None)
+    with (
+        stranger(answered, context(authority, "127.0.0.1")) as good,
+        stranger(answered, context(authority, "other.example")) as other,
+    ):
+        seen = list(seen_by_both([(good.url.replace("/mcp", "/result"), None), (other.url, None)]))
+    assert [one for one in seen if one[1] != one[2]] == []
+    assert [one[2][0] for one in seen] == ["healthy", "tls"]
+    monkeypatch.setattr(exchange, "_context", None)
+
+
+def test_a_name_that_is_not_found_in_time_is_what_the_probe_calls_it(monkeypatch):
+    over = threading.Event()
+    found = socket.getaddrinfo
+
+    def hanging(host: str, *rest: Any, flags: int = 0, **more: Any) -> Any:
+        if flags & socket.AI_NUMERICHOST:
+            return found(host, *rest, flags=flags, **more)
+        over.wait(20)
+        raise socket.gaierror(socket.EAI_AGAIN, "late")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    sight = check("http://slow.example/mcp", deadline_seconds=SHORT)
+    over.set()
+    assert sight.verdict == probe.NAME_TIMEOUT.verdict == "dns" and sight.address is None
+    assert sight.error_message == (probe.NAME_TIMEOUT.error or "").replace("5 seconds", f"{SHORT:g} seconds")
+
+
+def test_what_is_sent_and_looked_for_is_what_the_registry_sends_and_looks_for():
+    assert (_health.POST, _health.GET) == (probe.POST, probe.GET)
+    assert _health.SECONDS == probe.DEADLINE and _health.CONNECT_SECONDS == probe.CONNECT_SECONDS
+    assert _health.LIMIT == exchange.LIMIT and _health.BEFORE_JSON == exchange.BEFORE_JSON
+    assert (_health.BEGINNING, _health.REFUSAL) == (exchange.BEGINNING, exchange.REFUSAL)
+    assert _health.CERTIFICATE_FAULTS == probe.CERTIFICATE_FAULTS and _health.NO_TLS == probe.NO_TLS
+
+
+# ------------------------------------------------------------------ the bytes of an answer
+
+
+def read_by_registry(pieces: list[bytes], *, wants_body: bool) -> Any:
+    found = exchange.Answer(wants_body=wants_body)
+    for piece in pieces:
+        found.feed(piece)
+    found.end()
+    return found.status, (found.location or b"").decode("latin-1"), found.speaks, found.fault
+
+
+def read_by_client(pieces: list[bytes], *, wants_body: bool) -> Any:
+    left = list(pieces)
+
+    def receive(most: int) -> bytes:
+        if not left:
+            return b""
+        piece = left[0][:most]
+        left[0] = left[0][most:]
+        if not left[0]:
+            left.pop(0)
+        return piece
+
+    try:
+        found = _answer.Answer(receive, Room(_health.LIMIT), Room(_health.LIMIT))
+    except _answer.NotHttp:
+        return None, "", False, exchange.NOT_HTTP
+    except _answer.TooLong:
+        return None, "", False, exchange.TOO_LONG
+    except _answer.Closed:
+        return None, "", False, exchange.CLOSED
+    return (*_health.head_of(found, wants_body=wants_body)[:3], None)
+
+
+def cut(whole: bytes, places: list[int]) -> list[bytes]:
+    ends = [0, *sorted(place % (len(whole) + 1) for place in places), len(whole)]
+    return [whole[begin:end] for begin, end in pairwise(ends) if begin < end]
+
+
+WHOLE = [
+    *test_exchange.STREAMS,
+    *(
+        b"".join(answer(Asked("POST", "/", None, b"")))  # pyright: ignore[reportArgumentType]
+        for path, answer in ANSWERS.items()
+        if "endless" not in path and "hang" not in path and "held" not in path and "reset" not in path
+    ),
+]
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 24])
+def test_an_answer_means_to_both_the_same_however_it_is_cut(size):
+    for whole in WHOLE:
+        if len(whole) > 1000 * size:
+            continue
+        pieces = [whole[place : place + size] for place in range(0, len(whole), size)]
+        for wants_body in (True, False):
+            ours, theirs = (read(pieces, wants_body=wants_body) for read in (read_by_client, read_by_registry))
+            assert ours == theirs, whole[:200]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from([whole for whole in WHOLE if len(whole) < 100_000]),
+    st.lists(st.tuples(st.integers(0, 10**6), st.binary(max_size=3), st.integers(0, 40)), max_size=4),
+    st.lists(st.integers(0, 10**6), max_size=4),
+)
+def test_a_damaged_answer_means_to_both_the_same(whole, damages, places):
+    for place, inserted, removed in damages:
+        place %= len(whole) + 1
+        whole = whole[:place] + inserted + whole[place + removed :]
+    pieces = cut(whole, places)
+    assert read_by_client(pieces, wants_body=True) == read_by_registry(pieces, wants_body=True)
+
+
+# ------------------------------------------------------------------ URLs
+
+ENDPOINTS = [
+    *test_urls.GOOD,
+    *test_urls.BAD,
+    *(
+        "https://h/mcp?a=1",
+        "https://h/mcp#a",
+        "https://h/../a",
+        "https://h/%2e/a",
+        "https://h:443/mcp",
+        "https://H/%zz",
+    ),
+    *("http://127.0.0.1:9001/mcp", "https://h/a b", "https://h/\x00", "http://[::1]:3306/"),
+]
+HEALTH_URLS = [
+    *("/health", "//evil/health", "health", "app/health", "", "/a?b=1", "/a#b", "/../a", "/a b", "?a", "/"),
+    *(
+        "https://h/health",
+        "http://h/health",
+        "https://h:443/x",
+        "https://H/x",
+        "https://h:8443/x",
+        "ftp://h/",
+        "https://h/#a",
+    ),
+]
+
+
+def test_a_url_is_one_to_both_or_to_none():
+    assert _urls.PORTS == guard.PORTS
+    for url in ENDPOINTS:
+        assert bool(_urls.endpoint_fault(url)) == bool(urls.endpoint_fault(url)), url
+        if not urls.endpoint_fault(url):
+            assert (_urls.origin(url), _urls.host(url), _urls.port(url)) == (
+                urls.origin(url),
+                guard.host(url),
+                guard.port(url),
+            )
+            assert _urls.port_fault(url) == (OPEN.url_fault(url) if guard.port(url) in guard.PORTS else None)
+            for health in HEALTH_URLS:
+                ours, theirs = _urls.health_fault(health, url), urls.health_fault(health, url)
+                assert bool(ours) == bool(theirs), (url, health)
+    assert _urls.endpoint_fault("https://h/" + "a" * 2_039) and not _urls.endpoint_fault("https://h/" + "a" * 2_038)
+
+
+@pytest.mark.parametrize(
+    ("url", "health_url"),
+    [
+        ("http://127.0.0.1:9/mcp?a=1", None),
+        ("http://127.0.0.1:9/mcp#a", None),
+        ("http://127.0.0.1:9/app", "app2/health"),
+    ],
+)
+def test_what_the_registry_would_not_take_is_refused_before_anything_is_sent(url, health_url):
+    with pytest.raises(Failed) as caught:
+        check(url, health_url=health_url)
+    assert caught.value.kind == "url"
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [("127.0.0.1", False), ("10.1.2.3", False), ("::1", False), ("fe80::1%eth0", False), ("8.8.8.8", True)],
+)
+def test_an_address_that_a_registry_elsewhere_cannot_reach_is_known(address, public):
+    assert _health.is_public(address) == public
