@@ -2,13 +2,15 @@
 
 `python -m local.artefacts` prints the table at the end of `make build`. It exits with 1 where a function and its layers
 are larger than Lambda takes, or where a native module is not for the processor that the build was to be for: such a
-stack deploys, and then no function can be imported.
+stack deploys, and then no function can be imported. The built template is left with this one processor to choose.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import re
+import shlex
 import sys
 import tomllib
 import zipfile
@@ -26,6 +28,12 @@ LIMIT = 250 * MB  # of a function and its layers together, unpacked ("Lambda quo
 DEFAULT_ARCHITECTURE = "x86_64"
 # e_machine in the header of an ELF file ("System V ABI", and its supplement for AArch64).
 MACHINES = {0x3E: "x86_64", 0xB7: "arm64"}
+
+
+# As `sam build` writes the parameter.
+_ARCHITECTURE = re.compile(
+    r"^(  Architecture:\n    Type: String)\n    Default: \S+\n    AllowedValues:\n(?:    - \S+\n)+", re.MULTILINE
+)
 
 
 class ArtefactError(Exception):
@@ -129,9 +137,25 @@ def architecture_of(environment: str, samconfig: Path = SAMCONFIG) -> str:
     if environment not in config:
         names = ", ".join(sorted(config.keys() - {"version"}))
         raise ArtefactError(f"samconfig.toml has no environment {environment}; it has {names}")
-    overrides: list[str] = config[environment].get("deploy", {}).get("parameters", {}).get("parameter_overrides", [])
-    values = dict(override.split("=", 1) for override in overrides)
-    return values.get("Architecture", DEFAULT_ARCHITECTURE)
+    given: str | list[str] = config[environment].get("deploy", {}).get("parameters", {}).get("parameter_overrides", [])
+    # A list as we write it, one string as `sam deploy --guided` does.
+    words = shlex.split(given) if isinstance(given, str) else given
+    return dict(word.split("=", 1) for word in words).get("Architecture", DEFAULT_ARCHITECTURE)
+
+
+def fix_architecture(build: Path, architecture: str) -> None:
+    """Let the built template be deployed for the processor that the layers are for, and for no other.
+
+    Raises ArtefactError where the template has no such parameter.
+    """
+    path = build / "template.yaml"
+    text = path.read_text(encoding="utf-8")
+    fixed, found = _ARCHITECTURE.subn(
+        rf"\g<1>\n    Default: {architecture}\n    AllowedValues:\n    - {architecture}\n", text
+    )
+    if found != 1:
+        raise ArtefactError(f"{path.name} of the build has no parameter Architecture with a default and its values")
+    path.write_text(fixed, encoding="utf-8")
 
 
 def main(arguments: list[str]) -> int:
@@ -148,6 +172,7 @@ def main(arguments: list[str]) -> int:
         artefacts = read(options.build)
         print(table(artefacts))
         check(artefacts, options.architecture)
+        fix_architecture(options.build, options.architecture)
     except ArtefactError as error:
         print(error, file=sys.stderr)
         return 1

@@ -15,6 +15,7 @@ from urllib.request import Request, urlopen
 
 import migrate
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from mcp_registry.db import conninfo
 
@@ -23,6 +24,11 @@ PATIENCE_SECONDS = 120.0
 PAUSE_SECONDS = 3.0
 # CloudFormation refuses an answer of more than 4 KiB.
 MAX_REASON = 1000
+ANSWER_TRIES = 3
+
+
+class NoDatabase(Exception):
+    """The database cannot be asked; the message does not quote its address, which may hold a password."""
 
 
 def lambda_handler(event: dict[str, Any], context: Any) -> None:
@@ -31,7 +37,7 @@ def lambda_handler(event: dict[str, Any], context: Any) -> None:
         status, reason = "SUCCESS", _outcome(event["RequestType"])
     except Exception as error:  # noqa: BLE001 - whatever it is, the deployment has to hear of it
         status, reason = "FAILED", f"{type(error).__name__}: {error}"
-    # One line, in the log too: it says why a deployment has failed. psycopg's messages hold no password.
+    # One line, in the log too: it says why a deployment has failed.
     print(json.dumps({"message": "migration", "status": status, "reason": reason}))
     _answer(event, status, reason[:MAX_REASON])
 
@@ -50,14 +56,27 @@ def _outcome(request_type: str) -> str:
 
 
 def _migrated() -> list[str]:
+    try:
+        conninfo_to_dict(os.environ["DATABASE_URL"])
+    except psycopg.ProgrammingError:
+        # libpq quotes what it cannot read.
+        raise NoDatabase(
+            "DATABASE_URL is no connection string: write special characters of a password as %XX"
+        ) from None
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             return migrate.migrate(conninfo(os.environ))
         except psycopg.OperationalError as error:
-            # Without a state: it was no answer of the database's.
-            if error.sqlstate is not None or time.monotonic() > deadline:
+            # With a state it was the database that answered. Otherwise the host may be a part of a password that is
+            # not escaped, and is quoted only where there is none.
+            if error.sqlstate is not None:
                 raise
+            if time.monotonic() > deadline:
+                known = os.environ.get("DATABASE_ACCESS") == "iam"
+                raise NoDatabase(
+                    f"the database does not answer: {error if known else 'is DATABASE_URL right, and reachable?'}"
+                ) from None
             time.sleep(PAUSE_SECONDS)
 
 
@@ -67,5 +86,11 @@ def _answer(event: dict[str, Any], status: str, reason: str) -> None:
     body |= {"Status": status, "Reason": reason, "PhysicalResourceId": "migrations"}
     # The address is signed for a request without a content type.
     request = Request(event["ResponseURL"], json.dumps(body).encode(), {"Content-Type": ""}, method="PUT")  # noqa: S310
-    with urlopen(request, timeout=30):  # noqa: S310 - CloudFormation's own address
-        pass
+    for attempt in range(1, ANSWER_TRIES + 1):
+        try:
+            with urlopen(request, timeout=30):  # noqa: S310 - CloudFormation's own address
+                return
+        except OSError:
+            if attempt == ANSWER_TRIES:
+                raise
+            time.sleep(PAUSE_SECONDS)

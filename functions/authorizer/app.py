@@ -14,8 +14,10 @@ def lambda_handler(event: dict[str, str], context: object) -> dict[str, object]:
     Every route, because API Gateway remembers the answer for the header, whatever route it was asked for. An
     exception with the message "Unauthorized" is how API Gateway is told to answer 401; any other means 500.
     """
-    if not auth.permits(event.get("authorizationToken", "")):
+    header = event.get("authorizationToken", "")
+    if not auth.permits(header) or (who := auth.parse(header)) is None:
         raise Exception("Unauthorized")
     stage = "/".join(event["methodArn"].split("/")[:2])
     statement = {"Action": "execute-api:Invoke", "Effect": "Allow", "Resource": f"{stage}/*"}
-    return {"principalId": "registry", "policyDocument": {"Version": "2012-10-17", "Statement": [statement]}}
+    # The user name, for the access log.
+    return {"principalId": who[0].decode(), "policyDocument": {"Version": "2012-10-17", "Statement": [statement]}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -290,7 +291,7 @@ def test_an_environment_sets_parameters_that_the_template_has_and_no_secret(envi
 
     config = tomllib.loads((ROOT / "samconfig.toml").read_text())[environment]
     declared = yaml_parse((ROOT / "template.yaml").read_text())["Parameters"]
-    for override in config["deploy"]["parameters"]["parameter_overrides"]:
+    for override in config["deploy"]["parameters"].get("parameter_overrides", []):
         name, _, value = override.partition("=")
         assert name in declared, name
         assert not declared[name].get("NoEcho"), name
@@ -302,3 +303,28 @@ def test_an_environment_sets_parameters_that_the_template_has_and_no_secret(envi
 def test_an_environment_that_does_not_exist_is_refused_by_name():
     with pytest.raises(ArtefactError, match="has no environment production; it has default, dev, prod, staging"):
         artefacts.architecture_of("production")
+
+
+def test_what_sam_deploy_guided_saves_is_read_too(tmp_path):
+    saved = tmp_path / "samconfig.toml"
+    saved.write_text("""version = 0.1
+[default.deploy.parameters]
+parameter_overrides = 'Architecture="arm64" Size="small" VpcId="" AlarmEmail="a b@example.com"'
+""")
+    assert artefacts.architecture_of("default", saved) == "arm64"
+
+
+@pytest.mark.parametrize("architecture", ELF)
+def test_a_build_can_be_deployed_for_its_own_processor_only(x86_64, architecture, tmp_path):
+    from samtranslator.yaml_helper import yaml_parse
+
+    (tmp_path / "template.yaml").write_text((x86_64.folder / "template.yaml").read_text())
+    for _ in range(2):  # `make build` may be repeated without `sam build` having anything to do
+        artefacts.fix_architecture(tmp_path, architecture)
+    parameter = yaml_parse((tmp_path / "template.yaml").read_text())["Parameters"]["Architecture"]
+    assert (parameter["Default"], parameter["AllowedValues"]) == (architecture, [architecture])
+
+
+def test_a_built_template_holds_no_anchor_which_cloudformation_would_refuse(x86_64):
+    text = (x86_64.folder / "template.yaml").read_text()
+    assert not re.search(r"(^|[ \[{,])[&*][a-z_]+\b", text, re.MULTILINE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -20,11 +21,17 @@ class CloudFormation:
     def __init__(self) -> None:
         self.answers: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.refusals = 0
         service = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_PUT(self) -> None:
-                service.answers.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+                body = self.rfile.read(int(self.headers["content-length"]))
+                if service.refusals:
+                    service.refusals -= 1
+                    self.send_error(503)
+                    return
+                service.answers.append(json.loads(body))
                 service.headers.append({name.lower(): value for name, value in self.headers.items()})
                 self.send_response(200)
                 self.end_headers()
@@ -97,9 +104,28 @@ def test_a_deployment_that_goes_back_leaves_a_newer_schema_alone(invoke, new_dat
     assert invoke("Create", url)["Status"] == "FAILED"
 
 
-def test_a_database_that_is_not_there_fails_the_deployment(invoke):
-    answer = invoke("Create", "postgresql://nobody:s3cret@127.0.0.1:1/none")
-    assert answer["Status"] == "FAILED" and "s3cret" not in answer["Reason"]
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://nobody:s3cret@127.0.0.1:1/none",
+        "postgresql://nobody:s3cret%zz@127.0.0.1:1/none",
+        "postgresql://nobody:pa/s3cret@127.0.0.1:1/none",
+        "postgresql://nobody:pa@s3cret@127.0.0.1:1/none",
+        "host=127.0.0.1 password=s3cret' port=1",
+    ],
+)
+def test_a_database_that_is_not_there_fails_the_deployment_and_no_part_of_a_password_is_told(invoke, url, capsys):
+    answer = invoke("Create", url)
+    assert answer["Status"] == "FAILED" and "DATABASE_URL" in answer["Reason"]
+    assert "s3cret" not in answer["Reason"] + "".join(capsys.readouterr())
+
+
+def test_an_answer_is_given_again_where_it_was_not_taken(invoke, new_database, cloudformation, monkeypatch):
+    app = sys.modules["app_migrate"]
+    monkeypatch.setattr(app, "PAUSE_SECONDS", 0.0)
+    cloudformation.refusals = 2
+    assert invoke("Update", new_database())["Status"] == "SUCCESS"
+    assert len(cloudformation.answers) == 1
 
 
 def test_deleting_the_stack_leaves_the_database_alone(invoke, new_database):

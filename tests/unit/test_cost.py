@@ -107,7 +107,8 @@ def test_the_constants_are_those_of_the_template() -> None:
     assert re.findall(r"^    (\w+): {Class: ([\w.]+),", template, re.MULTILINE) == [
         (each.size, each.name) for each in cost.CLASSES if each.size
     ]
-    assert template.count("Type: AWS::CloudWatch::Alarm\n") == options.alarms
+    # One of them adds up four metrics, and is paid for each.
+    assert template.count("Type: AWS::CloudWatch::Alarm\n") + 3 == options.alarms
     assert int(of("Function", r"MemorySize: (\d+)")) == options.memory_gb * 1024 == options.sweep_memory_gb * 1024
     assert int(of("AuthorizerFunction", r"MemorySize: (\d+)")) == options.memory_gb * 512
     assert "MemorySize" not in template.partition("\n  HealthSweepFunction:\n")[2].partition("\n\n")[0]

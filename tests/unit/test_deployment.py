@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mcp_registry import observability
 from tests.cloudformation import Stack
 from tests.conftest import ROOT
 
@@ -290,10 +291,57 @@ def test_migrations_go_to_the_database_itself_and_before_everything_that_uses_it
         depends = listed(stack.resources[name].get("DependsOn", []))
         assert ("Migration" in depends) == (name != "MigrateFunction"), name
     migration = stack.resources["Migration"]["Properties"]
+    # Made before, and deleted after: its way to the database, and to where it answers.
+    assert set(migration["After"]) == {
+        *(["${DatabaseFromFunctions}"] if stack.holds("CreatesDatabase") else []),
+        *(["${Writer}"] if stack.holds("CreatesAurora") else []),
+        *(["${ProxyTargets}"] if stack.holds("UsesProxy") else []),
+        *(["${S3Endpoint}", "${FirstSubnetRoutes}", "${SecondSubnetRoutes}"] if stack.holds("CreatesVpc") else []),
+    }
     # A version for each state of the code: a change is what CloudFormation acts upon.
     assert stack.resources[migration["Code"].removeprefix("${").removesuffix("}")]["Type"] == "AWS::Lambda::Version"
     timeout = stack.resources["MigrateFunction"]["Properties"]["Timeout"]
     assert timeout < int(migration["ServiceTimeout"]), "an answer comes before CloudFormation gives up"
+
+
+def test_another_database_is_migrated_anew_and_its_address_is_told_to_nobody():
+    def asked(**parameters: str) -> dict[str, Any]:
+        return Stack(**parameters).resources["Migration"]["Properties"]
+
+    assert asked(**OWN)["Database"] != asked(**OWN, MigrationRun="2")["Database"]
+    assert asked()["Database"] == "${DatabaseOwnAddress.Value}"
+    # A property of a custom resource is no place for a secret.
+    assert "example.com" not in json.dumps(asked(**OWN))
+
+
+def test_a_migration_is_run_once_for_each_time_that_it_is_asked_for(stack: Stack):
+    token = stack.resources["Migration"]["Properties"]["ServiceToken"]
+    alias = stack.resources[token.removeprefix("${").removesuffix("}")]
+    assert alias["Type"] == "AWS::Lambda::Alias"
+    found = stack.of_type("AWS::Lambda::EventInvokeConfig").values()
+    retries = {config["FunctionName"]: config["MaximumRetryAttempts"] for config in found}
+    assert retries["${MigrateFunction}"] == 0
+
+
+def test_a_proxy_has_a_way_to_the_database_before_it_looks_for_it(stack: Stack):
+    for resource in stack.resources.values():
+        if resource["Type"] == "AWS::RDS::DBProxyTargetGroup":
+            assert set(resource["DependsOn"]) == {"DatabaseFromProxy", "DatabaseToProxy"}
+            assert (resource["Metadata"]["After"] == "${Writer}") == stack.holds("IsAurora")
+
+
+def test_a_stage_logs_only_after_the_account_may(stack: Stack):
+    if stack.holds("CreatesApiGatewayRole"):
+        assert stack.resources["AccessLog"]["Metadata"]["After"] == "${ApiGatewayAccount}"
+
+
+def test_no_queue_answers_in_plain_text(stack: Stack):
+    closed: set[str] = set()
+    for policy in stack.of_type("AWS::SQS::QueuePolicy").values():
+        denials = [s for s in policy["PolicyDocument"]["Statement"] if s["Effect"] == "Deny"]
+        assert denials[0]["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+        closed |= {queue.removeprefix("${").removesuffix("}") for queue in policy["Queues"]}
+    assert closed == set(stack.of_type("AWS::SQS::Queue"))
 
 
 @pytest.mark.parametrize("size", ["small", "medium", "large"])
@@ -301,8 +349,14 @@ def test_all_that_may_run_at_once_leaves_connections_free_even_while_versions_ch
     stack = Stack(Size=size)
     reserved = {name: p.get("ReservedConcurrentExecutions") for name, p in using_database(stack).items()}
     assert None not in reserved.values(), reserved
+    wanted = 2 * sum(map(int, reserved.values())) + 10
     (group,) = stack.of_type("AWS::RDS::DBParameterGroup").values()
-    assert 2 * sum(map(int, reserved.values())) + 10 <= int(group["Parameters"]["max_connections"])
+    assert wanted <= int(group["Parameters"]["max_connections"])
+    # Another capacity of Aurora restarts nothing, and this counts from a restart on: it is that of the largest.
+    (group,) = (
+        Stack(Size=size, DatabaseEngine="aurora-postgresql").of_type("AWS::RDS::DBClusterParameterGroup").values()
+    )
+    assert wanted <= int(group["Parameters"]["max_connections"]) == 720
 
 
 def test_what_reads_a_queue_may_run_as_often_as_the_queue_asks(stack: Stack):
@@ -325,7 +379,7 @@ def alarms_on(stack: Stack, namespace: str, metric: str) -> list[dict[str, Any]]
     return [
         alarm
         for alarm in stack.of_type("AWS::CloudWatch::Alarm").values()
-        if (alarm["Namespace"], alarm["MetricName"]) == (namespace, metric)
+        if (alarm.get("Namespace"), alarm.get("MetricName")) == (namespace, metric)
     ]
 
 
@@ -360,10 +414,22 @@ def test_every_alarm_tells_somebody_says_what_to_do_and_watches_what_exists(stac
     for name, alarm in alarms.items():
         assert alarm["AlarmActions"] == alarm["OKActions"] == ["${AlarmTopic}"], name
         assert re.search(r" - \w.{12,}", alarm["AlarmDescription"]), f"{name} says nothing to do"
-        for dimension in alarm["Dimensions"]:
+        summed = [one["MetricStat"]["Metric"] for one in alarm.get("Metrics", []) if "MetricStat" in one]
+        for dimension in [found for metric in [*summed, alarm] for found in metric.get("Dimensions", [])]:
             if "${" in dimension["Value"]:
                 assert dimension["Value"].removeprefix("${").removesuffix("}").partition(".")[0] in stack.resources
     assert bool(stack.of_type("AWS::SNS::Subscription")) == stack.holds("HasAlarmEmail")
+
+
+def test_a_metric_of_ours_is_sent_with_the_stack_as_its_dimension(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", "one-stack")
+    observability.log_suspect(2)
+    sent = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    (metrics,) = sent["_aws"]["CloudWatchMetrics"]
+    assert metrics["Namespace"] == "MCPRegistry" and metrics["Dimensions"] == [["service"]]
+    assert sent["service"] == "one-stack" and sent["sweep_suspect"] == [2.0]
 
 
 def test_every_metric_of_ours_has_an_alarm_under_the_dimension_that_it_is_sent_with(stack: Stack):
@@ -401,7 +467,7 @@ def test_the_access_log_holds_nothing_that_could_be_a_secret(stack: Stack):
             assert "DataTraceEnabled" not in setting and setting["ThrottlingRateLimit"]
 
 
-def test_every_log_ends_some_day(stack: Stack):
+def test_every_log_of_the_stack_ends_some_day(stack: Stack):
     for name, group in stack.of_type("AWS::Logs::LogGroup").items():
         assert int(group["RetentionInDays"]) == 30, name
     for name, properties in stack.of_type(LAMBDA).items():
