@@ -222,7 +222,7 @@ def test_tools_that_do_not_come_are_one_line_and_wait_for_the_next_time(
     until(handle, "failed")
     assert source.asked > 1 and registry.asked == []
     (line,) = warnings(caplog)
-    assert line.endswith("its tools cannot be listed (they did not come within 10 s)")
+    assert line.endswith("it cannot be asked for its tools (they did not come within 10 s)")
 
 
 def test_a_part_of_another_server_is_said_once_and_worries_nobody(scripted: Start, caplog: pytest.LogCaptureFixture):
@@ -294,7 +294,10 @@ def test_credentials_in_the_registrys_address_are_used_and_never_shown(
     assert "s3" not in str(handle.error) + repr(settings) + "".join(warnings(caplog)) and warnings(caplog)
 
 
-@pytest.mark.parametrize("url", ["http://u:s3cret@h:port", "u:s3cret@h", "http://u:s3/cr#et@h", "ftp://u:s3cret@h"])
+@pytest.mark.parametrize(
+    "url",
+    ["http://u:s3cret@h:port", "u:s3cret@h", "http://u:s3/cr#et@h", "ftp://u:s3cret@h", "http://h/s3@127.0.0.1:1"],
+)
 def test_an_address_that_is_none_does_not_give_its_password_away(url: str, caplog: pytest.LogCaptureFixture):
     settings = _settings.from_environment({"MCP_REGISTRY_URL": url})
     handle = Registration(Fixed(registration("weather")), settings, QUICK._replace(window=0))

@@ -558,6 +558,25 @@ def test_digits_are_an_id_and_may_be_a_name(run, api):
     assert "a name or an id" in error(run("show", ""), 2)
 
 
+def test_a_name_is_found_however_many_names_contain_it(run):
+    """A search of one page would end before it, and its digits are the id of another."""
+    first, wanted = {"id": 2, "name": "rates"}, {"id": 1019, "name": "2"}
+    pages = {None: [{"id": place, "name": f"x2-{place}"} for place in range(10, 1010)], "c": [wanted]}
+
+    def answer(asked: Asked) -> Iterable[bytes]:
+        path, _, query = asked.path.partition("?")
+        if query:
+            cursor = "c" if "cursor=c" in query else None
+            following = "c" if cursor is None else None
+            return respond(200, {"servers": pages[cursor], "total": 1001, "next_cursor": following})
+        return respond(200, first if path.endswith("/2") else wanted)
+
+    with stranger(answer) as registry:
+        sentence = error(run("--registry", registry.url.removesuffix("/mcp"), "deregister", "2", "--yes"), 2)
+        assert "rates" in sentence and "1019" in sentence
+        assert "DELETE" not in registry.methods()
+
+
 def test_an_answer_that_says_nothing_is_no_success(run):
     detail = {"id": 1, "name": "x"}
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -98,6 +101,39 @@ def test_importing_loads_nothing_heavy(module: str):
     assert done.returncode == 0, done.stderr
     loaded = done.stdout.split()
     assert not HEAVY & {*loaded, *(name.partition(".")[0] for name in loaded)}
+
+
+def interpreters() -> dict[str, str]:
+    """The other Pythons of this machine that the package is for, by their versions."""
+    found: dict[str, str] = {}
+    for minor in range(10, 15):
+        version = f"3.{minor}"
+        pyenv = (Path.home() / ".pyenv" / "versions").glob(f"{version}.*/bin/python")
+        for candidate in filter(None, [shutil.which(f"python{version}"), *map(str, pyenv)]):
+            done = subprocess.run([candidate, "--version"], capture_output=True, text=True)
+            if done.stdout.startswith(f"Python {version}."):  # pyenv leaves shims that start nothing
+                found.setdefault(version, candidate)
+    return found
+
+
+@pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13", "3.14"])
+def test_it_runs_on_every_python_that_it_is_for(version: str, wheel: Path, registry: Registry):
+    python = interpreters().get(version)
+    if python is None:
+        pytest.skip(f"there is no Python {version} on this machine")
+    program = (
+        "from mcp_registry_client import RegistryMiddleware, register, register_lambda\n"
+        "app = RegistryMiddleware(lambda scope, receive, send: None, name='a', tools=[])\n"
+        "handle = register(object())\n"
+        "handler = register_lambda(lambda event, context: event, tools=[], name='a')\n"
+        "print(app.registration.state, handle.state, handler(1, None), handler.registration.state)\n"
+    )
+    environment = {"PYTHONPATH": str(wheel), "PATH": os.environ["PATH"]}
+    done = subprocess.run([python, "-W", "error", "-c", program], env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("off off 1 off\n", "")
+    command = [python, "-W", "error", "-m", "mcp_registry_client", "list", "--json"]
+    done = subprocess.run(command, env=environment | settings(registry.url), capture_output=True, text=True)
+    assert done.returncode == 0 and "servers" in json.loads(done.stdout), done.stderr
 
 
 def test_one_version_stands_everywhere():

@@ -364,14 +364,13 @@ def test_a_server_behind_the_lambda_web_adapter_is_frozen_like_a_function(script
 def test_one_invocation_waits_once_in_the_life_of_a_sandbox(monkeypatch: pytest.MonkeyPatch, scripted: Start):
     silent = Silent()
     waited: list[float] = []
-    wait = Registration.wait
+    settle = Registration.settle
 
-    def noted(handle: Registration, seconds: float | None = None) -> bool:
-        assert seconds is not None
+    def noted(handle: Registration, seconds: float) -> None:
         waited.append(seconds)
-        return wait(handle, seconds)
+        settle(handle, seconds)
 
-    monkeypatch.setattr(Registration, "wait", noted)
+    monkeypatch.setattr(Registration, "settle", noted)
     serve(monkeypatch, scripted(silent).url)
     handler = register_lambda(Slow(monkeypatch), tools=TOOLS, name="rates")
     assert [handler(HTTP, None) for _ in range(3)] == [ANSWERED] * 3
@@ -385,12 +384,23 @@ def test_what_the_handler_took_beside_the_announcement_is_of_the_budget(
 ):
     silent = Silent()
     waited: list[float] = []
-    monkeypatch.setattr(Registration, "wait", lambda handle, seconds: waited.append(seconds))
+    monkeypatch.setattr(Registration, "settle", lambda handle, seconds: waited.append(seconds))
     serve(monkeypatch, scripted(silent).url, MCP_ENDPOINT_URL="https://h/mcp")
     handler = register_lambda(Slow(monkeypatch), tools=TOOLS, name="rates")
     handler(HTTP, None)
     silent.answer_from_now()
     assert waited == [0]
+
+
+@pytest.mark.parametrize("trouble", [answers(200, b"<html>"), answers(404), answers(401)])
+def test_a_registry_of_which_no_more_is_to_be_expected_is_not_waited_for(
+    trouble: Script, monkeypatch: pytest.MonkeyPatch, scripted: Start
+):
+    serve(monkeypatch, scripted(trouble).url)
+    # Ten minutes, of which next to nothing is spent.
+    handler = register_lambda(lambda event, context: ANSWERED, tools=TOOLS, name="rates", budget_ms=600_000)
+    assert handler(HTTP, None) is ANSWERED
+    assert handler.registration.state in ("failed", "refused")
 
 
 class Slow:
@@ -403,3 +413,33 @@ class Slow:
     def __call__(self, event: Any, context: Any) -> Any:
         self._now += 0.3
         return ANSWERED
+
+
+def test_a_sandbox_that_starts_again_writes_nothing_and_a_changed_tool_is_an_update(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO")
+    serve(monkeypatch, registry.url)
+    name = registry.new_name("function")
+    rows: list[Any] = []
+    for description in ("Converts.", "Converts.", "Converts anything."):
+        tools = [{"name": "convert", "description": description, "inputSchema": {"type": "object"}}]
+        handler = register_lambda(lambda event, context: ANSWERED, tools=tools, name=name, budget_ms=60_000)
+        handler(FUNCTION_URL, None)
+        assert handler.registration.state == "registered", handler.registration.error
+        rows += registry.named(name)
+    said = [record.getMessage().rpartition(" ")[2] for record in caplog.records if "Registered" in record.getMessage()]
+    assert said == ["(created)", "(unchanged)", "(updated)"] and rows[0] == rows[1]
+    assert [tool["description"] for row in rows for tool in row["tools"]] == ["Converts."] * 2 + ["Converts anything."]
+
+
+def test_a_request_that_is_nested_without_end_is_no_mcp_request_and_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, scripted: Start
+):
+    registry = scripted(KNOWN)
+    serve(monkeypatch, registry.url)
+    handler = register_lambda(lambda event, context: ANSWERED, tools=TOOLS, name="rates", budget_ms=20_000)
+    handler({**HTTP, "body": "[" * 100_000}, None)
+    assert handler.registration.state == "waiting" and registry.asked == []
+    handler(HTTP, None)
+    assert handler.registration.state == "registered"

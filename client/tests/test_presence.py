@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
+import math
 import os
 import socket
 import ssl
@@ -12,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -25,7 +27,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Mount, Route
 
-from client.tests.conftest import Script, Scripted, answers
+from client.tests.conftest import Registry, Script, Scripted, answers
 from client.tests.programs import settings
 from mcp_registry_client import RegistryMiddleware, _listening, _presence, _settings, register
 from mcp_registry_client._presence import WELL_KNOWN, NotServing, Presence
@@ -129,8 +131,6 @@ def test_a_health_route_of_the_applications_own_stays(serve: Callable[..., Any],
 
 
 def test_tools_may_come_from_a_function_that_needs_the_event_loop(serve: Callable[..., Any], announced: Scripted):
-    import asyncio
-
     async def tools() -> list[dict[str, Any]]:
         await asyncio.sleep(0)
         return TOOLS
@@ -324,11 +324,77 @@ def test_an_endpoint_of_which_nobody_knows_the_path_is_not_guessed(
     assert len(caplog.records) == 1
 
 
-def test_a_path_where_nothing_answers_is_not_registered(serve: Callable[..., Any], announced: Scripted):
-    app = RegistryMiddleware(plain(path="/elsewhere"), name="clock", tools=TOOLS)
+def test_a_path_where_nothing_answers_is_not_registered_until_something_does(
+    serve: Callable[..., Any], announced: Scripted
+):
+    inner = plain(path="/elsewhere")
+    app = RegistryMiddleware(inner, name="clock", tools=TOOLS)
     serve(app)
-    assert not app.registration.wait(20) and "Nothing answers at" in str(app.registration.error)
-    assert announced.asked == []
+    with app.registration._changed:
+        assert app.registration._changed.wait_for(lambda: app.registration.error, 20)
+    assert "nothing answers at" in str(app.registration.error) and announced.asked == []
+    # As where a server is made ready while it runs.
+    inner.router.routes.append(Route("/mcp", endpoint, methods=["POST"]))
+    assert app.registration.wait(20)
+    assert sent(announced)["endpoint_url"].endswith("/mcp")
+
+
+def test_a_server_that_knows_no_such_session_by_a_bare_404_is_registered(
+    serve: Callable[..., Any], announced: Scripted
+):
+    """As the specification has it of sessions that a server does not know."""
+    ended: list[str] = []
+
+    async def strict(request: Any) -> Any:
+        session = request.headers.get("mcp-session-id")
+        if request.method == "DELETE":
+            ended.append(session)
+            return PlainTextResponse("", 204)
+        if session is not None:
+            return PlainTextResponse("", 404)
+        return JSONResponse({"jsonrpc": "2.0", "id": 1, "result": {}}, headers={"Mcp-Session-Id": "s-1"})
+
+    app = RegistryMiddleware(
+        Starlette(routes=[Route("/mcp", strict, methods=["POST", "DELETE"])]), name="strict", tools=TOOLS
+    )
+    serve(app)
+    port_of(app)
+    assert sent(announced)["name"] == "strict"
+    # What the second question opened is closed.
+    assert ended == ["s-1"]
+
+
+def test_a_server_that_takes_its_time_to_answer_is_given_more_each_time(
+    serve: Callable[..., Any], announced: Scripted, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(_presence, "FIRST_SECONDS", 0.05)
+    monkeypatch.setattr(_presence, "SHORTEST_UNHEARD", 0.01)
+    inner = RegistryMiddleware(plain(), name="slow", tools=TOOLS)
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(0.4)  # longer than it is given at first
+        await inner(scope, receive, send)
+
+    serve(slow)
+    assert inner.registration.wait(30), inner.registration.error
+
+
+def test_what_never_answers_in_time_is_told_of(announced: Scripted):
+    presence = Presence(None, TOOLS, {"name": "slow"}, _settings.from_environment(), "/mcp")
+    presence._seen = {_listening.Address(socket.AF_INET, ("127.0.0.1", 1)): _presence.Seen()}
+    for seen in presence._seen.values():
+        seen.note("timeout")
+    assert presence._hint() is not None
+
+
+def test_a_socket_that_has_answered_may_hang_up_now_and_then():
+    seen = _presence.Seen()
+    for kind in ("known", "closed", "known", "closed", "closed", "http", "closed"):
+        seen.note(cast("_presence.Kind", kind))
+    assert not math.isinf(seen._due)
+    seen.note("closed")
+    seen.note("closed")
+    assert math.isinf(seen._due)
 
 
 def test_a_path_may_be_given_without_its_slash(serve: Callable[..., Any], announced: Scripted):
@@ -391,8 +457,6 @@ def test_a_function_that_takes_its_time_does_not_hold_up_the_server(serve: Calla
 def test_tools_that_never_come_are_given_up_and_cancelled(
     serve: Callable[..., Any], announced: Scripted, monkeypatch: pytest.MonkeyPatch
 ):
-    import asyncio
-
     monkeypatch.setattr(_presence, "SECONDS", 0.1)
     cancelled = threading.Event()
 
@@ -683,3 +747,26 @@ def test_a_socket_bound_to_every_address_is_asked_on_loopback():
 def test_where_the_system_does_not_say_the_usual_ports_are_tried(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(_listening, "DESCRIPTORS", "/nowhere")
     assert [address.port for address in _listening.addresses(9000)] == [9000, 8000, 8080, 3000]
+
+
+# ------------------------------------------------------------------ against the running registry
+
+
+def test_an_application_that_starts_again_writes_nothing_and_a_changed_tool_is_an_update(
+    serve: Callable[..., Any], registry: Registry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO")
+    for name, value in settings(registry.url, MCP_ENDPOINT_URL="http://127.0.0.1:8099/mcp").items():
+        monkeypatch.setenv(name, value)
+    name = registry.new_name("middleware")
+    rows: list[Any] = []
+    for description in ("The time.", "The time.", "The time of day."):
+        tools = [{"name": "now", "description": description, "inputSchema": {"type": "object"}}]
+        app = RegistryMiddleware(plain(), name=name, tools=tools)
+        serve(app)
+        assert app.registration.wait(20), app.registration.error
+        app.registration.stop()
+        rows += registry.named(name)
+    said = [record.getMessage().rpartition(" ")[2] for record in caplog.records if "Registered" in record.getMessage()]
+    assert said == ["(created)", "(unchanged)", "(updated)"] and rows[0] == rows[1]
+    assert [tool["description"] for row in rows for tool in row["tools"]] == ["The time."] * 2 + ["The time of day."]

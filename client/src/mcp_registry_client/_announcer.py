@@ -133,6 +133,11 @@ class Registration:
 
     # -------------------------------------------------------------- for the modules of this package
 
+    def settle(self, seconds: float) -> None:
+        """Wait until the announcement under way has come to something, good or bad; so many seconds at most."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._state in ("registered", "refused", "failed", "off"), seconds)
+
     def start(self) -> None:
         """Start the thread, where a registry is set."""
         if self._settings.registry_url is None:
@@ -187,8 +192,10 @@ class Registration:
             return None
         except Exception as error:  # noqa: BLE001 - what a server's own code raises may be anything
             # An upstream that is down for a moment is no reason to stay away for five minutes.
-            kind = "" if isinstance(error, Unlisted) else f"{type(error).__name__}: "
-            return self._failed(f"its tools cannot be listed ({kind}{error})", time.monotonic() - began)
+            if isinstance(error, Unlisted):
+                return self._failed(f"it cannot be asked for its tools ({error})", time.monotonic() - began)
+            reason = f"its tools cannot be listed ({type(error).__name__}: {error})"
+            return self._failed(reason, time.monotonic() - began)
         self._listing = _Tries(self._pace)
         return self._announce(document)
 

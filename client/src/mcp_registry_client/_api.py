@@ -127,7 +127,7 @@ class Registry:
             raise
 
     def _search(self, name: str) -> list[dict[str, Any]]:
-        return self.servers({"search": name[:MAX_SEARCH]}, MAX_PAGE)[0] if name.isprintable() else []
+        return self.servers({"search": name[:MAX_SEARCH]}, MAX_SEARCHED)[0] if name.isprintable() else []
 
     def _id(self, server: Mapping[str, Any]) -> int:
         number = server.get("id")

@@ -90,6 +90,7 @@ class Seen:
     def __init__(self) -> None:
         self.kind: Kind | None = None
         self._tries = 0
+        self._unheard = 0
         self._due = 0.0
 
     @property
@@ -97,13 +98,20 @@ class Seen:
         """Whether it may be asked."""
         return time.monotonic() >= self._due
 
+    @property
+    def seconds(self) -> float:
+        """How long it may take to answer: little at first, and twice as long each time."""
+        return min(SECONDS, FIRST_SECONDS * 2 ** min(self._tries, 8))
+
     def note(self, kind: Kind) -> None:
         """Keep what it did. The next question comes after twice the pause of the last."""
         self.kind = kind
         shortest = SHORTEST if kind in ("known", "http", "gated") else SHORTEST_UNHEARD
         pause = min(LONGEST, shortest * 2 ** min(self._tries, 16))
         self._tries += 1
-        self._due = math.inf if kind in NOT_HTTP and self._tries >= MAX_TRIES else time.monotonic() + pause
+        # One that has answered over HTTP may well have hung up once.
+        self._unheard = self._unheard + 1 if kind in NOT_HTTP else 0
+        self._due = math.inf if self._unheard >= MAX_TRIES else time.monotonic() + pause
 
 
 class Answered(NamedTuple):
@@ -231,7 +239,7 @@ class Presence:
         for prefix in _prefixes(self._path if self._absolute else None, _path(endpoint)):
             for host in hosts:
                 headers = {INSTANCE: self._instance, "Host": host}
-                seconds, tls = (SECONDS, before.tls) if before else (FIRST_SECONDS, False)
+                seconds, tls = (SECONDS, before.tls) if before else (seen.seconds, False)
                 try:
                     heard = _listening.ask(address, "GET", prefix + WELL_KNOWN, headers, seconds=seconds, tls=tls)
                 except _transport.Failed as failure:
@@ -262,7 +270,10 @@ class Presence:
         return _document.document(tagged(self._about), _tools.facts(self._server), url, tools)
 
     def _local_url(self, answered: Answered) -> str:
-        """Where a registry on this machine finds the server. Raises Unusable where that is not known."""
+        """Where a registry on this machine finds the server.
+
+        Raises Unusable where that is not known, and Unlisted while nothing answers there.
+        """
         self._require_local(answered.address)
         if answered.path is None:
             raise _document.Unusable(
@@ -273,20 +284,37 @@ class Presence:
         url = f"http{'s' if answered.tls else ''}://{answered.address.authority}{path}"
         if self._confirmed != url:
             if self._is_missing(answered, path):
-                raise _document.Unusable(
-                    f"Nothing answers at {url}: give the path of its endpoint as path='/...', or endpoint_url='https://...'"
+                raise Unlisted(
+                    f"nothing answers at {url}: give the path of its endpoint as path='/...', or endpoint_url='https://...'"
                 )
             self._confirmed = url
         return url
 
     def _is_missing(self, answered: Answered, path: str) -> bool:
-        """Whether there is no MCP endpoint at a path: 404, and not from one that knows no such session."""
-        headers, body = {**DISCOVER_HEADERS, "Host": answered.host}, json.dumps(DISCOVER).encode()
-        try:
-            heard = _listening.ask(answered.address, "POST", path, headers, body, seconds=SECONDS, tls=answered.tls)
-        except _transport.Failed:
+        """Whether there is no MCP endpoint at a path: 404, and not for a session that does not exist.
+
+        A server may say that by a bare 404 ("Session Management" in the specification of 2025-06-18), so it is asked
+        once more without one; what session that opens is deleted.
+        """
+        body = json.dumps(DISCOVER).encode()
+
+        def asked(method: str, headers: dict[str, str], body: bytes = b"") -> _transport.Response | None:
+            headers = {**headers, "Host": answered.host}
+            try:
+                return _listening.ask(
+                    answered.address, method, path, headers, body, seconds=SECONDS, tls=answered.tls
+                ).response
+            except _transport.Failed:
+                return None
+
+        response = asked("POST", DISCOVER_HEADERS, body)
+        if response is None or response.status != 404 or _speaks_mcp(response):
             return False
-        return heard.response.status == 404 and not _speaks_mcp(heard.response)
+        without = {name: value for name, value in DISCOVER_HEADERS.items() if name != "Mcp-Session-Id"}
+        response = asked("POST", without, body)
+        if response is not None and (session := response.headers.get("mcp-session-id")):
+            asked("DELETE", {"Mcp-Session-Id": session})
+        return response is not None and response.status == 404 and not _speaks_mcp(response)
 
     def _require_local(self, address: _listening.Address) -> None:
         registry = urlsplit(self._settings.registry_url or "").hostname or ""
@@ -307,7 +335,7 @@ class Presence:
         given = dict.fromkeys(path for path in (self._path, _path(endpoint), USUAL_PATHS[0]) if path)
         # A server that is mounted at /mcp answers at /mcp/.
         paths = [self._path] if self._path else [*given, *(f"{path}/" for path in given if not path.endswith("/"))]
-        seconds = SECONDS if self._answered else FIRST_SECONDS
+        seconds = SECONDS if self._answered else seen.seconds
         body = json.dumps(DISCOVER).encode()
         kind: Kind = "http"
         for path in paths:
@@ -360,7 +388,7 @@ class Presence:
         if "known" in kinds:
             return None
         if not self._routed:
-            if kinds & {"http", "gated", "tls", "certificate", "unasked"}:
+            if kinds & {"http", "gated", "tls", "certificate", "timeout", "unasked"}:
                 return (
                     "nothing that answers in this process is known as this server: give path='/...' where its endpoint "
                     "is not at /mcp, and where it asks for credentials, or is behind TLS or a socket in the file "
@@ -368,7 +396,7 @@ class Presence:
                 )
         elif "certificate" in kinds:
             return "it seems to want a certificate of its clients, us too: register it from outside (mcp-registry)"
-        elif kinds & {"http", "gated"}:
+        elif kinds & {"http", "gated", "timeout"}:
             return (
                 "the process serves HTTP, but not the route by which it knows itself: register it before its "
                 "application is made, or wrap that in RegistryMiddleware; where it is mounted in another one, give "

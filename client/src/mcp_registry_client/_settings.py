@@ -12,6 +12,10 @@ PASSWORD = "MCP_REGISTRY_PASSWORD"  # noqa: S105 - the name of the variable
 ENDPOINT_URL = "MCP_ENDPOINT_URL"
 
 
+# What is said instead of such a URL.
+AMBIGUOUS = "an address with an @ behind its first slash (write that as %40)"
+
+
 class Settings(NamedTuple):
     """Where the registry is, and what is said to it. What is not set, or empty, is None."""
 
@@ -53,12 +57,19 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
 
 
 def _parted(url: str) -> tuple[str, str | None, str | None]:
-    """A URL without credentials, and the credentials: by its last @, because passwords are not always quoted."""
-    front, at, host = url.rpartition("@")
+    """A URL without credentials, and the credentials.
+
+    Where an @ follows the first slash, nobody knows whether it belongs to the path or to a password that is not quoted:
+    then the URL is none, and is not repeated.
+    """
+    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
+    end = next((place for place, character in enumerate(rest) if character in "/?#"), len(rest))
+    if "@" in rest[end:]:
+        return AMBIGUOUS, None, None
+    credentials, at, host = rest[:end].rpartition("@")
     if not at:
         return url, None, None
     from urllib.parse import unquote
 
-    scheme, separator, credentials = front.rpartition("://")
     username, _, password = credentials.partition(":")
-    return scheme + separator + host, unquote(username) or None, unquote(password) or None
+    return scheme + separator + host + rest[end:], unquote(username) or None, unquote(password) or None

@@ -154,7 +154,7 @@ class _Invocation:
                 self._begin(endpoint)
             self._over = True
             waited = time.monotonic() - (self._began or 0.0)
-            self._registration.wait(max(0.0, self._budget_ms / 1000 - waited))
+            self._registration.settle(max(0.0, self._budget_ms / 1000 - waited))
         except Exception as error:  # noqa: BLE001 - the answer is more than the announcement
             self._over = True
             self._registration.refuse(f"the event cannot be read ({type(error).__name__}: {error})")
@@ -199,7 +199,7 @@ def _is_answered(event: Any, result: Any) -> bool:
 
             body = b64decode(body)
         message = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     # Before 2025-06-18 there might be several in one request.
     messages = cast("list[Any]", message) if isinstance(message, list) else [message]
