@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOCALSTACK := .venv-localstack
 
 # Which environment of samconfig.toml, and the processor that it is for unless the command line says otherwise.
 ENV ?= default
@@ -13,7 +14,7 @@ EVENT ?= events/list-first-page.json
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-client-matrix lint format bench build deploy local-api local-invoke test-sam-local \
-	schema lock clean
+	test-localstack schema lock mutate clean
 
 help:  ## What there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -67,6 +68,9 @@ test-sam-local: $(VENV)/dev.stamp  ## Ask every route and invoke every event by 
 	@$(MAKE) --no-print-directory build
 	@PYTHONPATH=layers/registry $(BIN)/python -m tests.sam_local
 
+test-localstack: $(LOCALSTACK)/stamp  ## Deploy to LocalStack and run the stack there; needs no Docker, but Python 3.13
+	@PYTHONPATH=layers/registry $(BIN)/python -m tests.localstack $(LOCALSTACK)/bin/python
+
 schema: $(VENV)/dev.stamp  ## Write sql/schema.sql from the migrations
 	@$(BIN)/python -m local.schema
 
@@ -76,8 +80,11 @@ lock: $(VENV)/dev.stamp  ## Pin the newest versions that requirements/*.in admit
 	    --no-header --no-annotate $$([ "$$pair" = dev.in:dev.txt ] || echo "-c dev.txt") \
 	    "$${pair%%:*}" -o "$${pair##*:}" || exit 1; done
 
+mutate: $(VENV)/mutate.stamp  ## Put a thousand defects into the guard, authentication, intake and errors: do the tests see them?
+	@$(BIN)/python -m tests.mutate $(ARGS)
+
 clean:  ## Remove the environment, the local data and every cache
-	rm -rf $(VENV) .venv-real .venv-example .data .aws-sam .pytest_cache .ruff_cache .hypothesis .schemathesis
+	rm -rf $(VENV) $(LOCALSTACK) .venv-real .venv-example .data .aws-sam .pytest_cache .ruff_cache .hypothesis .schemathesis
 
 # The lists are complete (`make lock`), so --no-deps resolves nothing; every file is checked against its hash.
 $(VENV)/run.stamp: requirements/run.txt | $(BIN)/python
@@ -89,6 +96,23 @@ $(VENV)/dev.stamp: requirements/dev.txt | $(BIN)/python
 	@echo "Installing what the tests need ..."
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
 	@touch $@ $(VENV)/run.stamp
+
+# In an environment of its own, of the packages of its day: it asks for older ones than the tests do. Of Python 3.13, for
+# the functions run by it, in the layers. A shim of pyenv may start nothing, so what is behind them is tried as well.
+$(LOCALSTACK)/stamp: requirements/localstack.txt | $(VENV)/dev.stamp
+	@echo "Installing LocalStack, 520 MB ..."
+	@for python in $(PYTHON) python3.13 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.13.*/bin/python \
+	    "$$($(BIN)/uv python find 3.13 2>/dev/null)"; do \
+	  "$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null || continue; \
+	  "$$python" -m venv --clear $(LOCALSTACK) && exec $(LOCALSTACK)/bin/python -m pip install -qq \
+	    --disable-pip-version-check --no-deps --require-hashes -r $<; \
+	done; echo "LocalStack needs Lambda's Python, 3.13: make PYTHON=/path/to/python3.13 test-localstack" >&2; exit 1
+	@touch $@
+
+$(VENV)/mutate.stamp: requirements/mutate.txt $(VENV)/dev.stamp
+	@echo "Installing what makes mutants ..."
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements/mutate.txt
+	@touch $@
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -83,6 +83,16 @@ def test_every_parameter_decides_something_and_is_asked_for_in_a_group():
         assert re.search(rf"[\[ ]{name}[,\]]", interface), f"{name} is in no group"
 
 
+def test_operations_md_says_what_each_resource_is_for():
+    template = (ROOT / "template.yaml").read_text()
+    page = (ROOT / "docs" / "operations.md").read_text()
+    functions = re.findall(r"^  (\w+)Function:\n    Type: AWS::", template, re.MULTILINE)
+    for name in re.findall(r"^  (\w+):\n    Type: AWS::", template, re.MULTILINE):
+        # The roles of functions are explained together.
+        if name.removesuffix("Role") not in functions:
+            assert re.search(rf"`{name}`", page), f"operations.md does not say what {name} is for"
+
+
 def test_every_condition_decides_something():
     text = (ROOT / "template.yaml").read_text()
     for name in Stack()._conditions:
