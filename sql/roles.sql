@@ -32,7 +32,7 @@ BEGIN
         -- Only what is not so yet: the settings of a role are the cluster's too. Maintenance takes its time.
         BEGIN
             FOREACH one IN ARRAY wanted || CASE name WHEN 'registry_sweeper' THEN 'statement_timeout=48s'
-                                                     ELSE 'statement_timeout=4s' END LOOP
+                                                     ELSE 'statement_timeout=3600ms' END LOOP
                 CONTINUE WHEN (SELECT one = ANY (rolconfig) FROM pg_roles WHERE rolname = name);
                 EXECUTE format('ALTER ROLE %I SET %I = %L', name, split_part(one, '=', 1), split_part(one, '=', 2));
             END LOOP;

@@ -117,7 +117,7 @@ def test_a_role_has_the_settings_that_a_connection_would_bring_along(connection:
         row = connection.execute("SELECT rolconfig FROM pg_roles WHERE rolname = %s", [role]).fetchone()
         assert row is not None
         found = dict(setting.split("=", 1) for setting in row[0])
-        assert found.pop("statement_timeout") == ("48s" if role == "registry_sweeper" else "4s")
+        assert found.pop("statement_timeout") == ("48s" if role == "registry_sweeper" else "3600ms")
         assert found == db.SETTINGS
 
 

@@ -5,7 +5,7 @@ time, and a frozen one must not sit in a transaction. After a freeze nothing tha
 connection proves anything, so one that has idled is verified before it is used and replaced once if it is dead.
 
 Every wait has a deadline, held on this side, because psycopg waits for ever on a silent network:
-gateway 29 s > function 10 s > request 5 s > statement 4 s > connect 3 s > lock 2 s > verification 1 s.
+gateway 29 s > function 10 s > request 4.5 s > statement 3.6 s > connect 3 s > lock 2 s > verification 1 s.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from psycopg.rows import TupleRow
 
 from mcp_registry.errors import Unavailable
 
-REQUEST_SECONDS = 5.0
+# An answer within 5 s is the promise; half a second of it is for the way there and back (5.01 s at 5.0, 2026-11-22).
+REQUEST_SECONDS = 4.5
 CONNECT_SECONDS = 3
 # psycopg takes any shorter connect_timeout for this one.
 MIN_CONNECT_SECONDS = 2
