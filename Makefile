@@ -11,10 +11,11 @@ DEPLOYED_ARCHITECTURE = $(shell $(BIN)/python -m local.artefacts --architecture-
 ARCHITECTURE ?= $(DEPLOYED_ARCHITECTURE)
 F ?= ListFunction
 EVENT ?= events/list-first-page.json
+SCALE ?= 20
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-client-matrix lint format bench build deploy local-api local-invoke test-sam-local \
-	test-localstack schema lock mutate clean
+	test-localstack prove schema lock mutate clean
 
 help:  ## What there is to do
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -71,11 +72,14 @@ test-sam-local: $(VENV)/dev.stamp  ## Ask every route and invoke every event by 
 test-localstack: $(LOCALSTACK)/stamp  ## Deploy to LocalStack and run the stack there; needs no Docker, but Python 3.13
 	@PYTHONPATH=layers/registry $(BIN)/python -m tests.localstack $(LOCALSTACK)/bin/python
 
+prove: $(VENV)/dev.stamp  ## Measure every promise of reliability, in one table; takes an hour (SCALE=20)
+	@PYTHONPATH=layers/registry:client/src $(BIN)/python -m tests.prove --scale $(SCALE) $(ARGS)
+
 schema: $(VENV)/dev.stamp  ## Write sql/schema.sql from the migrations
 	@$(BIN)/python -m local.schema
 
 lock: $(VENV)/dev.stamp  ## Pin the newest versions that requirements/*.in admit
-	@cd requirements && for pair in dev.in:dev.txt run.in:run.txt layer.in:../layers/dependencies/requirements.txt; do \
+	@cd requirements && for pair in dev.in:dev.txt run.in:run.txt fuzz.in:fuzz.txt mutate.in:mutate.txt layer.in:../layers/dependencies/requirements.txt; do \
 	  ../$(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
 	    --no-header --no-annotate $$([ "$$pair" = dev.in:dev.txt ] || echo "-c dev.txt") \
 	    "$${pair%%:*}" -o "$${pair##*:}" || exit 1; done

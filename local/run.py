@@ -38,6 +38,7 @@ TEMPLATE = ROOT / "template.yaml"
 OLDEST_POSTGRES = 15
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 SWITCH = {"on": True, "off": False}
+DEFAULT_PASSWORD = "password"  # noqa: S105 - for a registry that nobody else can reach
 # Servers on this machine may be registered and checked, which a deployment refuses.
 LOOPBACK = "127.0.0.0/8,::1/128"
 
@@ -109,7 +110,7 @@ class Settings:
             port=int(port),
             database_url=given.get("DATABASE_URL"),
             username=username,
-            password=given.get("REGISTRY_PASSWORD", "password"),
+            password=given.get("REGISTRY_PASSWORD", DEFAULT_PASSWORD),
             data_dir=Path(given.get("DATA_DIR", ".data")),
             log_level=log_level,
             endpoint_url=given.get("AWS_ENDPOINT_URL"),
@@ -399,7 +400,10 @@ def _log(request: HttpRequest, status: int, seconds: float) -> None:
 def _welcome(port: int, settings: Settings, database_url: str) -> str:
     """The ready line, and what to try first."""
     url = f"http://{server.HOST}:{port}"
-    user = shlex.quote(f"{settings.username}:{settings.password}")
+    # A password of the user's own is none for the terminal's memory.
+    own = settings.password != DEFAULT_PASSWORD
+    password = "$REGISTRY_PASSWORD" if own else settings.password
+    user = shlex.quote(settings.username) + (':"$REGISTRY_PASSWORD"' if own else f":{password}")
     example = shlex.quote(json.dumps(EXAMPLE))
     database = _database_name(database_url)
     if not settings.database_url:
@@ -410,7 +414,7 @@ def _welcome(port: int, settings: Settings, database_url: str) -> str:
     return f"""
 MCP Registry ready on {url}
 
-  Credentials  {settings.username} / {settings.password}  (set REGISTRY_USERNAME and REGISTRY_PASSWORD to change them)
+  Credentials  {settings.username} / {password}  (set REGISTRY_USERNAME and REGISTRY_PASSWORD to change them)
   Database     {database}
   Health       {health}
   Stop         Ctrl-C, which stops everything that was started

@@ -18,11 +18,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from mcp_registry.canonical import digest, survey
 from mcp_registry.names import canonical
 from tests.conftest import Api
 
 REGISTER = "/api/registry/register"
 SERVERS = "/api/registry/servers"
+METRICS = "/api/metrics/health"
+JOB = "/api/jobs/health-check"
+PERIODS = [None, "24h", "7d", "30d"]
 
 WORDS = st.text(string.ascii_letters + string.digits, min_size=1, max_size=6)
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=12)
@@ -57,6 +61,8 @@ class Catalogue(RuleBasedStateMachine):
     """Registers, replaces, changes, deletes, lists and reads; `servers` is what should be there."""
 
     api: Api
+    # Whether sweeps are started too. They call servers down, so that the API has to be one that others use.
+    sweeps = False
     ids = Bundle("ids")
 
     def __init__(self) -> None:
@@ -105,6 +111,17 @@ class Catalogue(RuleBasedStateMachine):
             answer = self.api("PUT", REGISTER, sent)
             assert (answer.status, answer.json()["result"]) == (200, "unchanged")
 
+    @rule(id_=ids)
+    def put_the_digest_only(self, id_):
+        if id_ in self.servers:
+            sent = {key: value for key, value in self.servers[id_].items() if key != "status"}
+            assert self.by_digest(sent) == 204
+            assert self.by_digest(sent | {"description": f"of {self.prefix}, which nobody has"}) == 428
+
+    def by_digest(self, sent) -> int:
+        text = digest(sent, plain=survey(sent).plain).hex()
+        return self.api("PUT", REGISTER, headers={"X-Registration-Digest": text}).status
+
     @rule(id_=ids, status=st.sampled_from(["active", "inactive"]))
     def patch(self, id_, status):
         answer = self.api("PATCH", f"{SERVERS}/{id_}", {"status": status})
@@ -139,21 +156,53 @@ class Catalogue(RuleBasedStateMachine):
             for key in ("title", "description", "input_schema", "annotations"):
                 assert repr(got_tool[key]) == repr(sent_tool.get(key))
 
+    @rule(id_=ids, period=st.sampled_from(PERIODS))
+    def history(self, id_, period):
+        answer = self.api("GET", f"{SERVERS}/{id_}/health" + (f"?period={period}" if period else ""))
+        if id_ not in self.servers:
+            assert answer.status == 404
+            return
+        told = answer.json()
+        assert (told["server_id"], told["name"]) == (id_, self.servers[id_]["name"])
+        assert (told["status"] in self.api.may_be(self.servers[id_]["status"])) and told["period"] == (period or "24h")
+
+    @rule()
+    def metrics(self):
+        counted = self.api("GET", METRICS).json()["servers"]
+        assert sum(counted[status] for status in ("active", "inactive", "error")) == counted["total"]
+        assert counted["total"] >= len(self.servers)
+
+    @rule()
+    def start_a_sweep(self):
+        assert self.api("POST", JOB, headers={"x-cron-secret": self.prefix}, auth=None).status == 401
+        if self.sweeps:
+            answer = self.api("POST", JOB, headers={"x-cron-secret": str(self.api.cron_secret)}, auth=None)
+            # Another one may be less than 5 s ago.
+            assert answer.status == 202 and answer.json()["result"] in ("started", "duplicate"), answer.body
+
+    @rule()
+    def is_well(self):
+        assert self.api("GET", "/health", auth=None).json() == {"status": "ok"}
+
     @rule(
         limit=st.integers(1, 4),
         status=st.none() | st.sampled_from(["active", "inactive", "error"]),
+        kind=st.none() | st.sampled_from(["official", "community", "mock"]),
         word=WORDS | st.just(""),
     )
-    def walk(self, limit, status, word):
+    def walk(self, limit, status, kind, word):
         if self.api.shared and status != "inactive":
             status = None  # a sweep may call one down between two pages
         search = f"{self.prefix}.{word}"
         wanted = [
             id_
             for id_, server in sorted(self.servers.items())
-            if (status is None or server["status"] == status) and search.lower() in server["name"].lower()
+            if (status is None or server["status"] == status)
+            and (kind is None or server["server_type"] == kind)
+            and search.lower() in server["name"].lower()
         ]
         query = f"limit={limit}&search={search}" + (f"&status={status}" if status else "")
+        query += f"&type={kind}" if kind else ""
         seen: list[int] = []
         while True:
             page = self.api("GET", f"{SERVERS}?{query}").json()

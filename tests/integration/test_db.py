@@ -276,8 +276,30 @@ def test_a_statement_that_is_wrong_is_not_taken_for_an_outage(own):
     [
         ("08006", True), ("53300", True), ("53100", True), ("57P01", True), ("57P03", True), ("57014", True),
         ("58030", True), ("55P03", True), ("40001", True), ("40P01", True), ("25006", True), ("25P03", True),
-        ("25P04", True), ("23505", False), ("22P02", False), ("42P01", False), ("25001", False), ("XX000", False),
+        ("25P04", True), ("23503", True), ("23505", False), ("22P02", False), ("42P01", False), ("25001", False),
+        ("XX000", False),
     ],
 )  # fmt: skip
 def test_the_state_of_an_error_says_whether_to_come_back(state, unavailable):
     assert db._means_unavailable(psycopg.errors.lookup(state)("")) is unavailable
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (psycopg.OperationalError("host 10.0.0.1"), "OperationalError"),
+        (psycopg.InterfaceError("host 10.0.0.1"), "InterfaceError"),
+        (psycopg.errors.AdminShutdown("host 10.0.0.1"), "57P01"),
+    ],
+)
+def test_an_outage_is_told_by_its_state_or_else_its_kind_and_never_by_the_drivers_text(error, cause):
+    outage = db._translated(error)
+    assert isinstance(outage, Unavailable) and outage.cause == cause
+    assert "10.0.0.1" not in f"{outage} {outage.cause}"
+
+
+@pytest.mark.parametrize(
+    "error", [psycopg.DataError(""), psycopg.ProgrammingError(""), psycopg.errors.UndefinedTable("")]
+)
+def test_an_error_that_is_no_outage_stays_what_it_is(error):
+    assert db._translated(error) is error

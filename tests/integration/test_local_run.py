@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import signal
 import socket
 import subprocess
@@ -77,13 +76,20 @@ def start(data_dir) -> Iterator:
 
 
 def test_it_prints_where_it_is_and_three_lines_to_try_that_work(start):
-    local = start(REGISTRY_PASSWORD="it's a $ecret")
+    password = "it's a $ecret"
+    local = start(REGISTRY_PASSWORD=password)
     url = local.wait_until_ready()
     assert url.startswith("http://127.0.0.1:")
     while len(curls := [line for line in local.output if line.startswith("curl ")]) < 3:
         assert local.process.poll() is None
-    answers = [subprocess.run(shlex.split(line), capture_output=True, text=True, check=True).stdout for line in curls]
+    # As in the shell that the password was given in.
+    environment = {**os.environ, "REGISTRY_PASSWORD": password}
+    answers = [
+        subprocess.run(line, shell=True, env=environment, capture_output=True, text=True, check=True).stdout
+        for line in curls
+    ]
     assert all('"test-server"' in answer for answer in answers), answers
+    assert password not in "\n".join(local.output)
     assert local.stop() == 0
     assert local.output[-1] == "Stopped."
 

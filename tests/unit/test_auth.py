@@ -45,6 +45,11 @@ def test_anything_but_the_exact_credentials_is_refused(credentials):
     assert not auth.permits(header(credentials))
 
 
+@pytest.mark.parametrize("scheme", ["Bearer", "Digest", "Basic2", "asic", ""])
+def test_the_right_credentials_by_another_scheme_are_refused(scheme):
+    assert auth.permits(header("admin:pass:word", scheme)) is False
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -64,7 +69,20 @@ def test_anything_but_the_exact_credentials_is_refused(credentials):
     ],
 )
 def test_what_is_not_a_well_formed_header_is_refused_without_an_error(value):
-    assert not auth.permits(value)
+    assert auth.permits(value) is False
+
+
+@pytest.mark.parametrize("credentials", ["admin", "", b"\xff:word", b"admin:\xff", b"\xed\xa0\x80:word"])
+def test_what_is_no_user_name_and_password_in_utf_8_is_not_compared_at_all(credentials):
+    assert auth.parse(header(credentials)) is None
+
+
+def test_a_header_of_eight_kibibytes_is_read_and_a_longer_one_is_not():
+    longest = header("admin:".ljust((auth.MAX_HEADER_LENGTH - len("Basic ")) // 4 * 3, "x"))
+    # Base64 comes in fours, so that no header is of exactly the limit.
+    assert auth.MAX_HEADER_LENGTH - 4 < len(longest) <= auth.MAX_HEADER_LENGTH == 8_192
+    assert auth.parse(longest) is not None
+    assert auth.parse(header("admin:".ljust(len(longest) // 4 * 3, "x"))) is None
 
 
 def test_base64_with_other_trailing_bits_is_not_a_second_spelling_of_a_credential(monkeypatch):
@@ -86,3 +104,28 @@ def test_without_a_configured_half_no_credential_is_right(monkeypatch, missing, 
     monkeypatch.setenv(missing, "")
     with pytest.raises(auth.NotConfigured):
         auth.permits(header(credentials))
+    monkeypatch.delenv(missing)
+    with pytest.raises(auth.NotConfigured):
+        auth.permits(header(credentials))
+
+
+# ------------------------------------------------------------------ the cron secret
+
+
+@pytest.mark.parametrize("configured", ["cron", "päßwörd😀", "\udce9"])
+def test_the_cron_secret_starts_a_job_and_nothing_else_does(monkeypatch, configured):
+    # The last one is what Python makes of a setting that is not UTF-8.
+    monkeypatch.setenv("CRON_SECRET", configured)
+    assert auth.permits_job(configured) is True
+    for wrong in ("", configured + " ", configured * 2, "Cron", "cro", "päßwörd", "\udce8", "\ud83d"):
+        assert auth.permits_job(wrong) is False
+
+
+@pytest.mark.parametrize("given", ["", "cron", "None"])
+def test_without_a_cron_secret_nothing_starts_a_job(monkeypatch, given):
+    monkeypatch.delenv("CRON_SECRET", raising=False)
+    with pytest.raises(auth.NotConfigured):
+        auth.permits_job(given)
+    monkeypatch.setenv("CRON_SECRET", "")
+    with pytest.raises(auth.NotConfigured):
+        auth.permits_job(given)

@@ -5,11 +5,23 @@ from __future__ import annotations
 import io
 import json
 import logging
+import time
 
 import pytest
 
 from mcp_registry import observability
-from mcp_registry.errors import DuplicateServer, Fault, Unavailable, ValidationFailed
+from mcp_registry.errors import (
+    DuplicateServer,
+    Fault,
+    NotConfigured,
+    PayloadTooLarge,
+    RegistrationRequired,
+    ServerNotFound,
+    Unavailable,
+    UnsupportedMediaType,
+    ValidationFailed,
+    WrongCronSecret,
+)
 from mcp_registry.http import Request, Response, endpoint
 
 SECRET = "hunter2-secret"
@@ -69,6 +81,41 @@ def test_a_response_is_rendered_for_api_gateway():
     }
 
 
+def test_a_text_is_a_body_as_it_stands():
+    assert Response('{"a": 1}').proxy()["body"] == '{"a": 1}'
+
+
+def test_an_answer_without_a_body_says_so_and_has_the_usual_headers():
+    assert Response.empty().proxy() == {
+        "statusCode": 204,
+        "headers": Response({}).headers,
+        "body": "",
+        "isBase64Encoded": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (ValidationFailed(), 400, "VALIDATION_ERROR"),
+        (WrongCronSecret(), 401, "UNAUTHORIZED"),
+        (ServerNotFound(), 404, "SERVER_NOT_FOUND"),
+        (DuplicateServer(), 409, "DUPLICATE_SERVER"),
+        (PayloadTooLarge(), 413, "PAYLOAD_TOO_LARGE"),
+        (UnsupportedMediaType(), 415, "UNSUPPORTED_MEDIA_TYPE"),
+        (RegistrationRequired(), 428, "REGISTRATION_REQUIRED"),
+        (NotConfigured(), 500, "INTERNAL_ERROR"),
+        (Unavailable("57P03"), 503, "UNAVAILABLE"),
+    ],
+)
+def test_each_error_is_answered_with_its_status_and_logged_with_its_code(logged, error, status, code):
+    answered, body, headers = answer(raising(error))
+    assert (answered, body["code"]) == (status, code)
+    assert headers["Content-Type"] == "application/json"
+    line = logged()[-1]
+    assert (line["status"], line["code"]) == (status, code)
+
+
 def test_an_error_has_its_sentence_its_code_and_its_status():
     status, body, headers = answer(raising(DuplicateServer()))
     assert (status, body) == (409, {"error": "Server with this name already exists", "code": "DUPLICATE_SERVER"})
@@ -85,7 +132,9 @@ def test_an_outage_says_when_to_come_back(logged):
     status, body, headers = answer(raising(Unavailable("57P03")))
     assert (status, body["code"], headers["Retry-After"]) == (503, "UNAVAILABLE", "1")
     assert "57P03" not in json.dumps(body)
-    assert logged()[0]["cause"] == "57P03"
+    outage, request = logged()
+    assert outage["cause"] == "57P03"
+    assert outage["correlation_id"] == request["correlation_id"] == "request-1"
 
 
 def test_a_defect_is_answered_with_nothing_about_it_and_logged_with_its_place(logged):
@@ -95,6 +144,7 @@ def test_a_defect_is_answered_with_nothing_about_it_and_logged_with_its_place(lo
     assert defect["exception_class"] == "builtins.RuntimeError"
     assert "test_http.py" in defect["exception_frames"][-1]
     assert (request["status"], request["code"]) == (500, "INTERNAL_ERROR")
+    assert defect["correlation_id"] == request["correlation_id"] == "request-1"
 
 
 def test_a_request_leaves_one_line_with_its_correlation_id_and_nothing_that_it_carried(logged):
@@ -102,7 +152,25 @@ def test_a_request_leaves_one_line_with_its_correlation_id_and_nothing_that_it_c
     (line,) = logged()
     assert line["correlation_id"] == "request-1"
     assert (line["method"], line["resource"], line["status"]) == ("GET", "/api/registry/servers", 200)
-    assert line["duration_ms"] >= 0
+    assert "code" not in line
+
+
+def test_a_request_is_logged_with_the_milliseconds_that_it_took(logged):
+    def handler(request: Request) -> Response:
+        began = time.perf_counter()
+        while time.perf_counter() - began < 0.002:
+            pass
+        return Response({})
+
+    started = time.perf_counter()
+    answer(handler)
+    (line,) = logged()
+    assert 2.0 <= line["duration_ms"] <= (time.perf_counter() - started) * 1000 + 0.1
+
+
+def test_a_handler_is_given_the_request():
+    _, body, _ = answer(lambda request: Response([request.method, request.headers["x-mixed"], request.query]))
+    assert body == ["GET", "Case", {"search": SECRET}]
 
 
 def test_header_names_are_found_in_lower_case():
@@ -113,7 +181,7 @@ def test_header_names_are_found_in_lower_case():
 def test_a_query_parameter_given_twice_is_refused():
     with pytest.raises(ValidationFailed) as refused:
         assert Request(event(multiValueQueryStringParameters={"a": ["1"], "b": ["1", "2"]})).query
-    assert [fault.path for fault in refused.value.faults] == ["b"]
+    assert refused.value.faults == (Fault("b", "Given more than once", "repeated"),)
     assert Request(event(multiValueQueryStringParameters=None)).query == {}
 
 
@@ -126,5 +194,20 @@ def test_a_server_id_is_a_positive_integer(id_):
     "id_", ["0", "-1", "+1", " 1", "1\n", "1.0", "1e3", "١", "²", "", str(2**63), "9" * 5000, "01"]
 )
 def test_anything_else_is_no_server_id(id_):
-    with pytest.raises(ValidationFailed, match="Invalid server ID"):
+    positive, largest = "it is a positive integer", "the largest is 9223372036854775807"
+    with pytest.raises(ValidationFailed, match=rf"^Invalid server ID: ({positive}|{largest})$"):
         assert Request(event(pathParameters={"id": id_})).server_id
+
+
+def test_a_path_without_a_server_id_has_none():
+    with pytest.raises(ValidationFailed, match=r"^Invalid server ID: it is a positive integer$"):
+        assert Request(event()).server_id
+
+
+def test_a_body_that_is_missing_is_empty():
+    assert Request(event(body=None)).body == b""
+
+
+def test_half_a_surrogate_pair_in_a_body_reaches_the_check_of_its_encoding():
+    """What API Gateway hands over as text may hold one; it is refused as not UTF-8 rather than a defect."""
+    assert Request(event(body='"\ud83d"')).body == b'"\xed\xa0\xbd"'

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_registry import intake
-from mcp_registry.errors import PayloadTooLarge, UnsupportedMediaType, ValidationFailed
+from mcp_registry.errors import Fault, PayloadTooLarge, UnsupportedMediaType, ValidationFailed
 from mcp_registry.http import Request
 
 VALUES = st.recursive(
@@ -47,33 +47,47 @@ def test_json_comes_in_unchanged(value, ascii_only):
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (b"", "empty"),
-        (b" \n", "empty"),
+        (b"", "the body is empty"),
+        (b" \n", "the body is empty"),
         (b"{}{}", "Extra data (line 1, column 3)"),
-        (b'{"a": 1,}', "line 1, column"),
-        (b"\xff\xfe{", "not UTF-8 (byte 0)"),
-        (b'{"a": "\xed\xa0\x80"}', "not UTF-8 (byte 7)"),
-        (b"\xef\xbb\xbf{}", "BOM"),
+        (b'{"a"\n 1}', "Expecting ':' delimiter (line 2, column 2)"),
+        (b"\xff\xfe{", "the body is not UTF-8 (byte 0)"),
+        (b'{"a": "\xed\xa0\x80"}', "the body is not UTF-8 (byte 7)"),
+        (b"\xef\xbb\xbf{}", "Unexpected UTF-8 BOM (decode using utf-8-sig) (line 1, column 1)"),
         (b'{"a": NaN}', "NaN is not JSON"),
         (b'{"a": -Infinity}', "-Infinity is not JSON"),
-        (b'{"a": 1e400}', "too large"),
-        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' stands twice"),
+        (b'{"a": 1e400}', "a number is too large"),
+        (b'{"a": -1e400}', "a number is too large"),
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' stands twice in one object"),
+        (b'{"KEY": 1, "KEY": 1}'.replace(b"KEY", b"k" * 101), f"the key '{'k' * 100}' stands twice in one object"),
         (b"[" * 100_000, "nested too deeply"),
-        (b'{"a": ' + b"1" * 5_000 + b"}", "too many digits"),
+        (b'{"a": ' + b"1" * 5_000 + b"}", "a number has too many digits"),
     ],
 )
 def test_what_is_not_strict_json_is_refused_with_the_reason(body, says):
     with pytest.raises(ValidationFailed) as refused:
         intake.parse(body)
-    assert says in str(refused.value)
+    assert str(refused.value) == f"Invalid JSON: {says}"
+    assert refused.value.faults == ()
 
 
-@pytest.mark.parametrize("escape", ["\\u0000", "\\ud83d", "\\udc00", "\\uDBFF"])
+def test_a_comma_before_the_end_is_refused_with_its_place():
+    with pytest.raises(ValidationFailed, match=r"^Invalid JSON: .+ \(line 1, column [89]\)$"):
+        intake.parse(b'{"a": 1,}')  # in the words of this version of Python
+
+
+ESCAPES = ["\\u0000", "\\ud83d", "\\udc00", "\\uDBFF", "\\uD800", "\\udfff", "\\uDC0F"]
+
+
+@pytest.mark.parametrize("escape", ESCAPES)
 def test_nul_and_half_surrogates_are_refused_where_they_stand(escape):
     body = f'{{"a": [1, {{"b": "x{escape}"}}], "{escape}": 1, "c": "\\ud83d\\ude00"}}'
     with pytest.raises(ValidationFailed) as refused:
         intake.parse(body.encode())
-    assert [fault.path for fault in refused.value.faults] == ["", "a.1.b"]
+    assert refused.value.faults == (
+        Fault("", "A key holds NUL or half a surrogate pair", "text"),
+        Fault("a.1.b", "Holds NUL or half a surrogate pair", "text"),
+    )
 
 
 def test_a_duplicate_among_many_keys_is_found_in_one_pass():
@@ -96,9 +110,11 @@ def test_a_long_key_over_many_values_does_not_fill_the_memory():
     assert [len(fault.path) for fault in refused.value.faults] == [200]
 
 
-def test_a_text_alone_is_checked_too():
-    with pytest.raises(ValidationFailed):
-        intake.parse(b'"\\u0000"')
+@pytest.mark.parametrize("escape", ESCAPES)
+def test_a_text_alone_is_checked_too_and_is_one_fault(escape):
+    with pytest.raises(ValidationFailed) as refused:
+        intake.parse(f'"{escape} {escape}"'.encode())
+    assert [fault.message for fault in refused.value.faults] == ["Holds NUL or half a surrogate pair"]
 
 
 def test_an_escaped_backslash_before_u0000_is_an_ordinary_text():
@@ -111,6 +127,16 @@ def test_an_escaped_backslash_before_u0000_is_an_ordinary_text():
 def test_json_is_what_a_body_is_taken_for(media_type):
     headers = {} if media_type is None else {"Content-Type": media_type}
     assert intake.read_json(request("{}", headers)) == {}
+
+
+@pytest.mark.parametrize("encoding", ["", "identity", " Identity "])
+def test_a_body_without_a_content_encoding_may_say_so(encoding):
+    assert intake.read_json(request("{}", {"Content-Encoding": encoding})) == {}
+
+
+def test_a_content_encoding_is_refused_by_its_name():
+    with pytest.raises(UnsupportedMediaType, match=r"^Send the body without Content-Encoding$"):
+        intake.read_json(request("{}", {"Content-Encoding": "br"}))
 
 
 @pytest.mark.parametrize(
@@ -128,6 +154,7 @@ def test_other_media_types_and_encodings_are_refused(headers):
 
 
 def test_a_body_of_exactly_one_mebibyte_is_read_and_one_byte_more_is_not():
+    assert intake.MAX_BODY == 1_048_576
     longest = b'"' + b"a" * (intake.MAX_BODY - 2) + b'"'
     assert len(intake.read_json(request(longest))) == intake.MAX_BODY - 2
     with pytest.raises(PayloadTooLarge):
@@ -136,5 +163,5 @@ def test_a_body_of_exactly_one_mebibyte_is_read_and_one_byte_more_is_not():
 
 @pytest.mark.parametrize("body", ["{not base64}", "e30", "e30=\n"])
 def test_a_body_that_is_not_the_base64_it_claims_to_be_is_refused(body):
-    with pytest.raises(ValidationFailed, match="base64"):
+    with pytest.raises(ValidationFailed, match=r"^The body is not the base64 that it is said to be$"):
         intake.read_json(request(body, flag=True))

@@ -70,6 +70,17 @@ def test_while_a_rotation_is_under_way_both_credentials_are_valid(arn, monkeypat
     assert not permits("first")
 
 
+@pytest.mark.parametrize("half", ["username", "password"])
+def test_half_a_pair_in_the_secret_is_no_credential(arn, half):
+    pair = {"username": "admin", "password": "first"}
+    put(arn, **pair, **{f"previous_{half}": "previous"})
+    assert auth.credentials() == [(b"admin", b"first")]
+    secret._cache.clear()
+    put(arn, **{half: pair[half]})
+    with pytest.raises(auth.NotConfigured):
+        auth.credentials()
+
+
 def test_a_secret_is_read_once_a_minute(arn, monkeypatch):
     assert permits("first")
     put(arn, username="admin", password="second")

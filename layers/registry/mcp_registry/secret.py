@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
+
+# At DEBUG it logs what it reads, whoever set the level of all loggers.
+logging.getLogger("botocore").setLevel(logging.INFO)
 
 # An execution environment reads its secret again after this long, so that a rotation reaches it.
 MAX_AGE_SECONDS = 60.0
