@@ -249,8 +249,9 @@ def record(body: str, sent: datetime, waited: float = 0.0, received: int = 1) ->
 
 def _day(admin: psycopg.Connection[Any], url: str, inbox: Inbox, scale: int) -> list[Line]:
     results = inbox._client.create_queue(QueueName="faults-results")["QueueUrl"]
-    os.environ["RESULT_QUEUE_URL"] = results
     farm = Farm()
+    patch = pytest.MonkeyPatch()
+    patch.setenv("RESULT_QUEUE_URL", results)
     try:
         ids = [
             _register(url, f"day-{number}", endpoint_url=farm.url, health_url=f"/up/{number}")
@@ -264,7 +265,7 @@ def _day(admin: psycopg.Connection[Any], url: str, inbox: Inbox, scale: int) -> 
                 day.schedule(midnight + timedelta(minutes=span * SPAN + minute))
         day.play()
     finally:
-        del os.environ["RESULT_QUEUE_URL"]
+        patch.undo()
         farm.shutdown()
         farm.server_close()
     rows = admin.execute(WRITTEN, [ids]).fetchall()
