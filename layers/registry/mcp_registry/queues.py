@@ -21,7 +21,7 @@ MAX_BODY = 250 * 1024
 PATIENCE = Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 3, "mode": "standard"})
 
 # At DEBUG it logs what it signs, whoever set the level of all loggers: the session's token among it.
-logging.getLogger("botocore").setLevel(logging.INFO)
+logging.getLogger("botocore").setLevel(logging.WARNING)
 
 _client: SQSClient | None = None
 

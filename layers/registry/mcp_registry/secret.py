@@ -14,8 +14,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
-# At DEBUG it logs what it reads, whoever set the level of all loggers.
-logging.getLogger("botocore").setLevel(logging.INFO)
+# At DEBUG it logs what it reads, whoever set the level of all loggers; at INFO nothing that anybody looks for.
+logging.getLogger("botocore").setLevel(logging.WARNING)
 
 # An execution environment reads its secret again after this long, so that a rotation reaches it.
 MAX_AGE_SECONDS = 60.0
