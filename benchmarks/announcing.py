@@ -246,7 +246,7 @@ def _functions(programs: Path, registries: Mapping[str, str | None]) -> list[Res
         for name, life in middle.items()
     ]
     print(
-        f"\na function on awslabs.mcp-lambda-handler, {ROUNDS} starts each, {INVOCATIONS} invocations after the first\n"
+        f"\na function on awslabs.mcp-lambda-handler, {LIVES} starts each, {INVOCATIONS} invocations after the first\n"
     )
     print(table(rows))
     results: list[Result] = []
