@@ -6,8 +6,14 @@ far, and asserts that every line is met.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
+
+Proof = Callable[[int], "list[Line]"]
 
 
 class Line(NamedTuple):
@@ -34,3 +40,28 @@ def table(lines: Iterable[Line]) -> str:
     return "\n".join(
         [f"| {head} |", "|" + "|".join("-" * (width + 2) for width in widths) + "|", *(f"| {r} |" for r in rest)]
     )
+
+
+def run(program: str, description: str | None, proofs: Mapping[str, Proof], scale: int = 1) -> int:
+    """The command of some proofs: `python -m PROGRAM [--scale N] [name...]` runs them and prints their table.
+
+    `scale` is how far to go where nobody says it. Exit code 1 where a line is not met.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {program}", description=description)
+    parser.add_argument("names", nargs="*", metavar="name", help=", ".join(proofs))
+    parser.add_argument(
+        "--scale", type=int, default=scale, metavar="N", help="how far to go: 1 as in make test, 50 the whole way"
+    )
+    arguments = parser.parse_args()
+    names: list[str] = arguments.names or list(proofs)
+    if unknown := set(names) - set(proofs):
+        parser.error(f"there is no proof {', '.join(sorted(unknown))}; there are {', '.join(proofs)}")
+    # Whoever ends a run from outside sends this one: what was started and mounted is ended then as well.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    lines: list[Line] = []
+    for name in names:
+        started = time.monotonic()
+        lines += proofs[name](max(arguments.scale, 1))
+        print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    print(table(lines))
+    return 0 if all(line.met for line in lines) else 1

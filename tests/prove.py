@@ -6,19 +6,16 @@ they are run again here, so that one table holds all of it.
 
 from __future__ import annotations
 
-import argparse
 import re
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 
+from tests import proof
 from tests.conftest import ROOT
 from tests.faults.__main__ import PROOFS as FAULTS
 from tests.fuzz.__main__ import PROOFS as FUZZ
 from tests.load.__main__ import PROOFS as LOAD
-from tests.proof import Line, table
+from tests.proof import Line, Proof
 from tests.redaction.__main__ import PROOFS as REDACTION
 
 SCALE = 20
@@ -54,32 +51,11 @@ def suite(name: str) -> list[Line]:
     return [Line(what, "0", figure, done.returncode == 0 and counts.get("passed", 0) > 0)]
 
 
-def proofs() -> dict[str, Callable[[int], list[Line]]]:
+def proofs() -> dict[str, Proof]:
     """Every proof by its name: what it is given is how far to go."""
-    suites: dict[str, Callable[[int], list[Line]]] = {name: lambda _, name=name: suite(name) for name in SUITES}
+    suites: dict[str, Proof] = {name: lambda _, name=name: suite(name) for name in SUITES}
     return {**FAULTS, **FUZZ, **LOAD, **REDACTION, **suites}
 
 
-def main() -> int:
-    """Run the named proofs, or all; exit code 1 where a promise is not held."""
-    known = proofs()
-    parser = argparse.ArgumentParser(prog="python -m tests.prove", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="name", help=", ".join(known))
-    parser.add_argument("--scale", type=int, default=SCALE, metavar="N", help="1 is as far as make test goes")
-    arguments = parser.parse_args()
-    names: list[str] = arguments.names or list(known)
-    if unknown := set(names) - set(known):
-        parser.error(f"there is no proof {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    # Whoever ends a run from outside sends this one: what was started is ended then as well.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    lines: list[Line] = []
-    for name in names:
-        started = time.monotonic()
-        lines += known[name](max(arguments.scale, 1))
-        print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-    print(table(lines))
-    return 0 if all(line.met for line in lines) else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(proof.run("tests.prove", __doc__, proofs(), SCALE))
