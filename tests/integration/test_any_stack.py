@@ -234,8 +234,7 @@ def test_the_suite_passes_on_a_stack_that_others_use_and_leaves_nothing_behind(o
     assert int(passed[1]) > 350, output
     told = re.search(r"^external: (\d+) servers registered as api-suite-\w+-\*, (.*)$", output, re.MULTILINE)
     assert told, output
-    # Around 160: some walk at random and register as many as they meet.
-    assert int(told[1]) > 100
+    assert int(told[1]) > 150
     assert told[2] == f"none left at {stage.url}; {stage.requests} requests, repeated: 2 after 429"
     assert stage.requests < MOST_REQUESTS
     assert stage.outside == [], "a request without the stage before its path"
