@@ -7,6 +7,7 @@ way out of here is an answer.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -37,8 +38,9 @@ def lambda_handler(event: dict[str, Any], context: Any) -> None:
         status, reason = "SUCCESS", _outcome(event["RequestType"])
     except Exception as error:  # noqa: BLE001 - whatever it is, the deployment has to hear of it
         status, reason = "FAILED", f"{type(error).__name__}: {error}"
-    # One line, in the log too: it says why a deployment has failed.
-    print(json.dumps({"message": "migration", "status": status, "reason": reason}))
+    # One line, in the log too: it says why a deployment has failed. Whether or not anybody takes the log.
+    with contextlib.suppress(OSError):
+        print(json.dumps({"message": "migration", "status": status, "reason": reason}))
     _answer(event, status, reason[:MAX_REASON])
 
 

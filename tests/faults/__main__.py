@@ -5,9 +5,15 @@ from __future__ import annotations
 import sys
 
 from tests import proof
-from tests.faults import crashes, crowd, delivery, stalls
+from tests.faults import crashes, crowd, delivery, environments, stalls
 
-PROOFS = {"crashes": crashes.prove, "stalls": stalls.prove, "crowd": crowd.prove, "delivery": delivery.prove}
+PROOFS = {
+    "crashes": crashes.prove,
+    "stalls": stalls.prove,
+    "crowd": crowd.prove,
+    "delivery": delivery.prove,
+    "environments": environments.prove,
+}
 
 if __name__ == "__main__":
     sys.exit(proof.run("tests.faults", __doc__, PROOFS))

@@ -31,7 +31,7 @@ SELECT pid
 def prove(scale: int) -> list[Line]:
     """Two kills of each of three kinds and ten of functions, times `scale`."""
     # Durable, as in the cloud: nothing that a crash could lose is left out.
-    with stage.postgres() as server, stage.stack(server.url) as local:
+    with stage.postgres() as server, stage.stack(server.url, **stage.QUIET) as local:
         lines: list[Line] = []
         for word, crash in (
             ("postmaster killed", _kill),

@@ -40,7 +40,7 @@ SELECT (SELECT count(*) FROM registry.tools AS t
 def prove(scale: int) -> list[Line]:
     """Three crowds of each kind of sender, and a race; in longer runs twice `scale` crowds."""
     rounds = ROUNDS if scale == 1 else max(ROUNDS, 2 * scale)
-    with stage.postgres() as server, stage.stack(server.url) as local:
+    with stage.postgres() as server, stage.stack(server.url, **stage.QUIET) as local:
         return [
             _crowds(local.url, server.url, rounds),
             _sessions(server.url, rounds),

@@ -254,7 +254,7 @@ def _day(admin: psycopg.Connection[Any], url: str, inbox: Inbox, scale: int) -> 
     patch.setenv("RESULT_QUEUE_URL", results)
     try:
         ids = [
-            _register(url, f"day-{number}", endpoint_url=farm.url, health_url=f"/up/{number}")
+            register(url, f"day-{number}", endpoint_url=farm.url, health_url=f"/up/{number}")
             for number in range(1, SERVERS + 1)
         ]
         midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -282,7 +282,8 @@ def _day(admin: psycopg.Connection[Any], url: str, inbox: Inbox, scale: int) -> 
     ]
 
 
-def _register(url: str, name: str, **fields: Any) -> int:
+def register(url: str, name: str, **fields: Any) -> int:
+    """Register a server past the handlers; its id."""
     database = db.Database(url).begin()
     try:
         return servers.register(database, registration.parse(document(name, **fields)))["id"]
@@ -302,7 +303,7 @@ def _findings(admin: psycopg.Connection[Any], url: str, count: int) -> list[Line
     """Findings of slots all over a day, each once to three times, in any order and any batch."""
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     admin.execute("UPDATE registry.mcp_servers SET status = 'inactive'")
-    ids = [_register(url, f"findings-{number}") for number in range(SERVERS)]
+    ids = [register(url, f"findings-{number}") for number in range(SERVERS)]
     _settle(admin, midnight)
     admin.execute(SET_CLOCK, [midnight + timedelta(hours=26)])
     slots = sorted(midnight + timedelta(seconds=30 * slot) for slot in random.sample(range(2_880), count))
@@ -352,7 +353,7 @@ def _record_of(slot: datetime, place: int, findings: list[Finding]) -> Message:
 def _killed_worker(admin: psycopg.Connection[Any], url: str) -> Line:
     """SIGKILL in the middle of a batch of ten: what is redelivered completes it."""
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    ids = [_register(url, f"killed-{number}") for number in range(BATCH)]
+    ids = [register(url, f"killed-{number}") for number in range(BATCH)]
     _settle(admin, midnight)
     first = midnight + timedelta(hours=1)
     write = _handler("health_write")

@@ -17,6 +17,9 @@ import psycopg
 from local.postgres import Postgres, PostgresError
 from tests.conftest import PASSWORD, USERNAME, Local
 
+# A stack that checks nobody, and whose log stays short.
+QUIET = {"HEALTH_SWEEPS": "off", "LOG_LEVEL": "ERROR"}
+
 
 @contextmanager
 def postgres(*, durable: bool = True) -> Generator[Postgres]:
@@ -33,17 +36,16 @@ def postgres(*, durable: bool = True) -> Generator[Postgres]:
 
 
 @contextmanager
-def stack(database_url: str) -> Generator[Local]:
-    """`python -m local` on a free port, which sweeps nothing. Raises AssertionError where it does not end in order."""
+def stack(database_url: str, **settings: str) -> Generator[Local]:
+    """`python -m local` on a free port, with these settings. Raises AssertionError where it does not end in order."""
     with tempfile.TemporaryDirectory(prefix="registry-faults-") as folder:
         environment = {
             "PORT": "0",
             "DATABASE_URL": database_url,
             "DATA_DIR": folder,
-            "HEALTH_SWEEPS": "off",
-            "LOG_LEVEL": "ERROR",
             "REGISTRY_USERNAME": USERNAME,
             "REGISTRY_PASSWORD": PASSWORD,
+            **settings,
         }
         local = Local(environment)
         try:

@@ -323,7 +323,7 @@ def prove(scale: int) -> list[Line]:
             admin.execute(LOGIN)
         with Proxy(server.port) as proxy:
             url = proxy.url(server.url.replace("registry:", "app:", 1))
-            with stage.stack(_with_login(url)) as local:
+            with stage.stack(_with_login(url), **stage.QUIET) as local:
                 scene = Scene(server, proxy, local)
                 try:
                     lines = [_fault(scene, scale, rounds, *fault) for fault in FAULTS]

@@ -81,7 +81,7 @@ def prove(scale: int) -> list[Line]:
     """`CASES` times scale of each operation, `WALKS` times scale through the routes; longer runs differ each time."""
     seed = SEED if scale == 1 else random.SystemRandom().randrange(2**32)
     print(f"requests: seed {seed}", file=sys.stderr)
-    with stage.postgres(durable=False) as server, stage.stack(server.url) as local:
+    with stage.postgres(durable=False) as server, stage.stack(server.url, **stage.QUIET) as local:
         from_document = of_the_document(local.url, CASES * scale, seed)
         in_any_order = walked(local.url, WALKS * scale, seed, {False, True} if scale > 1 else {True})
         defects = [line for line in local.output if "unexpected exception" in line or "Traceback" in line]

@@ -248,6 +248,21 @@ def test_the_day_that_is_missing_is_made(new_database):
     database.close()
 
 
+def test_ids_go_on_past_what_32_bits_hold(new_database):
+    database = Database(new_database()).begin()
+    servers.register(database, registration.parse(document("early")))
+    for schema, sequence in rows(database, "SELECT schemaname, sequencename FROM pg_sequences"):
+        rows(database, f"SELECT setval('{schema}.{sequence}', {2**31 - 1})")
+    id_ = servers.register(database, registration.parse(document("late")))["id"]
+    settle(database)
+    write(database, 0, finding(id_, "refused"))
+    assert rows(database, "SELECT server_id, id FROM metrics.status_transitions") == [(2**31, 2**31)]
+    assert rows(database, "SELECT server_id, id FROM registry.tools") == [(1, 1), (2**31, 2**31)]
+    assert f'"id":{2**31},' in servers.detail(database, id_)
+    servers.delete(database, id_)
+    database.close()
+
+
 def test_findings_that_are_delivered_twice_are_written_once(new_database):
     database = Database(new_database()).begin()
     ids = [servers.register(database, registration.parse(document(f"twice-{n}")))["id"] for n in range(3)]

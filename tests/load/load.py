@@ -16,7 +16,6 @@ import json
 import random
 import statistics
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -32,7 +31,7 @@ import psycopg
 
 from mcp_registry.canonical import digest, survey
 from tests.api.transport import Answer, Headers, connect, exchange
-from tests.conftest import BASIC, CRON_SECRET, PASSWORD, REGISTER, SERVERS, USERNAME, Local
+from tests.conftest import BASIC, CRON_SECRET, REGISTER, SERVERS, Local
 from tests.faults import stage
 from tests.hostile import Farm, Visit
 from tests.proof import Line, at_most
@@ -292,34 +291,13 @@ async def answers(visit: Visit) -> None:
     await visit.send(head + body)
 
 
-@contextmanager
-def swept_stack(database_url: str) -> Generator[Local]:
-    """The local run as a user starts it: it sweeps. Raises AssertionError where it does not end in order."""
-    with tempfile.TemporaryDirectory(prefix="registry-load-") as folder:
-        environment = {
-            "PORT": "0",
-            "DATABASE_URL": database_url,
-            "DATA_DIR": folder,
-            "CRON_SECRET": CRON_SECRET,
-            "REGISTRY_USERNAME": USERNAME,
-            "REGISTRY_PASSWORD": PASSWORD,
-        }
-        local = Local(environment)
-        try:
-            local.wait_until_ready()
-            yield local
-        finally:
-            code = local.stop()
-        assert code == 0, "\n".join(local.output[-20:])
-
-
 def prove(scale: int) -> list[Line]:
     """`SECONDS` times scale of load. In the bounded run the latencies are told and not judged."""
     calm_seconds = SETTLED_SECONDS * min(scale, 10)
     with (
         Farm(answers) as farm,
         stage.postgres() as server,
-        swept_stack(server.url) as local,
+        stage.stack(server.url, CRON_SECRET=CRON_SECRET) as local,
         psycopg.connect(server.url, autocommit=True) as database,
     ):
         book = Book()

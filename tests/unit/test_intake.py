@@ -114,7 +114,7 @@ def test_a_long_key_over_many_values_does_not_fill_the_memory():
 def test_a_text_alone_is_checked_too_and_is_one_fault(escape):
     with pytest.raises(ValidationFailed) as refused:
         intake.parse(f'"{escape} {escape}"'.encode())
-    assert [fault.message for fault in refused.value.faults] == ["Holds NUL or half a surrogate pair"]
+    assert refused.value.faults == (Fault("", "Holds NUL or half a surrogate pair", "text"),)
 
 
 def test_an_escaped_backslash_before_u0000_is_an_ordinary_text():

@@ -94,7 +94,7 @@ def _float(literal: str) -> float:
 def _check_strings(value: Any) -> None:
     """Refuse NUL and lone surrogates, wherever they are."""
     faults: list[Fault] = []
-    waiting: list[tuple[str, Any]] = [("", [value] if isinstance(value, str) else value)]
+    waiting: list[tuple[str, Any]] = [("", {"": value})]
     # Paths are cut as they are made: a key of half a megabyte over 200,000 values would fill the memory.
     while waiting and len(faults) < MAX_FAULTS:
         path, container = waiting.pop()

@@ -6,6 +6,7 @@ credential or a driver's message.
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 from collections.abc import Mapping
 
@@ -100,5 +101,9 @@ def _count(name: str, value: int) -> None:
     """One metric in CloudWatch's embedded metric format, in the namespace MCPRegistry."""
     from aws_lambda_powertools.metrics import MetricUnit, single_metric  # 10 ms, and rarely wanted
 
-    with single_metric(name=name, unit=MetricUnit.Count, value=value, namespace="MCPRegistry"):
+    # Printed, and a log that nobody takes any more fails no work. The logger's own lines never do.
+    with (
+        contextlib.suppress(OSError),
+        single_metric(name=name, unit=MetricUnit.Count, value=value, namespace="MCPRegistry"),
+    ):
         pass
