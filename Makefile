@@ -11,7 +11,7 @@ DEPLOYED_ARCHITECTURE = $(shell $(BIN)/python -m local.artefacts --architecture-
 ARCHITECTURE ?= $(DEPLOYED_ARCHITECTURE)
 F ?= ListFunction
 EVENT ?= events/list-first-page.json
-SCALE ?= 20
+SCALE ?= 50
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-client-matrix lint format bench build deploy local-api local-invoke test-sam-local \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -53,7 +54,7 @@ def _crashes(server: Postgres, local: Local, word: str, crash: Callable[[Postgre
             stage.until(lambda: stage.accepts(server.url))
             firsts.append(ledger.first_success(time.monotonic()))
         ledger.await_successes(20)
-    return ledger.lines(f"Postgres {word}, {kills} times", scale, ledger.compare(server.url), firsts)
+    return ledger.lines(f"{word}, {kills} times", scale, ledger.compare(server.url), firsts)
 
 
 def _kill(server: Postgres) -> None:
@@ -72,16 +73,13 @@ def _stop(server: Postgres) -> None:
 def _kill_backend(server: Postgres) -> None:
     """SIGKILL of one backend, of one at work if there is any: the postmaster ends all others and recovers."""
     with psycopg.connect(server.url, autocommit=True) as admin:
-        while True:
+
+        def killed() -> bool:
             for (pid,) in admin.execute(BACKENDS).fetchall():
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-                break
-            else:
-                continue
-            break
+                    return True
+            return False
 
         def ended() -> bool:
             try:
@@ -90,6 +88,7 @@ def _kill_backend(server: Postgres) -> None:
                 return True
             return False
 
+        stage.until(killed)
         stage.until(ended)
 
 
@@ -104,6 +103,6 @@ def _function_kills(server: Postgres, local: Local, scale: int) -> list[Line]:
             stage.signal_all([random.choice(stage.functions(local))], signal.SIGKILL)
         ledger.await_successes(20)
     harmed = sum(note.status == 503 for note in ledger.notes)
-    what = f"processes of functions killed, {kills} times"
+    what = f"functions killed, {kills} times"
     lines = ledger.lines(what, scale, ledger.compare(server.url))
     return [*lines, at_most(f"{what}: requests that it cost", kills, harmed)]

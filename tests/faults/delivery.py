@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -46,6 +46,8 @@ SHARD = 3  # servers in a shard, instead of a thousand
 # A day is played in spans, so that slots have neighbours.
 SPAN = 4  # minutes
 SPANS = 4  # in the bounded run
+SWEEP = timedelta(seconds=30)
+EDGE_SECONDS = 2.0  # the clock of the database runs on while a handler works
 MESSAGES = 300  # of findings, in the bounded run; a day has 2,880 slots
 BATCH = 10  # the largest that the template's queues hand over
 
@@ -156,6 +158,10 @@ class Day:
         self.delivered: Counter[str] = Counter()
         self.probed: Counter[tuple[str, datetime]] = Counter()  # how often each server in each slot
         self.found: set[tuple[int, datetime]] = set()  # server and slot of each finding that was sent
+        # What has to come of what was delivered in time: sweeps, and servers that are asked in them.
+        self.due: set[datetime] = set()
+        self.asked: set[tuple[int, datetime]] = set()
+        self.sharded: defaultdict[datetime, list[int]] = defaultdict(list)
         self.failed: list[str] = []
 
     def schedule(self, minute: datetime) -> None:
@@ -191,9 +197,13 @@ class Day:
             self._farm.down ^= {f"/up/{random.randint(1, SERVERS)}"}
         match kind:
             case "schedule":
+                self._is_due(batch[0])
+                self._is_due(batch[0] + SWEEP, early=False)
                 for started in self._check({"id": str(uuid.uuid4()), "time": batch[0].isoformat()}):
                     self.delivered[started["result"]] += 1
             case "tick":
+                for message in batch:
+                    self._is_due(messages.tick(message["body"]).slot)
                 self._batch(self._check, batch)
             case "shard":
                 before = self._farm.hits.copy()
@@ -206,6 +216,15 @@ class Day:
             case _:
                 self._batch(self._write, batch)
         self._collect()
+
+    def _is_due(self, slot: datetime, *, early: bool = True) -> None:
+        """A sweep that is asked for now has to be started, if now is in its half minute and not at the edge of it.
+
+        The second one of a minute is asked for by a message of its own, unless its time has come (`early` is False).
+        """
+        age = (self._now - slot).total_seconds()
+        if (-1 if early else 1) < age < SWEEP.total_seconds() - EDGE_SECONDS:
+            self.due.add(slot)
 
     def _batch(self, handler: Callable[[Any], Any], batch: list[Message]) -> None:
         answer = handler({"Records": batch})
@@ -221,6 +240,10 @@ class Day:
                 )
         for body in self._inbox.read(self._inbox.probe):
             waited = random.choice([0, 0, 0, 1, 5, 15])
+            shard_ = messages.shard(body)
+            self.sharded[shard_.slot] += (ids := [server.id for server in shard_.servers])
+            if waited < shard.MAX_WAIT_SECONDS:
+                self.asked |= {(id_, shard_.slot) for id_ in ids}
             self._due(self._now + timedelta(seconds=waited), "shard", self._message(body, waited))
             if random.random() < 0.4:  # its function ended in the middle, or the queue lost the deletion
                 again = self._message(body, waited, received=2)
@@ -260,7 +283,9 @@ def _day(admin: psycopg.Connection[Any], url: str, inbox: Inbox, scale: int) -> 
         midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         _settle(admin, midnight)
         day = Day(admin, inbox, results, farm)
-        for span in sorted(random.sample(range(24 * 60 // SPAN), min(SPANS * scale, 24 * 60 // SPAN))):
+        spans = min(SPANS * scale, 24 * 60 // SPAN)
+        minutes = spans * SPAN
+        for span in sorted(random.sample(range(24 * 60 // SPAN), spans)):
             for minute in range(SPAN):
                 day.schedule(midnight + timedelta(minutes=span * SPAN + minute))
         day.play()
@@ -269,16 +294,33 @@ def _day(admin: psycopg.Connection[Any], url: str, inbox: Inbox, scale: int) -> 
         farm.shutdown()
         farm.server_close()
     rows = admin.execute(WRITTEN, [ids]).fetchall()
-    (slots,) = admin.execute("SELECT count(*) FROM metrics.sweeps WHERE dispatched_at IS NOT NULL").fetchone() or (0,)
-    told = ", ".join(f"{n} x {kind}" for kind, n in sorted(day.delivered.items()))
+    dispatched = admin.execute("SELECT slot FROM metrics.sweeps WHERE dispatched_at IS NOT NULL").fetchall()
+    slots = {slot for (slot,) in dispatched}
+    partial = [slot for slot in day.due if sorted(day.sharded[slot]) != sorted(ids)]
+    missing = day.asked - set(rows)
+    told = ", ".join(f"{n} {kind}" for kind, n in sorted(day.delivered.items()))
+    print(f"delivery: {minutes} minutes: {told}", file=sys.stderr)
+    what = "events twice, late, in any order"
     return [
         Line(
-            "a day's schedule, doubled, late, out of order: rows for each server and slot that was probed",
-            "1",
-            f"{len(rows)} rows of {len(day.found)} in {slots} slots, {len(day.failed)} messages failed ({told})",
-            set(rows) == day.found and len(rows) == len(day.found) > 0 and not day.failed,
+            f"{what}: sweeps that were due and not started, or not with every server",
+            "0",
+            f"{len(day.due - slots)}, {len(partial)} of {len(day.due)}",
+            bool(day.due) and day.due <= slots and not partial,
         ),
-        at_most("probes of one server in a slot", 1, max(day.probed.values())),
+        Line(
+            f"{what}: checks that were asked for in time and are not written",
+            "0",
+            f"{len(missing)} of {len(day.asked)}",
+            bool(day.asked) and not missing,
+        ),
+        Line(
+            f"{what}: rows for each server and slot that was probed",
+            "1",
+            f"{len(rows)} rows of {len(day.found)}, {len(day.failed)} messages failed",
+            set(rows) == day.found and len(rows) == len(day.found) and not day.failed,
+        ),
+        at_most(f"{what}: probes of one server in a slot", 1, max(day.probed.values())),
     ]
 
 
@@ -329,12 +371,12 @@ def _findings(admin: psycopg.Connection[Any], url: str, count: int) -> list[Line
     wrong = set(told) ^ right
     return [
         Line(
-            f"{len(sent)} messages with the findings of {len(slots)} slots, shuffled: rows for each server and slot",
+            "findings twice, in any order: rows for each server and slot",
             "1",
-            f"{len(rows)} rows of {len(verdicts)}, {len(failed)} messages failed",
+            f"{len(rows)} rows of {len(verdicts)} by {len(sent)} messages, {len(failed)} failed",
             set(rows) == verdicts.keys() and len(rows) == len(verdicts) and not failed,
         ),
-        Line("servers whose status and last check are not of their newest check", "0", f"{len(wrong)}", not wrong),
+        Line("findings twice, in any order: servers not as their newest check says", "0", f"{len(wrong)}", not wrong),
     ]
 
 

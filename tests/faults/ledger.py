@@ -26,7 +26,7 @@ import psycopg
 from tests.api.transport import Answer, Headers, connect, exchange
 from tests.conftest import BASIC, REGISTER, SERVERS
 from tests.faults import ANSWER_SECONDS, SUCCESS_SECONDS, within
-from tests.proof import Line, at_most
+from tests.proof import Line, at_most, some
 
 WRITERS = 8
 READERS = 2
@@ -55,13 +55,11 @@ SELECT (SELECT count(*) FROM registry.mcp_servers) = (SELECT COALESCE(sum(server
 
 
 class Note(NamedTuple):
-    """One request: who sent what and when (time.monotonic), and what came of it."""
+    """One request, and what came of it."""
 
     method: str
-    path: str
     status: int
     well: bool  # whether it is one of the statuses that a client has to expect
-    started: float
     seconds: float
 
 
@@ -72,6 +70,7 @@ class Fate:
     name: str
     id: int | None = None
     revision: int | None = None
+    deleted: bool = False  # a DELETE of it has been sent: from then on it may be gone
     # What a request whose outcome nobody knows would have made of it. The name is left alone from then on.
     ambiguous: list[int | None] = field(default_factory=list)
 
@@ -141,6 +140,14 @@ def revision_of(row: tuple[Any, ...]) -> int | None:
     return revision if (description, author, tools, count) == (said, said, whole, len(whole)) else None
 
 
+def _row(detail: dict[str, Any]) -> tuple[Any, ...]:
+    """A server as the API shows it, in the form of STORED."""
+    tools = [f"{tool['name']} {tool['description']}" for tool in detail["tools"]]
+    author = (detail["metadata"] or {}).get("author")
+    told = (detail["id"], detail["name"], detail["version"], detail["description"])
+    return (*told, len(tools), author, tools)
+
+
 class Ledger:
     """The book of one run against a running stack."""
 
@@ -151,6 +158,8 @@ class Ledger:
         self.prefix = prefix
         self._url = url
         self.answers: dict[Client, Answer] = {}  # the last one that each client got
+        self.read = 0  # servers that were read, one by one
+        self.torn: list[str] = []  # those of them that were half of one, or gone without a reason
         self._stop = threading.Event()
         self._changed = threading.Condition()
         self._successes: list[float] = []  # when each successful write was answered
@@ -158,12 +167,12 @@ class Ledger:
     # -------------------------------------------------------------- the load
 
     @contextmanager
-    def load(self, writers: int = WRITERS, readers: int = READERS) -> Generator[None]:
+    def load(self) -> Generator[None]:
         """Write and read for as long as the context lasts. Raises what a client failed of."""
         self._stop.clear()
-        with ThreadPoolExecutor(writers + readers) as pool:
-            work: list[Future[None]] = [pool.submit(self._write, number) for number in range(writers)]
-            work += [pool.submit(self._read) for _ in range(readers)]
+        with ThreadPoolExecutor(WRITERS + READERS) as pool:
+            work: list[Future[None]] = [pool.submit(self._write, number) for number in range(WRITERS)]
+            work += [pool.submit(self._read) for _ in range(READERS)]
             try:
                 yield
             finally:
@@ -186,14 +195,13 @@ class Ledger:
 
     def ask(self, client: Client, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
         """Send a request and note it."""
-        started = time.monotonic()
         answer = self.answers[client] = client.ask(method, path, body)
         well = (
             answer.status in (200, 201, 204)
             or (answer.status == 503 and answer.headers.get("retry-after") == "1")
-            or (answer.status == 404 and method == "GET")  # it was deleted meanwhile
+            or (answer.status == 404 and method == "GET")  # `_read` knows whether it was deleted
         )
-        self.notes.append(Note(method, path, answer.status, well, started, time.monotonic() - started))
+        self.notes.append(Note(method, answer.status, well, answer.seconds))
         return answer
 
     def _write(self, writer: int) -> None:
@@ -225,6 +233,7 @@ class Ledger:
 
     def change(self, client: Client, fate: Fate, method: str, path: str, revision: int | None) -> bool:
         """Bring a name to a revision; whether that is acknowledged."""
+        fate.deleted = fate.deleted or revision is None
         answer = self.ask(client, method, path, None if revision is None else document(fate.name, revision))
         if answer.status not in (200, 201, 204):
             fate.ambiguous.append(revision)
@@ -242,10 +251,15 @@ class Ledger:
         """Read the list, a search, and servers that are there."""
         client = Client(self._url)
         while not self._stop.is_set():
-            ids = [fate.id for fate in list(self.fates.values())[-200:] if fate.id is not None]
-            path = f"{SERVERS}/{random.choice(ids)}" if ids else f"{SERVERS}?limit=20"
-            path = random.choice([path, path, f"{SERVERS}?limit=20", f"{SERVERS}?search={self.prefix}-1&limit=5"])
-            if self.ask(client, "GET", path).status not in (200, 404):
+            there = [fate for fate in list(self.fates.values())[-200:] if fate.id is not None]
+            fate = random.choice(there) if there and random.random() < 0.5 else None
+            page = random.choice([f"{SERVERS}?limit=20", f"{SERVERS}?search={self.prefix}-1&limit=5"])
+            answer = self.ask(client, "GET", page if fate is None else f"{SERVERS}/{fate.id}")
+            if fate is not None and answer.status in (200, 404):
+                self.read += 1
+                if not (fate.deleted if answer.status == 404 else revision_of(_row(answer.json())) is not None):
+                    self.torn.append(f"{fate.name}: {answer.status} {answer.body!r}")
+            elif answer.status != 200:
                 self._stop.wait(PAUSE_SECONDS)
         client.close()
 
@@ -313,24 +327,25 @@ class Ledger:
     def lines(self, what: str, scale: int, verdict: Verdict, firsts: list[float] | None = None) -> list[Line]:
         """The promises about a run, with what came of it; `firsts` are the first successes after each outage."""
         odd = Counter(f"{note.method} {note.status or 'no answer'}" for note in self.notes if not note.well)
-        lost = len(verdict.missing) + len(verdict.half)
-        names = f"{verdict.acknowledged} names settled by answers"
-        told = f"{lost} of {len(self._successes)} ({names}, {verdict.present} as said)" + _some(
-            verdict.missing + verdict.half
-        )
-        settled = f"{len(verdict.unsettled)} of {verdict.ambiguous} ({verdict.done} had been done)"
+        wrong = verdict.missing + verdict.half
         lines = [
-            Line(f"{what}: acknowledged writes that are lost or half", "0", told, not lost),
             Line(
-                f"{what}: answers that are neither 2xx, 404 nor 503 with Retry-After",
+                f"{what}: servers of which an acknowledged write is lost or half",
                 "0",
-                f"{sum(odd.values())} of {len(self.notes)}" + _some([f"{n} x {kind}" for kind, n in odd.items()]),
+                f"{len(wrong)} of {verdict.acknowledged} by {len(self._successes)} writes{some(wrong)}",
+                not wrong and verdict.acknowledged == verdict.present > 0,
+            ),
+            Line(
+                f"{what}: answers other than 2xx, 404, 503 with Retry-After",
+                "0",
+                f"{sum(odd.values())} of {len(self.notes)}{some(f'{n} x {kind}' for kind, n in odd.items())}",
                 not odd,
             ),
             Line(
-                f"{what}: writes without an answer that repeating does not settle",
+                f"{what}: ambiguous writes that repeating does not settle",
                 "0",
-                settled + _some(verdict.unsettled),
+                f"{len(verdict.unsettled)} of {verdict.ambiguous}, {verdict.done} had been done"
+                + some(verdict.unsettled),
                 not verdict.unsettled,
             ),
             at_most(
@@ -340,12 +355,10 @@ class Ledger:
                 "s",
             ),
         ]
+        if self.read:
+            told = f"{len(self.torn)} of {self.read}{some(self.torn)}"
+            lines.append(Line(f"{what}: reads that show half of a server, or none", "0", told, not self.torn))
         if firsts:
             bar = within(SUCCESS_SECONDS, scale)
             lines.append(at_most(f"{what}: first success after Postgres accepts", bar, max(firsts), "s"))
         return lines
-
-
-def _some(texts: list[str]) -> str:
-    """The first few of what should not be, for a reader to begin with."""
-    return f": {'; '.join(texts[:3])}" if texts else ""

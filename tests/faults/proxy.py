@@ -36,7 +36,7 @@ Kind = Literal[
 
 @dataclass(frozen=True, eq=False)
 class Fault:
-    """What the proxy does. `after` counts what the server sends from the moment of the switch."""
+    """What the proxy does. `after` counts what the server sends on each connection, from the moment of the switch."""
 
     kind: Kind
     after: int = 0
@@ -67,7 +67,6 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._fault = PASS
         self._change = asyncio.Event()
-        self._left = 0
         self._pairs: set[_Pair] = set()
         self._server: asyncio.Server | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -83,6 +82,7 @@ class Proxy:
     ) -> None:
         """Reset every connection and end."""
         self.set(REFUSE)
+        asyncio.run_coroutine_threadsafe(self._ended(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -105,9 +105,9 @@ class Proxy:
 
     async def _switch(self, fault: Fault) -> None:
         self._become(fault)
-        self._left = fault.after
         for pair in list(self._pairs):
             pair.old = True
+            pair.left = fault.after
             if pair.swallowed or fault.kind in ("refuse", "reset"):
                 pair.reset()
         if fault.kind == "refuse" and self._server:
@@ -117,6 +117,10 @@ class Proxy:
             listener = _bound(self.port)
             listener.listen(256)
             self._server = await asyncio.start_server(self._serve, sock=listener)
+
+    async def _ended(self) -> None:
+        while self._pairs:
+            await asyncio.sleep(0.01)
 
     def _become(self, fault: Fault) -> None:
         self._fault = fault
@@ -129,7 +133,7 @@ class Proxy:
         self._become(PASS)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        pair = _Pair(reader, writer)
+        pair = _Pair(reader, writer, self._fault.after)
         self._pairs.add(pair)
         try:
             if self._fault.kind == "reset":
@@ -184,7 +188,7 @@ class Proxy:
                 continue
             fault = self._fault
             if fault.kind in ("cut after", "stall"):
-                allowed, self._left = data[: self._left], max(self._left - len(data), 0)
+                allowed, pair.left = data[: pair.left], max(pair.left - len(data), 0)
                 if len(allowed) < len(data):
                     pair.writer.write(allowed)
                     await pair.writer.drain()
@@ -204,7 +208,7 @@ class Proxy:
             pair.swallowed = True
         if fault.kind == "slow":
             await asyncio.sleep(fault.seconds)
-        if fault.kind == "stall" and not self._left:
+        if fault.kind == "stall" and not pair.left:
             await self._while(fault)
         return not pair.swallowed
 
@@ -216,8 +220,9 @@ class Proxy:
 class _Pair:
     """One connection: the client's side and, once it is there, the server's."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, left: int) -> None:
         self.reader, self.writer = reader, writer
+        self.left = left  # bytes of the server's that still pass, under a fault that counts them
         self.server_reader: asyncio.StreamReader | None = None
         self.server_writer: asyncio.StreamWriter | None = None
         self.watch = _Watch()

@@ -96,14 +96,22 @@ def signal_all(pids: list[int], number: signal.Signals) -> None:
             continue
 
 
+class NoMount(Exception):
+    """This machine, or this user, does not allow to mount a file system."""
+
+
 @contextmanager
 def small_disk(folder: Path, megabytes: int, owner: Path) -> Generator[Path]:
     """A file system in memory of so many MB, mounted on a new folder that belongs to the owner of another path.
 
-    Raises OSError where this machine or this user does not allow to mount one.
+    Raises NoMount where there can be none.
     """
     folder.mkdir()
-    run("mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder))
+    try:
+        run("mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder))
+    except OSError as error:
+        folder.rmdir()
+        raise NoMount(str(error)) from None
     try:
         status = owner.stat()
         os.chown(folder, status.st_uid, status.st_gid)

@@ -7,6 +7,7 @@ without a restart of anything.
 
 from __future__ import annotations
 
+import math
 import random
 import secrets
 import signal
@@ -21,19 +22,25 @@ from typing import Any, NamedTuple
 import psycopg
 
 from local.postgres import Postgres
-from mcp_registry import db
+from mcp_registry import db, registration, servers
+from mcp_registry.db import Database
+from mcp_registry.errors import Unavailable
 from tests.api.transport import Answer
 from tests.conftest import REGISTER, SERVERS, Local
 from tests.faults import ANSWER_SECONDS, stage, within
 from tests.faults.ledger import Client, Fate, Ledger, document
 from tests.faults.proxy import BLACKHOLE, FORGET, PASS, REFUSE, RESET, Fault, Proxy
-from tests.proof import Line
+from tests.proof import Line, interrupted, not_tried, some
 
 PASSWORD = "first"
 # The registry as somebody who has nothing but CREATE on the database: a superuser is above every limit.
 LOGIN = f"CREATE ROLE app LOGIN PASSWORD '{PASSWORD}'; GRANT CREATE ON DATABASE registry TO app"
 HIS_BACKENDS = "SELECT pid FROM pg_stat_activity WHERE usename = 'app'"
 WAITING = "SELECT count(*) > 0 FROM pg_stat_activity WHERE usename = 'app' AND wait_event_type = 'Lock'"
+SESSION_LOCKS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+FREEZES = 10  # times scale
+LOCK_SECONDS = 2.0  # for which a statement waits for a lock; in the cloud a frozen function keeps its locks for longer
+FREEZE_WITHIN = 0.02  # seconds; a write takes ten milliseconds
 # A body that fills a disk: what is in it does not compress.
 BULK_BYTES = 400_000  # in two schemas, of which each may have 256 KiB
 
@@ -129,7 +136,9 @@ class Scene:
         return [Asked(name, answer) for (name, _), answer in zip(routes, asked, strict=True)]
 
     def warm(self) -> None:
-        """Every route has a connection that was used a moment ago."""
+        """Every route has a connection that was used a moment ago. Here a run that is interrupted ends."""
+        if interrupted.is_set():
+            raise KeyboardInterrupt
         self.top_up()
         for _ in range(2):
             self.ask_all()
@@ -225,9 +234,12 @@ def _no_connection_left(scene: Scene) -> Generator[None]:
 
 @contextmanager
 def _stopped_backends(scene: Scene) -> Generator[None]:
-    """A machine that has stopped in the middle: the connections are there, and nobody is at the other end."""
+    """A machine that has stopped in the middle: the connections are there, and nobody is at the other end.
+
+    Nor is anybody who could take a new one: whoever finds that a connection has idled for too long would ask for it.
+    """
     with scene.admin() as admin:
-        pids = [pid for (pid,) in admin.execute(HIS_BACKENDS).fetchall()]
+        pids = [scene.server.pid, *(pid for (pid,) in admin.execute(HIS_BACKENDS).fetchall())]
     stage.signal_all(pids, signal.SIGSTOP)
     try:
         yield
@@ -279,7 +291,7 @@ FAULTS: tuple[tuple[str, Putting, frozenset[str] | None], ...] = (
     ("every connection is reset", _by_proxy(RESET), EVERYONE),
     ("silent network, new connections", _by_proxy(BLACKHOLE, cold=True), EVERYONE),
     ("silent network, in the middle of a reply", _by_proxy(Fault("stall", after=30)), EVERYONE),
-    ("backends stopped (SIGSTOP)", _stopped_backends, EVERYONE),
+    ("postmaster and backends stopped (SIGSTOP)", _stopped_backends, EVERYONE),
     ("slow network, 200 ms each way, warm", _by_proxy(Fault("slow", seconds=0.2)), NOBODY),
     ("slow network, 200 ms each way, new connections", _by_proxy(Fault("slow", seconds=0.2), cold=True), NOBODY),
     ("max_connections reached", _no_connection_left, EVERYONE),
@@ -305,19 +317,28 @@ FAULTS: tuple[tuple[str, Putting, frozenset[str] | None], ...] = (
         INSERTS,
     ),
     (
+        "a transaction takes too long (25P04)",
+        _by_statement(
+            SLOW_TRIGGER + "; ALTER ROLE app SET transaction_timeout = '300ms'",
+            "DROP FUNCTION public.slow CASCADE; ALTER ROLE app RESET transaction_timeout",
+            cold=True,
+        ),
+        INSERTS,
+    ),
+    (
         "a serialization failure each time",
         _by_statement(CONFLICT_TRIGGER, "DROP FUNCTION public.conflict CASCADE"),
         INSERTS,
     ),
     ("the server is read-only (25006)", _read_only, WRITES),
-    ("connections ended while idle", lambda scene: _thawed(scene), NOBODY),
+    ("connections ended while idle", _thawed, NOBODY),
     ("connections forgotten while idle", _forgotten, NOBODY),
 )
 
 
 def prove(scale: int) -> list[Line]:
-    """Every fault once; in longer runs a fifth of `scale` times, with each cut at every byte."""
-    rounds = max(1, scale // 5)
+    """Every fault once; in longer runs a tenth of `scale` times, with each cut at every byte."""
+    rounds = max(1, scale // 10)
     with stage.postgres() as server:
         with psycopg.connect(server.url, autocommit=True) as admin:
             admin.execute(LOGIN)
@@ -327,8 +348,9 @@ def prove(scale: int) -> list[Line]:
                 scene = Scene(server, proxy, local)
                 try:
                     lines = [_fault(scene, scale, rounds, *fault) for fault in FAULTS]
-                    lines += _deadlock(scene, scale) + _serialization(scene, scale)
-                    lines += _cuts(scene, scale) + _full_disk(scene, scale) + _full_log(scene, scale)
+                    proofs = (_failed_over, _deadlock, _serialization, _full_disk, _full_log)
+                    lines += [_worst([proof(scene, scale) for _ in range(rounds)]) for proof in proofs]
+                    lines += [_frozen(scene, FREEZES * scale), *_cuts(scene, scale)]
                     scene.proxy.set(PASS)
                     return lines + scene.ledger.lines("all of these", scale, scene.ledger.compare(server.url))
                 finally:
@@ -338,6 +360,11 @@ def prove(scale: int) -> list[Line]:
 def _with_login(url: str) -> str:
     head, _, tail = url.rpartition("@")
     return f"{head.partition('://')[0]}://app:{PASSWORD}@{tail}"
+
+
+def _worst(lines: list[Line]) -> Line:
+    """Of the same line of several rounds, one that is not met; else the last."""
+    return next((line for line in lines if not line.met), lines[-1])
 
 
 def _fault(scene: Scene, scale: int, rounds: int, what: str, put: Putting, failing: frozenset[str] | None) -> Line:
@@ -361,11 +388,11 @@ def _judged(
         for route, answer in during
     )
     over = all(answer.status in SUCCESSES for _, answer in after)
-    expected = "2xx" if failing == NOBODY else "503"
+    expected = "2xx" if failing == NOBODY else "503" if failing is None else f"503 to {', '.join(sorted(failing))}"
     return Line(
         what,
-        f"{expected} within {bar:g} s, then 2xx",
-        f"{_statuses(during)} within {seconds:.3g} s, then {_statuses(after)}",
+        f"{expected} in {bar:g} s, then 2xx",
+        f"{_statuses(during)} in {seconds:.3g} s, then {_statuses(after)}",
         right and over and seconds <= bar,
     )
 
@@ -381,7 +408,59 @@ def _statuses(asked: Iterable[Asked]) -> str:
 # ------------------------------------------------------------------ two sessions in each other's way
 
 
-def _deadlock(scene: Scene, scale: int) -> list[Line]:
+def _failed_over(scene: Scene, scale: int) -> Line:
+    """The connections that there are have become read-only, new ones are not: as after a fail-over of the cluster.
+
+    What finds that out is answered 503, and drops its connection: the next request is a success.
+    """
+    scene.warm()
+    with _read_only(scene), scene.admin() as admin:
+        admin.execute("ALTER ROLE app SET default_transaction_read_only = off")
+        try:
+            during, after = scene.ask_all(), scene.ask_all()
+        finally:
+            admin.execute("ALTER ROLE app RESET default_transaction_read_only")
+    scene.disconnect()  # those that were made meanwhile
+    scene.top_up()
+    return _judged("a fail-over: connections are read-only, new ones are not", scale, during, after, WRITES)
+
+
+def _frozen(scene: Scene, freezes: int) -> Line:
+    """Functions are frozen in the middle of a write (SIGSTOP): who writes the same server is not held up by them."""
+    waits: list[float] = []
+    wrong: list[str] = []
+    database = Database(scene.server.url)
+    with scene.admin() as admin, ThreadPoolExecutor(1) as pool:
+        for number in range(freezes):
+            name, client = f"frozen-{number % 20}", Client(scene.local.url)
+            writing = pool.submit(client.ask, "PUT", REGISTER, document(name, 2 * number + 1))
+            time.sleep(random.random() * FREEZE_WITHIN)  # the freeze may come at any moment of it
+            frozen = stage.functions(scene.local)
+            stage.signal_all(frozen, signal.SIGSTOP)
+            try:
+                began = time.monotonic()
+                servers.replace(database.begin(), registration.parse(document(name, 2 * number + 2)))
+                waits.append(time.monotonic() - began)
+                if admin.execute(SESSION_LOCKS).fetchone() != (0,):
+                    wrong.append("a session holds an advisory lock")
+            except Unavailable as error:
+                wrong.append(f"unavailable ({error.cause})")
+            finally:
+                stage.signal_all(frozen, signal.SIGCONT)
+            answer = writing.result()
+            if answer.status not in SUCCESSES:
+                wrong.append(f"afterwards {answer.status}")
+            client.close()
+    database.close()
+    return Line(
+        f"functions frozen in the middle of a write, {freezes} times: others wait",
+        f"<= {LOCK_SECONDS:g} s",
+        f"{max(waits, default=math.inf):.2g} s{some(wrong)}",
+        not wrong and max(waits, default=math.inf) <= LOCK_SECONDS,
+    )
+
+
+def _deadlock(scene: Scene, scale: int) -> Line:
     """A delete holds the server and wants its tools; somebody has the tools and wants the server."""
     scene.warm()
     fate, seen = scene.take(), scene.logged("deadlock detected")
@@ -397,10 +476,10 @@ def _deadlock(scene: Scene, scale: int) -> list[Line]:
     during = [Asked("delete", answer)]
     line = _judged("a deadlock: the statement is done again", scale, during, scene.ask_all(), NOBODY)
     provoked = scene.logged("deadlock detected") > seen
-    return [line._replace(met=line.met and provoked, figure=line.figure if provoked else "no deadlock came of it")]
+    return line._replace(met=line.met and provoked, figure=line.figure if provoked else "no deadlock came of it")
 
 
-def _serialization(scene: Scene, scale: int) -> list[Line]:
+def _serialization(scene: Scene, scale: int) -> Line:
     """A serializable statement waits for a row that somebody changes."""
     what, words = "a serialization failure once: the statement is done again", "could not serialize access"
     serializable = _by_statement(
@@ -421,7 +500,7 @@ def _serialization(scene: Scene, scale: int) -> list[Line]:
         provoked = scene.logged(words) > seen
     scene.disconnect()
     line = _judged(what, scale, [Asked("patch", answer)], scene.ask_all(), NOBODY)
-    return [line._replace(met=line.met and provoked, figure=line.figure if provoked else "no failure came of it")]
+    return line._replace(met=line.met and provoked, figure=line.figure if provoked else "no failure came of it")
 
 
 # ------------------------------------------------------------------ cut at a statement, or at a byte
@@ -437,24 +516,29 @@ def _cuts(scene: Scene, scale: int) -> list[Line]:
         scene.warm()
         dropped += _cut_at_statements(scene, "drop reply")
     lengths = random.sample(range(1, 401), 10) if scale == 1 else range(1, 401)
-    torn = [wrong for length in lengths for wrong in _cut_after(scene, length)]
+    torn: list[str] = []
+    unavailable = 0
+    for length in lengths:
+        wrong, status = _cut_after(scene, length)
+        torn += wrong
+        unavailable += status == 503
+    if not unavailable:
+        torn.append("no write was cut off")
     cases = STATEMENTS * rounds
     return [
-        _counted("cut before the server sees a write: 503, not done; a read: 200; repeated: done", before, cases),
-        _counted("reply lost after a write was done: 503, done; a read: 200; repeated: still done", dropped, cases),
+        _counted("cut before the server sees a statement", "a write: 503, not done; a read: 200", before, cases),
+        _counted("the reply to a statement is lost", "a write: 503, done; a read: 200", dropped, cases),
         _counted(
-            "reply cut after 1 to 400 bytes: a read 200, a write 503 or 2xx, the next one 2xx", torn, len(lengths)
+            f"a reply is cut after 1 to 400 bytes ({unavailable} writes: 503)",
+            "a read 200, a write 503 or 2xx, then 2xx",
+            torn,
+            2 * len(lengths),
         ),
     ]
 
 
-def _counted(what: str, wrong: list[str], cases: int) -> Line:
-    return Line(
-        what,
-        "no other",
-        f"{len(wrong)} other in {cases} cases" + (f": {'; '.join(wrong[:3])}" if wrong else ""),
-        not wrong,
-    )
+def _counted(what: str, bar: str, wrong: list[str], cases: int) -> Line:
+    return Line(what, bar, f"{len(wrong)} of {cases} other{some(wrong)}", not wrong)
 
 
 def _cut_at_statements(scene: Scene, kind: Any) -> list[str]:
@@ -499,19 +583,25 @@ def _cut_at_statements(scene: Scene, kind: Any) -> list[str]:
     return wrong
 
 
-def _cut_after(scene: Scene, length: int) -> list[str]:
+def _cut_after(scene: Scene, length: int) -> tuple[list[str], int]:
+    """What was not as it should be, and the status of the write."""
     wrong: list[str] = []
+    status = 0
     for method in ("GET", "PUT"):
+        fired = scene.proxy.fired
         scene.proxy.set(Fault("cut after", after=length))
         fate = scene.new()
         answer = scene.ask("GET", f"{SERVERS}?limit=20") if method == "GET" else scene.change(fate, "PUT", 1)
         scene.proxy.set(PASS)
+        status = answer.status
+        if scene.proxy.fired != fired + 1:
+            wrong.append(f"{method}: nothing was cut after {length} bytes")
         if not (answer.status in SUCCESSES or (method == "PUT" and _is_unavailable(answer))):
             wrong.append(f"{method} cut after {length} bytes: {answer.status}")
         following = scene.ask("GET", f"{SERVERS}?limit=20") if method == "GET" else scene.change(scene.new(), "PUT", 1)
         if following.status not in SUCCESSES:
             wrong.append(f"{method} after one that was cut after {length} bytes: {following.status}")
-    return wrong
+    return wrong, status
 
 
 def _revision(scene: Scene, fate: Fate) -> int | None:
@@ -523,18 +613,14 @@ def _revision(scene: Scene, fate: Fate) -> int | None:
 # ------------------------------------------------------------------ no room
 
 
-def _full_disk(scene: Scene, scale: int) -> list[Line]:
+def _full_disk(scene: Scene, scale: int) -> Line:
     """The tools are in a tablespace on a disk that is full."""
     what = "a tablespace is full (53100): reads go on"
     try:
-        with ExitStack() as stack:
-            disk = stack.enter_context(stage.small_disk(scene.data.with_name("small"), 24, scene.data))
-            return [_on_full_disk(scene, scale, what, disk)]
-    except OSError as error:
-        return [Line(what, "503", f"{NOT_TRIED}: {error}", met=True)]
-
-
-NOT_TRIED = "not tried here"
+        with stage.small_disk(scene.data.with_name("small"), 24, scene.data) as disk:
+            return _on_full_disk(scene, scale, what, disk)
+    except stage.NoMount as error:
+        return not_tried(what, "503", str(error))
 
 
 def _on_full_disk(scene: Scene, scale: int, what: str, disk: Path) -> Line:
@@ -568,18 +654,17 @@ def _bulk(scene: Scene) -> dict[str, Any]:
     return sent
 
 
-def _full_log(scene: Scene, scale: int) -> list[Line]:
+def _full_log(scene: Scene, scale: int) -> Line:
     """The write-ahead log is on a disk that is full: Postgres gives up, and comes back when there is room."""
     what = "the write-ahead log's disk is full: PANIC, and back when there is room"
     log = scene.data / "pg_wal"
     used = sum(path.stat().st_size for path in log.rglob("*") if path.is_file()) // 2**20
     try:
-        with ExitStack() as stack:
-            disk = stack.enter_context(stage.small_disk(scene.data.with_name("log"), used + 24, scene.data))
+        with stage.small_disk(scene.data.with_name("log"), used + 24, scene.data) as disk:
             scene.server.stop()
             _move(log, disk / "pg_wal")
             try:
-                return [_on_full_log(scene, scale, what, disk)]
+                return _on_full_log(scene, scale, what, disk)
             finally:
                 scene.server.stop()
                 log.unlink()
@@ -587,8 +672,8 @@ def _full_log(scene: Scene, scale: int) -> list[Line]:
                 _move(disk / "pg_wal", log, link=False)
                 scene.server.start()
                 scene.proxy.aim(scene.server.port)
-    except OSError as error:
-        return [Line(what, "503", f"{NOT_TRIED}: {error}", met=True)]
+    except stage.NoMount as error:
+        return not_tried(what, "503", str(error))
 
 
 def _move(folder: Path, to: Path, *, link: bool = True) -> None:

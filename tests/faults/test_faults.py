@@ -10,8 +10,7 @@ import pytest
 from mcp_registry import db
 from tests.conftest import nowhere_else
 from tests.faults import ANSWER_SECONDS, crashes, crowd, delivery, environments, stalls
-from tests.faults.stalls import NOT_TRIED
-from tests.proof import Line, table
+from tests.proof import Line, interrupted, table
 
 
 @pytest.fixture(scope="module")
@@ -19,11 +18,16 @@ def stalled(request: pytest.FixtureRequest) -> Iterator[Future[list[Line]]]:
     """The proof that mostly waits, which it can do beside the others."""
     nowhere_else(request.config)
     with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(stalls.prove, 1)
+        proof = pool.submit(stalls.prove, 1)
+        yield proof
+        if not proof.done():  # Ctrl-C, or nobody of this run wants to know
+            interrupted.set()
+            proof.exception()
+            interrupted.clear()
 
 
 def check(lines: list[Line]) -> None:
-    assert all(line.met for line in lines), "\n" + table(lines)
+    assert all(line.met or not line.tried for line in lines), "\n" + table(lines)
 
 
 @pytest.mark.usefixtures("stalled")
@@ -51,7 +55,7 @@ def test_whatever_the_database_does_an_answer_comes_in_time(stalled):
 
 
 def test_every_fault_could_be_tried_on_this_machine(stalled):
-    if reasons := [f"{line.what}: {line.figure}" for line in stalled.result() if NOT_TRIED in line.figure]:
+    if reasons := [f"{line.what}: {line.figure}" for line in stalled.result() if not line.tried]:
         pytest.skip("; ".join(reasons))
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import time_machine
 import trustme
 
 from mcp_registry.guard import Policy
@@ -702,6 +703,23 @@ def test_a_name_is_looked_up_once_and_only_what_was_checked_is_dialled(case, slo
         assert result.verdict == "dns" or result.error == "The registry was too busy to check fairly"
     else:
         assert result.verdict == ("blocked" if case["answers"][0] else "dns"), case["why"]
+
+
+@pytest.mark.parametrize("hours", [-24, 24])
+def test_a_clock_that_jumps_while_a_server_answers_changes_neither_verdict_nor_time(hours):
+    """The wall clock is set by somebody else; how long an answer takes is told by one that only goes forward."""
+    with time_machine.travel(datetime.now(UTC), tick=True) as clock:
+
+        async def answer(visit: Visit) -> None:
+            clock.shift(timedelta(hours=hours))
+            await visit.send(respond("200 OK", RESULT))
+
+        before = datetime.now(UTC)
+        with Farm(answer) as farm:
+            result = check(farm.url)
+        assert abs(datetime.now(UTC) - before) > timedelta(hours=23)  # it has jumped
+    assert judged(result) == ("healthy", 200)
+    assert 0 <= result.response_time_ms < DEADLINE * 1000
 
 
 def hanging_and_healthy() -> tuple[list[Result], float]:
