@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -29,8 +30,12 @@ ROLES = Path(__file__).parent / "roles.sql"
 # Transactions that migrate hold this lock; the number is "mcpr" in ASCII.
 ADVISORY_LOCK = 0x6D637072
 # A migration that waits for a table lock makes every later reader wait behind it. Half a second of that at most,
-# then the migration steps back and tries again.
+# then the migration steps back and tries again. That is for each lock, and those that it has are held meanwhile: a
+# migration that needs several tables of which others read names them in a line `-- locks: registry.a, registry.b`, and
+# gets them all within that half second or none.
 LOCK_TIMEOUT_MS = 500
+LOCKS = re.compile(r"^-- locks: *(.*?) *$", re.MULTILINE)
+TABLES = re.compile(r"[a-z_]+\.[a-z_]+(, *[a-z_]+\.[a-z_]+)*")
 STATEMENT_TIMEOUT_MS = 300_000
 PATIENCE_SECONDS = 120.0
 
@@ -86,6 +91,17 @@ class Migration:
     name: str
     statements: str
     checksum: str
+
+    @property
+    def locks(self) -> str:
+        """The tables that it locks before anything else, as `LOCK TABLE` takes them; empty where it names none.
+
+        Raises MigrationError where they are not names of tables with their schema.
+        """
+        named = ", ".join(LOCKS.findall(self.statements))
+        if named and not TABLES.fullmatch(named):
+            raise MigrationError(f"{self.name}: write `-- locks: schema.table, schema.table`")
+        return named
 
 
 def migrations(folder: Path = MIGRATIONS) -> list[Migration]:
@@ -154,6 +170,8 @@ def _apply(connection: psycopg.Connection, migration: Migration) -> bool:
         recorded = dict(connection.execute(SELECT_LEDGER).fetchall())
         if migration.version in recorded:
             return False
+        if migration.locks:
+            _lock(connection, migration.locks)
         # A file of the repository, never input; sent without parameters, so that it may hold several statements.
         connection.execute(cast("LiteralString", migration.statements))
         connection.execute(
@@ -162,6 +180,21 @@ def _apply(connection: psycopg.Connection, migration: Migration) -> bool:
         return True
 
     return _locked(connection, statements)
+
+
+def _lock(connection: psycopg.Connection, tables: str) -> None:
+    """Lock tables, all of them within the time for one. Raises LockNotAvailable where they are not to be had in it."""
+    _set_timeouts(connection, LOCK_TIMEOUT_MS)
+    try:
+        connection.execute(cast("LiteralString", f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE"))
+    except psycopg.errors.QueryCanceled:
+        raise psycopg.errors.LockNotAvailable from None
+    _set_timeouts(connection, STATEMENT_TIMEOUT_MS)
+
+
+def _set_timeouts(connection: psycopg.Connection, statement_ms: int) -> None:
+    """How long a lock is waited for, and how long a statement takes, until the end of the transaction."""
+    connection.execute(SET_TIMEOUTS, {"lock": str(LOCK_TIMEOUT_MS), "statement": str(statement_ms)})
 
 
 def _locked(connection: psycopg.Connection, work: Callable[[], Result]) -> Result:
@@ -173,7 +206,7 @@ def _locked(connection: psycopg.Connection, work: Callable[[], Result]) -> Resul
     while True:
         try:
             with connection.transaction():
-                connection.execute(SET_TIMEOUTS, {"lock": str(LOCK_TIMEOUT_MS), "statement": str(STATEMENT_TIMEOUT_MS)})
+                _set_timeouts(connection, STATEMENT_TIMEOUT_MS)
                 lock = connection.execute(LOCK, {"key": ADVISORY_LOCK}).fetchone()
                 if lock is not None and lock[0]:
                     return work()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from tests import proof
-from tests.faults import crashes, crowd, delivery, environments, stalls
+from tests.faults import crashes, crowd, delivery, environments, migrations, stalls
 
 PROOFS = {
     "crashes": crashes.prove,
@@ -13,6 +13,7 @@ PROOFS = {
     "crowd": crowd.prove,
     "delivery": delivery.prove,
     "environments": environments.prove,
+    "migrations": migrations.prove,
 }
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 
 from mcp_registry import db
 from tests.conftest import nowhere_else
-from tests.faults import ANSWER_SECONDS, crashes, crowd, delivery, environments, stalls
+from tests.faults import ANSWER_SECONDS, crashes, crowd, delivery, environments, migrations, stalls
 from tests.proof import Line, interrupted, table
 
 
@@ -48,6 +48,11 @@ def test_what_is_delivered_twice_late_or_out_of_order_is_done_once():
 @pytest.mark.usefixtures("stalled")
 def test_neither_a_log_nor_a_disk_nor_the_right_time_nor_the_tables_of_its_release_is_needed():
     check(environments.prove(1))
+
+
+@pytest.mark.usefixtures("stalled")
+def test_migrations_are_whole_whoever_runs_or_kills_them_and_nobody_waits_long_for_them():
+    check(migrations.prove(1))
 
 
 def test_whatever_the_database_does_an_answer_comes_in_time(stalled):

@@ -1,11 +1,13 @@
-"""Migrations: in order, once, whole or not at all, whoever runs them and whenever they are killed."""
+"""Migrations: in order, once, whole or not at all, whoever runs them and wherever they fail.
+
+Twelve at once, one that is killed between two statements of a file, and readers behind one that waits for its lock are
+in tests/faults/migrations.py.
+"""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -42,17 +44,12 @@ def test_the_schema_file_is_what_the_migrations_add_up_to(database_url):
     assert SCHEMA.read_text() == dump(database_url), "run `make schema`"
 
 
-def test_twelve_runs_at_once_all_succeed_and_apply_each_migration_once(new_database):
-    url = new_database(migrated=False)
-    with ThreadPoolExecutor(12) as pool:
-        applied = list(pool.map(lambda _: migrate.migrate(url), range(12)))
-    assert sorted(name for names in applied for name in names) == NAMES
-    assert query(url, "SELECT count(*) FROM registry.migrations") == [(len(NAMES),)]
-
-
 @pytest.mark.parametrize("last", range(1, 22))
 def test_a_run_that_is_cut_off_after_any_statement_leaves_each_migration_whole_or_absent(new_database, folder, last):
-    """Its server process is ended after the first statement, the second, ... until a run comes through."""
+    """Its server process is ended after the first thing that the run sends, the second, ... until a run comes through.
+
+    A whole file is one of these.
+    """
     url = new_database(migrated=False)
     statements = 0
     real = psycopg.Connection.execute
@@ -117,27 +114,11 @@ def test_a_gap_in_the_numbers_is_refused(folder):
         migrate.migrations(folder)
 
 
-def test_a_migration_that_waits_for_a_reader_steps_back_and_comes_again(new_database, folder):
-    url = new_database(migrated=False)
-    second = (folder / "0002_two.sql").rename(folder / "later")
-    migrate.migrate(url, folder)
-    second.rename(folder / "0002_two.sql")
-    with psycopg.connect(url) as reader:
-        reader.execute("SELECT * FROM a")  # its lock lasts until the transaction's end
-        done = threading.Event()
-
-        def run() -> None:
-            migrate.migrate(url, folder)
-            done.set()
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        # Other readers get through while the migration stands in the way, because it gives up its place in time.
-        for _ in range(5):
-            assert query(f"{url}?options=-c%20statement_timeout%3D5s", "SELECT count(*) FROM a") == [(1,)]
-        assert not done.is_set()
-    thread.join(30)
-    assert query(url, "SELECT x, y FROM a") == [(1, 2)]
+@pytest.mark.parametrize("line", ["-- locks: a", "-- locks: registry.a; DROP TABLE x", "-- locks: registry.a,"])
+def test_a_line_of_locks_that_names_no_tables_is_refused(new_database, folder, line):
+    (folder / "0003_odd.sql").write_text(f"{line}\nSELECT 1;\n")
+    with pytest.raises(migrate.MigrationError, match="write `-- locks: schema"):
+        migrate.migrate(new_database(migrated=False), folder)
 
 
 def test_the_right_to_create_schemas_is_enough(new_database):
