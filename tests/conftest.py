@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 import psycopg
@@ -33,6 +33,7 @@ from local.queues import QueueService
 from local.run import LOOPBACK
 from mcp_registry import db
 from tests.api.transport import Answer, Headers, Remote, Secret, Transport, over_http
+from tests.redaction import search
 
 ROOT = Path(__file__).parent.parent
 USERNAME, PASSWORD = "admin", "password"
@@ -83,6 +84,8 @@ class Foreign:
 FOREIGN = pytest.StashKey[Foreign]()
 # What the tests of each stack registered, for the end of the run.
 REGISTERED = pytest.StashKey[list[str]]()
+# What each test has printed in this process, the functions among it, and processes that are no `Local`.
+PRINTED: list[tuple[str, str]] = []
 # How long the answers to the corpus took.
 SLOWEST = pytest.StashKey[list[tuple[float, str]]]()
 
@@ -160,6 +163,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"corpus: {len(taken)} answers, the slowest after {seconds:.2f} s ({case})")
     for line in config.stash.get(REGISTERED, []):
         terminalreporter.write_line(line)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "teardown" and (printed := report.capstdout + report.capstderr + report.caplog):
+        PRINTED.append((report.nodeid, printed))
 
 
 def load_module(path: Path, name: str) -> ModuleType:
@@ -287,6 +295,8 @@ class Api:
     def send(self, method: str, path: str, headers: Headers, body: bytes) -> Answer:
         """Send a request as it stands, and keep in mind which servers are there through it."""
         answer = self.transport(method, path, headers, body)
+        told = search.told(answer.status, answer.headers, answer.body, self.basic.removeprefix("Basic "))
+        assert not told, f"{method} {path[:200]} answers {answer.status} with {told}"
         if answer.status == 201 and path.startswith(REGISTER):
             created = answer.json()
             self.made[created["id"]] = created["name"]
@@ -424,8 +434,13 @@ def in_process(database_url: str, request: pytest.FixtureRequest) -> Iterator[In
 class Local:
     """`python -m local` as a process; `program` are other arguments for Python."""
 
+    # All of this run: what they have printed is searched at its end (tests/redaction/test_whole_run.py).
+    started: ClassVar[list[Local]] = []
+
     def __init__(self, environment: Mapping[str, str], program: Sequence[str] = ("-m", "local")) -> None:
+        self.settings = environment
         self.output: list[str] = []
+        Local.started.append(self)
         self.process = subprocess.Popen(
             [sys.executable, *program],
             cwd=ROOT,
@@ -456,10 +471,14 @@ class Local:
         return self.url
 
     def stop(self) -> int:
-        """Ctrl-C, and the exit code."""
+        """Ctrl-C, and the exit code. Raises TimeoutExpired where it does not end, after ending it all the same."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-        code = self.process.wait(30)
+        try:
+            code = self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            raise
         self._reader.join(10)
         return code
 

@@ -1,15 +1,14 @@
 """Canaries: secrets planted in settings, headers, bodies, queries and errors of the database, and looked for later.
 
-Each canary is a text that nobody else writes. It is looked for as it stands, in base64 and in percent-encoding, in all
-that the local run printed at LOG_LEVEL=DEBUG, in each answer with its headers, in what Postgres logged, and in what the
-client's command and library print. The only ones that may come back are those that were stored to be read: the
-description of a tool.
+Each canary is a text that nobody else writes; the role and the database have such names too. It is looked for as it
+stands, in base64 and in percent-encoding, in all that the local run printed at LOG_LEVEL=DEBUG, in all that the
+functions print as Lambda starts them, in each answer with its headers, in what Postgres logged, and in what the
+client's command and library print. The only ones that may come back are those that were stored to be read, such as the
+description of a tool. Besides, each line of a log has to be one of those that we write, field by field.
 """
 
 from __future__ import annotations
 
-import asyncio
-import dataclasses
 import json
 import os
 import re
@@ -18,73 +17,33 @@ import socket
 import subprocess
 import sys
 import tempfile
-from base64 import b64encode
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from local import queues, template
-from local.queues import QueueService
-from local.runtime import Runtime
 from tests.api.transport import Answer, Headers, over_http
 from tests.conftest import REGISTER, ROOT, SERVERS, Local, registration
 from tests.faults import stage
-from tests.proof import Line, at_most
+from tests.proof import Line, some
+from tests.redaction import cloud, search
+from tests.redaction.search import Canaries, basic
 
 USERNAME = "admin"
 JOB = "/api/jobs/health-check"
 
-# The words of lines that have their names: see test_redaction.py.
+# The words of a line that has its name: see test_redaction.py.
 READY_BLOCK = "redaction: passwords in the ready block of the local run"
-LAMBDA_LEVEL = "redaction: secrets in the log of functions at the level that the template sets in Lambda"
-
-# What belongs into no log and no answer besides secrets: SQL, and where the database is. A log names the class of an
-# exception and the places that it came through; an answer does not even do that.
-INTERNALS = re.compile(rb"\b(?:SELECT|INSERT INTO|UPDATE registry|DELETE FROM)\b|postgres(?:ql)?://|DETAIL:")
-INTERNALS_OF_ANSWERS = re.compile(INTERNALS.pattern + rb'|psycopg|Traceback|File "|\.py\b')
-
-
-class Canaries:
-    """The planted texts, with what each is."""
-
-    def __init__(self) -> None:
-        self.planted: list[tuple[str, str]] = []
-
-    def plant(self, what: str, value: str | None = None) -> str:
-        """A new one; or a given one, as far as it is unlike anything else."""
-        canary = value or f"canary{secrets.token_hex(8)}"
-        self.planted.append((what, canary))
-        return canary
-
-    def found(self, text: bytes, but: Collection[str] = ()) -> list[str]:
-        """Which of them stand in a text, in any of their forms; but those whose name begins with one of these."""
-        found: list[str] = []
-        for what, value in self.planted:
-            place = next((text.find(form) for form in _forms(value) if form in text), None)
-            if place is not None and not what.startswith(tuple(but)):
-                around = text[max(place - 80, 0) : place + 60].decode(errors="replace").replace("\n", " ")
-                found.append(f"{what}: ...{around}...")
-        return found
-
-
-def _forms(value: str) -> set[bytes]:
-    """A text as it stands, escaped, and in base64 wherever in a longer text it begins."""
-    raw = value.encode()
-    forms = {raw, quote(value, safe="").encode(), raw.hex().encode()}
-    for shift in range(3):
-        # What of the encoding depends on this text alone, whatever stands before and after it.
-        forms.add(b64encode(b"\0" * shift + raw)[(shift * 4 + 2) // 3 : (shift + len(raw)) * 4 // 3 - 1])
-    return {form for form in forms if len(form) >= 8}
-
-
-def basic(username: str, password: str) -> str:
-    """The header of the credentials."""
-    return "Basic " + b64encode(f"{username}:{password}".encode()).decode()
+# What was stored may be read again.
+STORED = {"the description of a tool", "a display name", "a server's URL"}
+# What the local run itself says: besides its end, that a queue's or a schedule's function has failed.
+OF_THE_LOCAL_RUN = re.compile(
+    r"Stopped\.|\w+Function failed (?:when \w+ was due|with \d+ of \d+ messages of \w+)(?:: JobFailed:)?"
+)
 
 
 # ------------------------------------------------------------------ the proof
@@ -97,6 +56,7 @@ def prove(scale: int) -> list[Line]:
     cron = known.plant("CRON_SECRET")
     known.plant("the credentials", basic(USERNAME, password).removeprefix("Basic "))
     environment = {
+        # Of the person who starts it; the functions have others (cloud.measured).
         "AWS_ACCESS_KEY_ID": known.plant("AWS_ACCESS_KEY_ID"),
         "AWS_SECRET_ACCESS_KEY": known.plant("AWS_SECRET_ACCESS_KEY"),
         "AWS_SESSION_TOKEN": known.plant("AWS_SESSION_TOKEN"),
@@ -109,65 +69,80 @@ def prove(scale: int) -> list[Line]:
     }
     answers: list[Answer] = []
     with stage.postgres(durable=False) as server:
-        known.plant("the password of DATABASE_URL", str(conninfo_to_dict(server.url)["password"]))
+        database_url = _database(server.url, known)
         with tempfile.TemporaryDirectory(prefix="registry-redaction-") as folder:
-            local = Local({**environment, "DATABASE_URL": server.url, "DATA_DIR": folder})
+            local = Local({**environment, "DATABASE_URL": database_url, "DATA_DIR": folder})
             try:
                 url = local.wait_until_ready()
                 for _ in range(scale):
                     answers += _asked(url, known, basic(USERNAME, password), cron)
                     _ask_badly(url, known)
-                    answers += _with_a_broken_database(url, known, basic(USERNAME, password), server.url)
+                    answers += _with_a_broken_database(url, known, basic(USERNAME, password), database_url)
                 client = _command(url, known, password) + _library(url, known)
             finally:
                 code = local.stop()
-        refused = _refused_to_start(known, server.url)
+        refused = _refused_to_start(known, database_url)
+        functions = cloud.measured(known, database_url)
         log = Path(server._beside("log")).read_bytes()
     assert code == 0, "\n".join(local.output[-20:])
     printed, ready = _without_the_ready_block(local.output, url)
-    replies = [_whole(answer) for answer in answers]
-    stored = {"the description of a tool", "a display name"}  # they may be read again
-    echoed = [told for reply in replies for told in known.found(reply, stored)]
-    internals = [line for line in printed.splitlines() if INTERNALS.search(line)]
-    internals += [reply for reply in replies if INTERNALS_OF_ANSWERS.search(reply)]
-    for line in internals[:5]:
-        print(f"redaction: internals: {line[:400].decode(errors='replace')}", file=sys.stderr)
-    at_lambdas_level, size = _at_lambdas_level(known)
+    replies = [(answer.status, dict(answer.headers), answer.body.decode()) for answer in answers] + functions.answers
+    told = [search.told(status, headers, body.encode(), basic(USERNAME, password)) for status, headers, body in replies]
+    logged = functions.printed.decode().splitlines()
+    strange = search.strange(printed, search.OF_A_REQUEST, OF_THE_LOCAL_RUN) + search.strange(logged)
     # Of requests that the database itself refuses it logs what it likes; credentials are in none of that.
-    of_requests = {"a body", "a query", "an error"} | stored
-    statuses = sorted({answer.status for answer in answers})
+    of_requests = {"a body", "a query", "an error", "a message", "the role", "the database", *STORED}
+    statuses = sorted({status for status, _, _ in replies})
     met = {200, 201, 202, 400, 401, 404, 409, 413, 415, 428, 500, 503} <= {*statuses}
+    whole = json.dumps(replies).encode()
     return [
         Line("redaction: kinds of answers provoked", "every documented one", ", ".join(map(str, statuses)), met),
-        _line("printed by the local run", known.found(printed), len(printed)),
-        _line("sent in answers", echoed, sum(map(len, replies))),
-        _line("printed by a local run that does not start", known.found(refused), len(refused)),
-        _line("logged by its Postgres", known.found(log, of_requests), len(log)),
-        _line("printed by the client's command and library", known.found(client, stored), len(client)),
-        at_most("redaction: SQL, drivers and DSNs in logs and answers", 0, len(internals)),
-        at_most(READY_BLOCK, 0, len(known.found(ready))),
-        at_most(f"{LAMBDA_LEVEL} ({size} bytes)", 0, len(at_lambdas_level)),
+        _line("printed by the local run", "\n".join(printed).encode(), known),
+        _line("printed by functions as in Lambda", functions.printed, known),
+        _line("sent in answers", whole, known, STORED),
+        _line("found of a hostile server", functions.findings.encode(), known, STORED),
+        _line("sent to a hostile server", functions.sent.encode(), known, STORED),
+        # At the terminal of the person who gave them, names are told, and never a password.
+        _line("printed by a local run that does not start", refused, known, {"the role", "the database's name"}),
+        _line("logged by its Postgres", log, known, of_requests),
+        _line("printed by the client's command and library", client, known, STORED),
+        _none("redaction: SQL, drivers, DSNs and stacks in answers", filter(None, told)),
+        _none("redaction: lines in logs that are none of ours, field by field", strange),
+        _none(READY_BLOCK, known.found(ready, {"the database's name"})),
     ]
 
 
-def _line(where: str, found: list[str], size: int) -> Line:
-    for told in found[:5]:
-        print(f"redaction: {where}: {told}", file=sys.stderr)
-    line = at_most(f"redaction: canaries {where}, {size} bytes", 0, len(found))
-    return line if size else line._replace(met=False)
+def _database(url: str, known: Canaries) -> str:
+    """The URL of a new database whose name, owner and password are canaries."""
+    name, user = known.plant("the database's name"), known.plant("the role")
+    password = known.plant("the password of DATABASE_URL")
+    known.plant("the password of the Postgres", str(conninfo_to_dict(url)["password"]))
+    with psycopg.connect(url, autocommit=True) as database:
+        role = sql.SQL("CREATE ROLE {} LOGIN SUPERUSER PASSWORD {}")
+        database.execute(role.format(sql.Identifier(user), sql.Literal(password)))
+        database.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), sql.Identifier(user)))
+    parts = urlsplit(url)
+    return f"postgresql://{user}:{password}@{parts.hostname}:{parts.port}/{name}"
 
 
-def _whole(answer: Answer) -> bytes:
-    headers = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
-    return headers.encode() + answer.body
+def _none(what: str, found: Iterable[str]) -> Line:
+    """A line for what is not to be found; what is found is told on stderr, whole, and in the figure, shortly."""
+    wrong = list(found)
+    for each in wrong[:5]:
+        print(f"{what}: {each[:400]}", file=sys.stderr)
+    return Line(what, "0", f"{len(wrong)}{some([each[:40] for each in wrong], 1)}", not wrong)
 
 
-def _without_the_ready_block(output: list[str], url: str) -> tuple[bytes, bytes]:
+def _line(where: str, text: bytes, known: Canaries, but: Collection[str] = ()) -> Line:
+    line = _none(f"redaction: canaries {where}", known.found(text, but))
+    return line._replace(figure=f"{line.figure} in {len(text)} bytes", met=text != b"") if line.met else line
+
+
+def _without_the_ready_block(output: list[str], url: str) -> tuple[list[str], bytes]:
     """What was printed, and apart from it the block that tells a person what to try."""
     first = next(number for number, line in enumerate(output) if line.startswith("MCP Registry ready on"))
     last = max(number for number, line in enumerate(output) if line.endswith(f"{url}{SERVERS}/1"))
-    ready = output[first : last + 1]
-    return "\n".join(output[:first] + output[last + 1 :]).encode(), "\n".join(ready).encode()
+    return output[:first] + output[last + 1 :], "\n".join(output[first : last + 1]).encode()
 
 
 # ------------------------------------------------------------------ requests
@@ -299,19 +274,11 @@ def _with_a_broken_database(url: str, known: Canaries, right: str, database_url:
         database.execute("ALTER TABLE registry.mcp_servers RENAME COLUMN version TO redacted")
         assert register("a missing column") == 500
         database.execute("ALTER TABLE registry.mcp_servers RENAME COLUMN redacted TO version")
-        # Every connection lost, and none to be had: the password is another one now.
-        parts = conninfo_to_dict(database_url)
-        user, password = sql.Identifier(str(parts["user"])), sql.Literal(str(parts["password"]))
-        others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
-        database.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(user, sql.Literal(secrets.token_hex(8))))
-        database.execute(others)
-        try:
+        with cloud.locked_out(database, database_url):
             assert register("wrong password") == 503
             assert ask("GET", f"{SERVERS}?search={known.plant('a query of a database that is away')}") == 503
-        finally:
-            database.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(user, password))
         assert register("again") == 201
-        database.execute(others)
+        database.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
         assert register("disconnected") in (201, 503)
     return answers
 
@@ -420,80 +387,3 @@ def _library(url: str, known: Canaries) -> bytes:
     printed = _run(["-c", SERVING], environment)
     assert b"mcp_registry_client" in printed, printed[-2_000:]
     return printed
-
-
-# ------------------------------------------------------------------ as in Lambda
-
-# The functions in processes as Lambda starts them, the log level of the template among their settings: Lambda hands it
-# to the runtime client as AWS_LAMBDA_LOG_LEVEL, which the local run does not play.
-CLOUD = """
-import asyncio, json, sys
-from tests.redaction.canaries import as_in_lambda
-asyncio.run(as_in_lambda(json.loads(sys.stdin.read())))
-"""
-
-
-def _at_lambdas_level(known: Canaries) -> tuple[list[str], int]:
-    """The secrets that functions print which read one and which send to a queue, and the size of all they print."""
-    given = {
-        "secret": known.plant("the password in Secrets Manager"),
-        "token": known.plant("the session token of a function"),
-        "header": known.plant("a password that is tried in Lambda"),
-    }
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'layers' / 'registry'}"}
-    done = subprocess.run(
-        [sys.executable, "-c", CLOUD],
-        input=json.dumps(given).encode(),
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-2_000:]
-    found = known.found(done.stdout)
-    for told in found[:5]:
-        print(f"redaction: at Lambda's level: {told}", file=sys.stderr)
-    return found, len(done.stdout)
-
-
-async def as_in_lambda(given: dict[str, str]) -> None:
-    """Let the authorizer read its credentials from Secrets Manager, at the log level that the template sets."""
-    import boto3
-
-    service = QueueService()
-    url = service.start()
-    try:
-        credentials = {**queues.CREDENTIALS, "AWS_SESSION_TOKEN": given["token"]}
-        client = boto3.client(
-            "secretsmanager",
-            endpoint_url=url,
-            region_name=template.REGION,
-            aws_access_key_id=credentials["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=credentials["AWS_SECRET_ACCESS_KEY"],
-        )
-        held = json.dumps({"username": USERNAME, "password": given["secret"]})
-        arn = client.create_secret(Name="redaction", SecretString=held)["ARN"]
-        names = ("RegistryUsername", "RegistryPassword", "DatabaseUrl", "CronSecret")
-        stack = template.load(ROOT / "template.yaml", dict.fromkeys(names, "unused"))
-        function = stack.functions["AuthorizerFunction"]
-        environment = {**function.environment, "REGISTRY_SECRET_ARN": arn}
-        cloud = {**credentials, "AWS_ENDPOINT_URL": url, "AWS_LAMBDA_LOG_LEVEL": level()}
-        functions = {"AuthorizerFunction": dataclasses.replace(function, environment=environment)}
-        async with Runtime(functions, cloud) as runtime:
-            arn = "arn:aws:execute-api:eu-west-1:123456789012:x/v1/GET/api/registry/servers"
-            event = {"type": "TOKEN", "methodArn": arn, "authorizationToken": basic(USERNAME, given["secret"])}
-            assert await runtime.invoke("AuthorizerFunction", event)
-            event["authorizationToken"] = basic(USERNAME, given["header"])
-            await asyncio.gather(runtime.invoke("AuthorizerFunction", event), return_exceptions=True)
-    finally:
-        service.stop()
-
-
-def level() -> str:
-    """The level that the template has Lambda log at, for all functions."""
-    text = (ROOT / "template.yaml").read_text(encoding="utf-8")
-    levels = set(re.findall(r"ApplicationLogLevel: (\w+)", text))
-    assert len(levels) <= 1, levels
-    return levels.pop() if levels else "INFO"

@@ -1,34 +1,57 @@
-"""What the stack that all tests share has printed by the end of the run, after every request of theirs."""
+"""What a whole run has printed: every local stack that its tests started, and the functions in this process.
+
+It comes after all other tests. The answers of the API are looked at where they arrive (`Api.send`).
+"""
 
 from __future__ import annotations
 
-import gc
-import re
 from pathlib import Path
 
+import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from tests.conftest import BASIC, SERVERS, Local
-from tests.redaction.canaries import INTERNALS, Canaries
-
-# The line of a request has its path, which is the client's own.
-OF_A_REQUEST = re.compile(r"\d\d:\d\d:\d\d  [A-Z]+ +\S")
+from tests.conftest import BASIC, PASSWORD, PRINTED, Local
+from tests.redaction import search
 
 
-def test_the_stack_that_the_tests_shared_has_printed_no_secret():
-    # The fixture gives its URL only, and must not be started here. Every other stack has ended with its own test.
-    running = [each for each in gc.get_objects() if type(each) is Local and each.process.poll() is None and each.url]
-    if not running:
-        pytest.skip("no test of this run has started the stack")
-    for local in running:
-        known = Canaries()
-        known.plant("the credentials", BASIC.removeprefix("Basic "))
-        if (environment := Path(f"/proc/{local.process.pid}/environ")).exists():
-            settings = [each.partition("=") for each in environment.read_text().split("\0")]
-            (database_url,) = (value for name, _, value in settings if name == "DATABASE_URL")
-            known.plant("the database's password", str(conninfo_to_dict(database_url)["password"]))
-        printed = [line for line in list(local.output) if not OF_A_REQUEST.match(line) and SERVERS not in line]
-        text = "\n".join(printed).encode()
-        assert known.found(text) == []
-        assert [line for line in printed if INTERNALS.search(line.encode())] == []
+@pytest.fixture(scope="module")
+def known() -> search.Canaries:
+    """The secrets of all stacks of this run."""
+    known = search.Canaries()
+    known.plant("the credentials", BASIC.removeprefix("Basic "))
+    for local in Local.started:
+        own = local.settings.get("REGISTRY_PASSWORD", PASSWORD)
+        if own != PASSWORD:  # which the ready block shows: it is the one that everybody knows
+            known.plant("REGISTRY_PASSWORD", own)
+        try:
+            given = conninfo_to_dict(local.settings.get("DATABASE_URL", "")).get("password")
+        except psycopg.ProgrammingError:
+            given = None
+        if given:
+            known.plant("the database's password", str(given))
+        # Of the Postgres that a local run brings itself.
+        if (file := Path(local.settings.get("DATA_DIR", ".data")) / "postgres.password").exists():
+            known.plant("the password of its own database", file.read_text(encoding="ascii").strip())
+    known.planted = list(dict.fromkeys(known.planted))
+    return known
+
+
+def test_no_stack_that_a_test_started_has_printed_a_secret(known: search.Canaries):
+    if not Local.started:
+        pytest.skip("no test of this run has started a stack")
+    for local in Local.started:
+        assert known.found("\n".join(local.output).encode()) == []
+        assert search.forbidden(local.output) == []
+
+
+def test_no_function_in_this_process_has_printed_a_secret(known: search.Canaries):
+    for test, printed in PRINTED:
+        assert known.found(printed.encode()) == [], test
+        lines = printed.splitlines()
+        if test.startswith("tests/unit/"):  # which log what they make up
+            continue
+        if not test.startswith("tests/api/"):
+            # Other tests print other things as well, on purpose. What the functions log has the name of their service.
+            lines = [line for line in lines if '"service":' in line]
+        assert search.forbidden(lines) == [], test
