@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -27,6 +28,7 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
+from tests.api.test_stateful import DOWN, UP, Checks
 from tests.contract.document import DOCUMENT, closed
 
 CREDENTIALS = ("admin", "password")
@@ -115,11 +117,46 @@ def ids(client: httpx.Client) -> Iterator[int]:
         query = {"limit": 1000, "cursor": page["next_cursor"]} if page["next_cursor"] else None
 
 
+@contextmanager
+def server_with_checks(url: str, database_url: str) -> Generator[int]:
+    """The id of a server of which checks are known, good ones and others."""
+    body = {"name": "contract/checked", "display_name": "Checked", "server_type": "mock"}
+    checks = Checks(database_url)
+    with httpx.Client(base_url=url, auth=CREDENTIALS, timeout=30) as client:
+        answer = client.post("/api/registry/register", json=body | {"endpoint_url": "http://127.0.0.1:8080"})
+        id_ = answer.raise_for_status().json()["id"]
+        try:
+            for verdict in (*UP, *DOWN):
+                checks.write(id_, verdict)
+            yield id_
+        finally:
+            client.delete(f"/api/registry/servers/{id_}").raise_for_status()
+            checks.forget()
+
+
+@pytest.fixture(scope="module")
+def checked(stack_url: str, stack_database_url: str) -> Iterator[int]:
+    with server_with_checks(stack_url, stack_database_url) as id_:
+        yield id_
+
+
+def prepare(case: Case, checked: int) -> None:
+    """Give a valid request what no generator can guess: a server that is there, and no cursor but of the registry."""
+    if case.meta is None or not case.meta.generation.mode.is_positive:
+        return
+    # The registry alone issues cursors: a generated one ends in a refusal and hides the other parameters.
+    case.query.pop("cursor", None)
+    # Odd ids, as that of the example, become the one that is there; the others are of nobody. It is not to be deleted.
+    id_ = int(case.path_parameters.get("id", 0))
+    if case.method in ("GET", "PATCH") and id_ % 2:
+        case.path_parameters["id"] = checked
+    elif case.method == "DELETE" and id_ == checked:
+        case.path_parameters["id"] = 2**62
+
+
 @api.exclude(path=JOB).parametrize()  # no generated secret is right
-def test_every_answer_is_one_of_the_document(case: Case, stack_url: str):
-    if case.meta is not None and case.meta.generation.mode.is_positive:
-        # The registry alone issues cursors: a generated one ends in a refusal and hides the other parameters.
-        case.query.pop("cursor", None)
+def test_every_answer_is_one_of_the_document(case: Case, stack_url: str, checked: int):
+    prepare(case, checked)
     case.call_and_validate(base_url=stack_url, auth=CREDENTIALS, checks=CHECKS)
 
 

@@ -5,6 +5,7 @@ from base64 import b64encode
 import pytest
 
 from mcp_registry import auth
+from tests.conftest import ROOT, load_module
 
 
 def header(credentials: str | bytes, scheme: str = "Basic") -> str:
@@ -129,3 +130,47 @@ def test_without_a_cron_secret_nothing_starts_a_job(monkeypatch, given):
     monkeypatch.setenv("CRON_SECRET", "")
     with pytest.raises(auth.NotConfigured):
         auth.permits_job(given)
+
+
+# ------------------------------------------------------------------ the authorizer
+
+STAGE = "arn:aws:execute-api:eu-west-1:123456789012:registry00/v1"
+
+
+@pytest.fixture(scope="module")
+def authorizer():
+    return load_module(ROOT / "functions" / "authorizer" / "app.py", "authorizer_app").lambda_handler
+
+
+def ask(authorizer, token: str | None, route: str = "GET/api/registry/servers"):
+    event = {"type": "TOKEN", "methodArn": f"{STAGE}/{route}"}
+    return authorizer(event | ({} if token is None else {"authorizationToken": token}), None)
+
+
+@pytest.mark.parametrize("route", ["GET/", "GET/api/registry/servers", "POST/api/registry/servers/1/v1/2"])
+def test_the_authorizers_answer_is_for_the_whole_stage_and_nothing_else(authorizer, route):
+    assert ask(authorizer, header("admin:pass:word"), route) == {
+        "principalId": "admin",
+        "policyDocument": {
+            "Version": "2012-10-17",
+            "Statement": [{"Action": "execute-api:Invoke", "Effect": "Allow", "Resource": f"{STAGE}/*"}],
+        },
+    }
+
+
+def test_the_authorizer_names_the_user_as_it_was_written(authorizer, monkeypatch):
+    monkeypatch.setenv("REGISTRY_USERNAME", "Änn 😀")
+    assert ask(authorizer, header("Änn 😀:pass:word"))["principalId"] == "Änn 😀"
+
+
+@pytest.mark.parametrize("token", [None, "", "Basic", header("admin:wrong"), header("other:pass:word"), "Bearer x"])
+def test_the_authorizer_refuses_by_the_one_word_that_means_401(authorizer, token):
+    with pytest.raises(Exception, match=r"^Unauthorized$"):
+        ask(authorizer, token)
+
+
+def test_without_a_configured_credential_the_authorizer_fails_by_another_word(authorizer, monkeypatch):
+    monkeypatch.delenv("REGISTRY_PASSWORD")
+    with pytest.raises(auth.NotConfigured) as failed:
+        ask(authorizer, header("admin:pass:word"))
+    assert str(failed.value) != "Unauthorized"

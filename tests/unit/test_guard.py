@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from mcp_registry import db, guard, urls
 from mcp_registry.guard import CLOSED, NETWORKS, NEVER, OPEN, Policy
 from tests.conftest import ROOT
+from tests.fuzz.guard import METADATA, oracle
 
 SAMPLE = ROOT / "tests" / "corpus"
 WHOLE = ROOT.parent / "shared" / "corpus"
@@ -605,3 +606,46 @@ def test_an_address_means_to_the_guard_what_it_means_to_the_system(address):
     url = url_of(str(address))
     assert {ip_address(read) for read in addresses_read_by_the_system(guard.host(url))} == {address}
     assert (fault_of(url) is None) == (DEFAULT.address_fault(str(address)) is None)
+
+
+# ------------------------------------------------------------------ whom the guard is compared with
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("10.0.0.1", "127.0.0.1", "192.0.2.1", "192.31.196.1", "198.18.0.1", "::1", "fc00::1", "fec0::1", "4000::1"),
+        *("100::1", "5f00::1", "2001:db8::1", "3fff::1", "2001:20::1", "2620:4f:8000::1"),
+    ],
+)
+def test_the_lists_of_the_proof_close_what_is_set_aside_until_it_is_opened(address):
+    assert oracle(address)
+    assert not oracle(address, ("0.0.0.0/0", "::/0"))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *(
+            *METADATA,
+            "0.0.0.1",
+            "::",
+            "169.254.0.1",
+            "fe80::1",
+            "224.0.0.1",
+            "ff02::1",
+            "255.255.255.255",
+            "2600::1%lo",
+        ),
+        *("::1.1.1.1", "::ffff:1.1.1.1", "::ffff:0:1.1.1.1", "64:ff9b::1.1.1.1", "64:ff9b:1::1", "2001::1", "2002::1"),
+        *("2606:4700::5efe:7f00:1", "2606:4700::200:5efe:7f00:1", "fd00::5efe:101:101"),
+    ],
+)
+def test_the_lists_of_the_proof_close_for_good_what_nobody_may_open(address):
+    assert oracle(address, ("0.0.0.0/0", "::/0"))
+    assert EVERYTHING.address_fault(address)
+
+
+@pytest.mark.parametrize("address", ["1.1.1.1", "168.63.129.17", "2600::5eff:7f00:1", "2606:4700::1111", "2003::1"])
+def test_the_lists_of_the_proof_leave_public_addresses_open(address):
+    assert not oracle(address)

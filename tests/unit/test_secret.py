@@ -1,18 +1,21 @@
 """Credentials in Secrets Manager, with moto in the place of AWS."""
 
 import json
+import logging
 import socket
 import time
 from base64 import b64encode
+from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError
 from moto import mock_aws
 
 from local import credentials
 from mcp_registry import auth, secret
-from tests.conftest import ROOT
+from tests.conftest import ROOT, load_module
 
 
 @pytest.fixture(autouse=True)
@@ -119,6 +122,130 @@ def test_a_secret_that_was_never_read_is_an_error_and_lets_nobody_in(monkeypatch
     monkeypatch.setenv("REGISTRY_SECRET_ARN", "arn:aws:secretsmanager:eu-west-1:123456789012:secret:none")
     with pytest.raises(ClientError):
         permits("first")
+
+
+# ------------------------------------------------------------------ when it is read, and what a failure means
+
+
+class SecretsManager:
+    """One that answers what it is told to, and counts how often it was asked."""
+
+    def __init__(self) -> None:
+        self.answer: dict[str, str] | Exception = {"username": "admin"}
+        self.asked: list[str] = []
+
+    def get_secret_value(self, **arguments: str) -> dict[str, str]:
+        (arn,) = arguments.values()
+        assert arguments == {"SecretId": arn}
+        self.asked.append(arn)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return {"SecretString": json.dumps(self.answer)}
+
+
+@pytest.fixture
+def manager(monkeypatch):
+    manager = SecretsManager()
+    monkeypatch.setattr(secret, "_client", manager)
+    return manager
+
+
+@pytest.fixture
+def at(monkeypatch):
+    """Sets the clock."""
+    return lambda seconds: monkeypatch.setattr(secret.time, "monotonic", lambda: float(seconds))
+
+
+def refusal(status: int | None, code: str | None = "AccessDeniedException") -> ClientError:
+    told: Any = {} if status is None else {"ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(told | ({} if code is None else {"Error": {"Code": code}}), "GetSecretValue")
+
+
+SILENCE = [
+    EndpointConnectionError(endpoint_url="https://nowhere"),
+    refusal(500),
+    refusal(503),
+    refusal(None),
+    refusal(400, "ThrottlingException"),
+    refusal(429, "RequestThrottling"),
+]
+REFUSALS = [refusal(400), refusal(403), refusal(499), refusal(400, "ResourceNotFoundException"), refusal(400, None)]
+
+
+def test_a_secret_is_served_for_a_minute_and_then_read_again(manager, at):
+    at(100)
+    assert secret.read("arn") == {"username": "admin"}
+    manager.answer = {"username": "other"}
+    at(159.9)
+    assert secret.read("arn") == {"username": "admin"}
+    at(160)
+    assert secret.read("arn") == {"username": "other"}
+    at(219.9)
+    secret.read("arn")
+    assert manager.asked == ["arn", "arn"]
+
+
+def test_each_secret_is_remembered_by_its_own_name(manager, at):
+    at(0)
+    secret.read("one")
+    manager.answer = {"username": "other"}
+    assert secret.read("two") == {"username": "other"}
+    assert secret.read("one") == {"username": "admin"}
+    assert manager.asked == ["one", "two"]
+
+
+@pytest.mark.parametrize("error", SILENCE, ids=str)
+def test_silence_and_throttling_leave_the_last_secret_for_another_minute(manager, at, error):
+    at(0)
+    secret.read("arn")
+    manager.answer = error
+    for seconds in (60, 119):
+        at(seconds)
+        assert secret.read("arn") == {"username": "admin"}
+    assert len(manager.asked) == 2
+    at(120)
+    manager.answer = {"username": "other"}
+    assert secret.read("arn") == {"username": "other"}
+
+
+@pytest.mark.parametrize("error", REFUSALS, ids=str)
+def test_a_refusal_closes_a_secret_that_was_read_before(manager, at, error):
+    at(0)
+    secret.read("arn")
+    manager.answer = error
+    for _ in range(2):
+        at(60)
+        with pytest.raises(ClientError):
+            secret.read("arn")
+
+
+@pytest.mark.parametrize("error", [*SILENCE, *REFUSALS], ids=str)
+def test_without_a_last_secret_every_failure_is_an_error(manager, at, error):
+    at(0)
+    manager.answer = error
+    with pytest.raises(type(error)):
+        secret.read("arn")
+
+
+def test_one_client_with_little_patience_is_made(arn):
+    secret.read(arn)
+    client = secret._client
+    secret._cache.clear()
+    secret.read(arn)
+    assert client is not None and client is secret._client
+    config: Any = client.meta.config
+    assert (config.connect_timeout, config.read_timeout) == (1, 1)
+    assert config.retries["total_max_attempts"] == 1
+    assert client.meta.service_model.service_name == "secretsmanager"
+
+
+def test_a_new_execution_environment_has_neither_a_client_nor_a_secret_and_reads_one(arn):
+    fresh = load_module(Path(secret.__file__), "fresh_secret")
+    assert fresh.read(arn) == {"username": "admin", "password": "first"}
+
+
+def test_botocore_logs_nothing_of_what_it_reads_whatever_the_level_of_all_loggers():
+    assert logging.getLogger("botocore").level == logging.WARNING
 
 
 # ------------------------------------------------------------------ changing them (local/credentials.py)
