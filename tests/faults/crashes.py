@@ -15,7 +15,7 @@ from local.postgres import Postgres
 from tests.conftest import Local
 from tests.faults import stage
 from tests.faults.ledger import Ledger
-from tests.proof import Line, at_most
+from tests.proof import FAR, Line, at_most
 
 KILLS = 2  # of each kind, in the bounded run
 FUNCTION_KILLS = 10
@@ -30,7 +30,7 @@ SELECT pid
 
 
 def prove(scale: int) -> list[Line]:
-    """Two kills of each of three kinds and ten of functions, times `scale`."""
+    """Two kills of each of three kinds times `scale`, and ten of functions up to FAR times."""
     # Durable, as in the cloud: nothing that a crash could lose is left out.
     with stage.postgres() as server, stage.stack(server.url, **stage.QUIET) as local:
         lines: list[Line] = []
@@ -49,7 +49,7 @@ def _crashes(server: Postgres, local: Local, word: str, crash: Callable[[Postgre
     kills = KILLS * scale
     with ledger.load():
         for _ in range(kills):
-            ledger.await_successes(random.randint(10, 40 if scale == 1 else 400))
+            ledger.await_successes(random.randint(10, 40 if scale == 1 else 200))
             crash(server)
             stage.until(lambda: stage.accepts(server.url))
             firsts.append(ledger.first_success(time.monotonic()))
@@ -95,7 +95,7 @@ def _kill_backend(server: Postgres) -> None:
 def _function_kills(server: Postgres, local: Local, scale: int) -> list[Line]:
     """Processes of functions are killed at random under load: each costs the request that it was at, and no more."""
     ledger = Ledger(local.url, "function")
-    kills = FUNCTION_KILLS * scale
+    kills = FUNCTION_KILLS * min(scale, FAR)
     with ledger.load():
         ledger.await_successes(20)
         for _ in range(kills):

@@ -39,7 +39,7 @@ from tests.conftest import ROOT, load_module, migrate
 from tests.conftest import registration as document
 from tests.faults import stage
 from tests.integration.test_sweeps import Inbox
-from tests.proof import Line, at_most
+from tests.proof import FAR, Line, at_most
 
 SERVERS = 6
 SHARD = 3  # servers in a shard, instead of a thousand
@@ -73,7 +73,7 @@ Message = dict[str, Any]
 
 
 def prove(scale: int) -> list[Line]:
-    """Sixteen minutes of a day and 300 messages, times `scale` and at most the whole day; and a killed worker."""
+    """Sixteen minutes of a day and 300 messages, times `scale`, at most eight hours and a whole day; a killed worker."""
     service = QueueService()
     url = service.start()
     try:
@@ -283,7 +283,7 @@ def _day(admin: psycopg.Connection[Any], url: str, inbox: Inbox, scale: int) -> 
         midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
         _settle(admin, midnight)
         day = Day(admin, inbox, results, farm)
-        spans = min(SPANS * scale, 24 * 60 // SPAN)
+        spans = min(SPANS * min(scale, 2 * FAR), 24 * 60 // SPAN)
         minutes = spans * SPAN
         for span in sorted(random.sample(range(24 * 60 // SPAN), spans)):
             for minute in range(SPAN):

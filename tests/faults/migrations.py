@@ -22,7 +22,7 @@ from local.postgres import Postgres
 from local.schema import dump
 from tests.conftest import ROOT, migrate
 from tests.faults import stage, within
-from tests.proof import Line, at_most, some
+from tests.proof import FAR, Line, at_most, some
 
 RUNS = 12
 PATIENCE_SECONDS = 60.0  # for a run that nobody stops
@@ -171,7 +171,7 @@ def prove(scale: int) -> list[Line]:
     """A crowd of migrations, two waits, kills at some statements; in longer runs more of the former, and at each."""
     # No power cut is among these faults, so nothing has to be durable.
     with stage.postgres(durable=False) as server:
-        return [_crowds(server, max(1, scale // 5)), _kills(server, scale), *_waits(server, scale)]
+        return [_crowds(server, max(1, scale // 5)), _kills(server, scale), *_waits(server, min(scale, FAR))]
 
 
 def _crowds(server: Postgres, rounds: int) -> Line:

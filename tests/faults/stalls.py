@@ -30,7 +30,7 @@ from tests.conftest import REGISTER, SERVERS, Local
 from tests.faults import ANSWER_SECONDS, stage, within
 from tests.faults.ledger import Client, Fate, Ledger, document
 from tests.faults.proxy import BLACKHOLE, FORGET, PASS, REFUSE, RESET, Fault, Proxy
-from tests.proof import Line, interrupted, not_tried, some
+from tests.proof import FAR, Line, interrupted, not_tried, some
 
 PASSWORD = "first"
 # The registry as somebody who has nothing but CREATE on the database: a superuser is above every limit.
@@ -337,8 +337,8 @@ FAULTS: tuple[tuple[str, Putting, frozenset[str] | None], ...] = (
 
 
 def prove(scale: int) -> list[Line]:
-    """Every fault once; in longer runs a tenth of `scale` times, with each cut at every byte."""
-    rounds = max(1, scale // 10)
+    """Every fault once; in longer runs `scale` / FAR times, with each cut at every byte."""
+    rounds = max(1, scale // FAR)
     with stage.postgres() as server:
         with psycopg.connect(server.url, autocommit=True) as admin:
             admin.execute(LOGIN)
@@ -350,7 +350,7 @@ def prove(scale: int) -> list[Line]:
                     lines = [_fault(scene, scale, rounds, *fault) for fault in FAULTS]
                     proofs = (_failed_over, _deadlock, _serialization, _full_disk, _full_log)
                     lines += [_worst([proof(scene, scale) for _ in range(rounds)]) for proof in proofs]
-                    lines += [_frozen(scene, FREEZES * scale), *_cuts(scene, scale)]
+                    lines += [_frozen(scene, FREEZES * min(scale, FAR)), *_cuts(scene, scale)]
                     scene.proxy.set(PASS)
                     return lines + scene.ledger.lines("all of these", scale, scene.ledger.compare(server.url))
                 finally:
@@ -507,7 +507,7 @@ def _serialization(scene: Scene, scale: int) -> Line:
 
 
 def _cuts(scene: Scene, scale: int) -> list[Line]:
-    rounds = 1 if scale == 1 else scale
+    rounds = min(scale, FAR)
     before: list[str] = []
     dropped: list[str] = []
     for _ in range(rounds):
