@@ -73,7 +73,7 @@ Message = dict[str, Any]
 
 
 def prove(scale: int) -> list[Line]:
-    """Sixteen minutes of a day and 300 messages, times `scale`, at most eight hours and a whole day; a killed worker."""
+    """Sixteen minutes and 300 messages, times `scale`, up to eight hours and a whole day; and a killed worker."""
     service = QueueService()
     url = service.start()
     try:
