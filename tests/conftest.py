@@ -35,6 +35,10 @@ from mcp_registry import db
 from tests.api.transport import Answer, Headers, Remote, Secret, Transport, over_http
 from tests.redaction import search
 
+# A run in the background of a shell ignores SIGINT, and so would everything that it starts. Tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 ROOT = Path(__file__).parent.parent
 USERNAME, PASSWORD = "admin", "password"
 CRON_SECRET = "cron"

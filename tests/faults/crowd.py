@@ -44,7 +44,7 @@ def prove(scale: int) -> list[Line]:
     with stage.postgres() as server, stage.stack(server.url, **stage.QUIET) as local:
         return [
             _crowds(local.url, server.url, rounds),
-            _sessions(server.url, rounds),
+            _sessions(server.url, ROUNDS if scale == 1 else 2 * scale),
             _race(local.url, server.url, RACES * scale),
         ]
 

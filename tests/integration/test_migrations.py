@@ -40,8 +40,8 @@ def test_a_second_run_changes_nothing(new_database):
     assert dump(url) == schema
 
 
-def test_the_schema_file_is_what_the_migrations_add_up_to(database_url):
-    assert SCHEMA.read_text() == dump(database_url), "run `make schema`"
+def test_the_schema_file_is_what_the_migrations_add_up_to(new_database):
+    assert SCHEMA.read_text() == dump(new_database()), "run `make schema`"
 
 
 @pytest.mark.parametrize("last", range(1, 22))

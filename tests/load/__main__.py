@@ -1,4 +1,4 @@
-"""Load at a bounded rate, in one table: `python -m tests.load [--scale N]`, for N times 20 s, at most five minutes."""
+"""Load at a bounded rate, in one table: `python -m tests.load [--scale N]`, for N times 20 s, at most four minutes."""
 
 from __future__ import annotations
 

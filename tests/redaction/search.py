@@ -42,7 +42,7 @@ OF_THE_START = re.compile(
 )
 # What AWS's runtime client says where the local run was killed, in its own lines only.
 OF_ITS_END = re.compile(
-    r'Traceback \(most recent call last\):|  File "(?:<frozen runpy>|/\S+/awslambdaric/\w+\.py)", line \d+, in \S+'
+    r'Traceback \(most recent call last\):|  File "(?:<frozen runpy>|/[^"]+/awslambdaric/\w+\.py)", line \d+, in \S+'
 )
 # Two who write at the same time: the end of the one's line comes after the other's.
 _BETWEEN = re.compile(r"(?:(?<=\d ms)|(?<=\}))(?=\{\"level\"|\{\"timestamp\"|\d\d:\d\d:\d\d  )")
@@ -63,7 +63,7 @@ _FIELDS = {
     # An SQLSTATE, or a class: of a driver, or of boto3 after the service.
     "cause": r"[0-9A-Z]{5}|(?:SQS )?[A-Z][A-Za-z]{1,60}",
     "exception_class": r"[\w.]{1,100}",
-    "exception_frames": r"/\S+\.py:\d+ [\w<>]+",
+    "exception_frames": r"/[^:]+\.py:\d+ [\w<>]+",
     "reason": r"not a (?:Tick|Shard|Findings)",
     "slot": _TIME,
     "outcome": r"[a-z]{1,20}",
@@ -73,7 +73,7 @@ _FIELDS = {
     "errorMessage": r"Unauthorized|",
     "requestId": _ID,
     "stackTrace": (
-        r'  File "/\S+/(?:functions/\w+/app|mcp_registry/background)\.py", line \d+, in lambda_handler\n    '
+        r'  File "/[^"]+/(?:functions/\w+/app|mcp_registry/background)\.py", line \d+, in lambda_handler\n    '
         r'(?:raise (?:Exception\("Unauthorized"\)|JobFailed)|return _?\w+\(event, context\)[ \w()]*(?:, context\))?)\n'
     ),
 }
