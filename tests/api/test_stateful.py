@@ -389,7 +389,7 @@ def test_the_catalogue_answers_like_a_dictionary(api):
         machine,
         settings=settings(
             # Each example is some hundred requests, of which a stack that others use gets few.
-            max_examples=int(os.environ.get("STATEFUL_EXAMPLES", "3" if api.shared else "25")),
+            max_examples=int(os.environ.get("STATEFUL_EXAMPLES", "3" if api.shared else "15")),
             stateful_step_count=25,
             deadline=None,
             derandomize=bool(os.environ.get("CI")),

@@ -119,6 +119,7 @@ def small_disk(folder: Path, megabytes: int, owner: Path) -> Generator[Path]:
         yield folder
     finally:
         run("umount", "-l", str(folder))
+        folder.rmdir()
 
 
 def enlarge(folder: Path, megabytes: int) -> None:
