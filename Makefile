@@ -72,7 +72,7 @@ test-sam-local: $(VENV)/dev.stamp  ## Ask every route and invoke every event by 
 test-localstack: $(LOCALSTACK)/stamp  ## Deploy to LocalStack and run the stack there; needs no Docker, but Python 3.13
 	@PYTHONPATH=layers/registry $(BIN)/python -m tests.localstack $(LOCALSTACK)/bin/python
 
-prove: $(VENV)/dev.stamp  ## Measure every promise of reliability, in one table; takes an hour (SCALE=1: ten minutes)
+prove: $(VENV)/dev.stamp  ## Measure every promise of reliability, in one table; takes half an hour
 	@PYTHONPATH=layers/registry:client/src $(BIN)/python -m tests.prove --scale $(SCALE) $(ARGS)
 
 schema: $(VENV)/dev.stamp  ## Write sql/schema.sql from the migrations

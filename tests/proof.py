@@ -19,7 +19,7 @@ Proof = Callable[[int], "list[Line]"]
 
 # How far the project's goals go: a hundred kills of each kind, a hundred crowds.
 WHOLE = 50
-# How far what has no such number goes: all together are an hour, of which nothing has most.
+# How far what has no such number goes, so that all together are half an hour.
 FAR = 10
 # Set when somebody wants the run to end. Who works for long looks at it, and waits by its `wait`.
 interrupted = threading.Event()
