@@ -362,19 +362,24 @@ def registration(name: str, **fields: Any) -> dict[str, Any]:
     } | fields
 
 
+def load_stack(database_url: str) -> template.Stack:
+    """The template as it is deployed, with the tests' own settings."""
+    parameters = {
+        "CronSecret": CRON_SECRET,
+        "DatabaseUrl": database_url,
+        "OpenCidrs": LOOPBACK,
+        "RegistryPassword": PASSWORD,
+        "RegistryUsername": USERNAME,
+    }
+    return template.load(ROOT / "template.yaml", parameters)
+
+
 class InProcess:
     """The gateway of the local run with the handlers called directly: the template, without sockets."""
 
     def __init__(self, database_url: str, queue_service: Callable[[], str]) -> None:
         """`queue_service` is called for its URL when a function first needs it."""
-        parameters = {
-            "CronSecret": CRON_SECRET,
-            "DatabaseUrl": database_url,
-            "OpenCidrs": LOOPBACK,
-            "RegistryPassword": PASSWORD,
-            "RegistryUsername": USERNAME,
-        }
-        self.stack = template.load(ROOT / "template.yaml", parameters)
+        self.stack = load_stack(database_url)
         self._queue_service = queue_service
         self._queue_url: str | None = None
         self._handlers = {

@@ -19,9 +19,8 @@ import psycopg
 from local import queues, template
 from local.gateway import FunctionError
 from local.queues import QueueService
-from local.run import LOOPBACK
 from local.runtime import Runtime
-from tests.conftest import CRON_SECRET, PASSWORD, ROOT, USERNAME, migrate
+from tests.conftest import load_stack, migrate
 from tests.faults import stage
 from tests.faults.delivery import register
 from tests.integration.test_events import AUTHORIZER, BACKGROUND, EXPECTED, MIGRATION, read
@@ -117,7 +116,7 @@ def prove(scale: int) -> list[Line]:
         cloud = {**queues.CREDENTIALS, "AWS_ENDPOINT_URL": service.start()}
         with stage.postgres(durable=False) as server, psycopg.connect(server.url, autocommit=True) as admin:
             migrate.migrate(server.url)
-            stack = _stack(server.url)
+            stack = load_stack(server.url)
             queues.create(queues.connect(cloud["AWS_ENDPOINT_URL"]), stack.queues)
             scene = Scene(server.url, admin, stack, cloud)
             environments = ALL_AT_ONCE if scale == 1 else ENVIRONMENTS
@@ -127,17 +126,6 @@ def prove(scale: int) -> list[Line]:
             return [*lines, scene.line("the tables have columns of a newer release", "")]
     finally:
         service.stop()
-
-
-def _stack(database_url: str) -> template.Stack:
-    parameters = {
-        "CronSecret": CRON_SECRET,
-        "DatabaseUrl": database_url,
-        "OpenCidrs": LOOPBACK,
-        "RegistryPassword": PASSWORD,
-        "RegistryUsername": USERNAME,
-    }
-    return template.load(ROOT / "template.yaml", parameters)
 
 
 class Scene:
