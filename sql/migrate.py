@@ -35,7 +35,7 @@ ADVISORY_LOCK = 0x6D637072
 # gets them all within that half second or none.
 LOCK_TIMEOUT_MS = 500
 LOCKS = re.compile(r"^-- locks: *(.*?) *$", re.MULTILINE)
-TABLES = re.compile(r"[a-z_]+\.[a-z_]+(, *[a-z_]+\.[a-z_]+)*")
+TABLES = re.compile(r"[a-z_]+\.[a-z0-9_]+(, *[a-z_]+\.[a-z0-9_]+)*")
 STATEMENT_TIMEOUT_MS = 300_000
 PATIENCE_SECONDS = 120.0
 
@@ -98,8 +98,9 @@ class Migration:
 
         Raises MigrationError where they are not names of tables with their schema.
         """
-        named = ", ".join(LOCKS.findall(self.statements))
-        if named and not TABLES.fullmatch(named):
+        lines = LOCKS.findall(self.statements)
+        named = ", ".join(lines)
+        if lines and not TABLES.fullmatch(named):
             raise MigrationError(f"{self.name}: write `-- locks: schema.table, schema.table`")
         return named
 

@@ -337,6 +337,7 @@ def _wait(url: str, command: Path, tables: Sequence[str]) -> tuple[int, str]:
                 stage.until(lambda: waits(len(seen) + 1))
                 time.sleep(FREE_AFTER_SECONDS)
                 long_readers[0].rollback()
+                # So long a reader of the first table would wait, if that were held while the second is waited for.
                 time.sleep(LONGEST_WAIT_SECONDS)
             for long_reader in others or long_readers:
                 long_reader.rollback()

@@ -114,7 +114,9 @@ def test_a_gap_in_the_numbers_is_refused(folder):
         migrate.migrations(folder)
 
 
-@pytest.mark.parametrize("line", ["-- locks: a", "-- locks: registry.a; DROP TABLE x", "-- locks: registry.a,"])
+@pytest.mark.parametrize(
+    "line", ["-- locks:", "-- locks: a", "-- locks: registry.a; DROP TABLE x", "-- locks: registry.a,"]
+)
 def test_a_line_of_locks_that_names_no_tables_is_refused(new_database, folder, line):
     (folder / "0003_odd.sql").write_text(f"{line}\nSELECT 1;\n")
     with pytest.raises(migrate.MigrationError, match="write `-- locks: schema"):

@@ -38,6 +38,8 @@ JOB = "/api/jobs/health-check"
 
 # The words of a line that has its name: see test_redaction.py.
 READY_BLOCK = "redaction: passwords in the ready block of the local run"
+# Of the document, but the one that is API Gateway's alone.
+STATUSES = {200, 201, 202, 204, 400, 401, 404, 405, 409, 413, 415, 428, 500, 503}
 # What was stored may be read again.
 STORED = {"the description of a tool", "a display name", "a server's URL"}
 # What the local run itself says: besides its end, that a queue's or a schedule's function has failed.
@@ -94,10 +96,14 @@ def prove(scale: int) -> list[Line]:
     # Of requests that the database itself refuses it logs what it likes; credentials are in none of that.
     of_requests = {"a body", "a query", "an error", "a message", "the role", "the database", *STORED}
     statuses = sorted({status for status, _, _ in replies})
-    met = {200, 201, 202, 400, 401, 404, 409, 413, 415, 428, 500, 503} <= {*statuses}
     whole = json.dumps(replies).encode()
     return [
-        Line("redaction: kinds of answers provoked", "every documented one", ", ".join(map(str, statuses)), met),
+        Line(
+            "redaction: kinds of answers provoked",
+            "each but 429",
+            ", ".join(map(str, statuses)),
+            {*statuses} >= STATUSES,
+        ),
         _line("printed by the local run", "\n".join(printed).encode(), known),
         _line("printed by functions as in Lambda", functions.printed, known),
         _line("sent in answers", whole, known, STORED),

@@ -1,4 +1,4 @@
-"""No planted secret comes out anywhere; and the stack that all other tests used has said none either."""
+"""No planted secret comes out anywhere, in the bounded run; what all other tests printed is test_whole_run.py's."""
 
 from __future__ import annotations
 
