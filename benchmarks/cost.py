@@ -456,7 +456,7 @@ def measure() -> None:
     sys.path.insert(0, str(Path(__file__).parent.parent / "layers" / "registry"))
     from benchmarks.catalogue import filled
     from local.postgres import Postgres
-    from mcp_registry.db import Database
+    from mcp_registry.aws.db import Database
     from mcp_registry.health import maintenance, messages, results
     from mcp_registry.health.messages import Finding, Findings, Server, Shard
 

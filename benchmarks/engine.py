@@ -541,7 +541,7 @@ def _pycurl(servers: Sequence[Server], job: Job) -> Verdicts:
 
 
 def _ours(servers: Sequence[Server], job: Job) -> Verdicts:
-    from mcp_registry.guard import OPEN, Policy
+    from mcp_registry.dial.guard import OPEN, Policy
     from mcp_registry.health import probe
 
     policy = Policy.of({OPEN: "127.0.0.0/8,::1/128"})

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from benchmarks.catalogue import filled
 from benchmarks.report import Result, alternate, medians, wall_ms
-from mcp_registry.db import Database
+from mcp_registry.aws.db import Database
 from mcp_registry.health import history
 
 SERVERS = 1_000

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from benchmarks.catalogue import filled
 from benchmarks.report import Result, alternate, figure, medians, table, wall_ms
-from mcp_registry import servers
-from mcp_registry.cursor import Filters
-from mcp_registry.db import Database
+from mcp_registry.aws.db import Database
+from mcp_registry.catalogue import servers
+from mcp_registry.catalogue.cursor import Filters
 
 SMALL, LARGE = 1_000, 100_000
 PAGE = 100

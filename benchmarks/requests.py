@@ -242,7 +242,7 @@ def _ours(server_url: str) -> Generator[Side]:
             answer = handlers[request.resource](request.event, None)
             return Answer(answer["statusCode"], answer["body"])
 
-        from mcp_registry.db import database as warm
+        from mcp_registry.aws.db import database as warm
 
         row = warm().read("SELECT pg_backend_pid()")
         assert row is not None

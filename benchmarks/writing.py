@@ -15,7 +15,7 @@ from time import perf_counter
 
 from benchmarks.catalogue import filled
 from benchmarks.report import Result, alternate, medians
-from mcp_registry.db import Database
+from mcp_registry.aws.db import Database
 from mcp_registry.health import results
 from mcp_registry.health.messages import Finding, Findings
 

@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 LENGTH = 32
 # A user name ends at the first colon; the others would have to be escaped in JSON and in shells.
 EXCLUDED = '":\\'
-# How long the authorizer goes on with what it has read (mcp_registry.secret), and ...
+# How long the authorizer goes on with what it has read (mcp_registry.aws.secret), and ...
 CACHED_SECONDS = 60
 # ... how long API Gateway remembers that a password was right (ReauthorizeEvery in template.yaml).
 REMEMBERED_SECONDS = 300

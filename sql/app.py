@@ -18,7 +18,7 @@ import migrate
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from mcp_registry.db import conninfo
+from mcp_registry.aws.db import conninfo
 
 # A database that was made a moment ago may not let anybody in yet.
 PATIENCE_SECONDS = 120.0

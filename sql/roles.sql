@@ -11,7 +11,7 @@
 DO $$
 DECLARE
     name   text;
-    -- mcp_registry.db sends the same with each connection, but for RDS Proxy, which refuses it; a test compares the two.
+    -- mcp_registry.aws.db sends the same with each connection, but for RDS Proxy, which refuses it; a test compares the two.
     wanted text[] := ARRAY['lock_timeout=2s', 'idle_in_transaction_session_timeout=5s', 'TimeZone=UTC',
                            'random_page_cost=1.1', 'jit=off'];
     one    text;

@@ -31,7 +31,7 @@ from local.gateway import FunctionError, Gateway, HttpRequest
 from local.postgres import Postgres
 from local.queues import QueueService
 from local.run import LOOPBACK
-from mcp_registry import db
+from mcp_registry.aws import db
 from tests.api.transport import Answer, Headers, Remote, Secret, Transport, over_http
 from tests.redaction import search
 

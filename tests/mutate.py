@@ -76,12 +76,12 @@ class Subject(NamedTuple):
     @property
     def path(self) -> str:
         """The module's file, from the root of the tree."""
-        return self.file or f"{PACKAGE}/{self.module}.py"
+        return self.file or f"{PACKAGE}/{self.module.replace('.', '/')}.py"
 
 
 SUBJECTS = (
     Subject(
-        "guard",
+        "dial.guard",
         (
             # What needs no database of the guard's other tests: the look-up of a registration.
             REGISTER_GUARD + "test_a_name_with_public_addresses_passes",
@@ -94,7 +94,7 @@ SUBJECTS = (
         ),
     ),
     Subject(
-        "auth",
+        "access.auth",
         (
             "tests/unit/test_auth.py",
             # What it makes of the secret; the rest of them is about how that is read.
@@ -105,7 +105,7 @@ SUBJECTS = (
     ),
     Subject("authorizer", ("tests/unit/test_auth.py",), file="functions/authorizer/app.py"),
     Subject(
-        "secret",
+        "aws.secret",
         (
             # How it is read and remembered; the rest of them is about the command that changes it.
             SECRET + "test_a_secret_is_served_for_a_minute_and_then_read_again",
@@ -118,12 +118,12 @@ SUBJECTS = (
             SECRET + "test_a_new_execution_environment_has_neither_a_client_nor_a_secret_and_reads_one",
         ),
     ),
-    Subject("urls", ("tests/unit/test_urls.py",)),
-    Subject("intake", ("tests/unit/test_intake.py",)),
+    Subject("dial.urls", ("tests/unit/test_urls.py",)),
+    Subject("edge.intake", ("tests/unit/test_intake.py",)),
     Subject("errors", ("tests/unit/test_http.py", "tests/unit/test_intake.py")),
-    Subject("http", ("tests/unit/test_http.py", "tests/unit/test_intake.py")),
+    Subject("edge.http", ("tests/unit/test_http.py", "tests/unit/test_intake.py")),
     Subject(
-        "db",
+        "aws.db",
         (
             DB + "test_the_state_of_an_error_says_whether_to_come_back",
             DB + "test_an_outage_is_told_by_its_state_or_else_its_kind_and_never_by_the_drivers_text",

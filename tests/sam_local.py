@@ -33,8 +33,9 @@ from typing import Any
 import psycopg
 
 from local import sam
-from mcp_registry import db, servers
-from mcp_registry.registration import parse
+from mcp_registry.aws import db
+from mcp_registry.catalogue import servers
+from mcp_registry.catalogue.registration import parse
 from tests.integration.test_events import AUTHORIZER, BACKGROUND, EVENTS, EXPECTED, MIGRATION
 
 ROOT = Path(__file__).parent.parent

@@ -17,9 +17,9 @@ import pytest
 import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mcp_registry import guard, urls
-from mcp_registry.guard import Policy
-from mcp_registry.health import exchange, probe
+from mcp_registry.dial import exchange, guard, urls
+from mcp_registry.dial.guard import Policy
+from mcp_registry.health import probe
 
 from client.tests.test_introspect import (
     RESET,

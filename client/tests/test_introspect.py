@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import trustme
-from mcp_registry import registration
+from mcp_registry.catalogue import registration
 
 from mcp_registry_client import introspect
 from mcp_registry_client.introspect import Failed

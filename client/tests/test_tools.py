@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from mcp_registry import names
+from mcp_registry.catalogue import names
 
 from mcp_registry_client import _tools
 from mcp_registry_client._document import Unusable, document, legal_name

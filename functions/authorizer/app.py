@@ -5,7 +5,7 @@ Contract: AWS documentation, "Input to an API Gateway Lambda authorizer" (TOKEN)
 
 from __future__ import annotations
 
-from mcp_registry import auth
+from mcp_registry.access import auth
 
 
 def lambda_handler(event: dict[str, str], context: object) -> dict[str, object]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mcp_registry import servers
-from mcp_registry.db import database
-from mcp_registry.http import Request, Response, endpoint
+from mcp_registry.aws.db import database
+from mcp_registry.catalogue import servers
+from mcp_registry.edge.http import Request, Response, endpoint
 
 
 @endpoint

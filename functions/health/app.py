@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mcp_registry.db import VERIFY, database
-from mcp_registry.http import Request, Response, endpoint
+from mcp_registry.aws.db import VERIFY, database
+from mcp_registry.edge.http import Request, Response, endpoint
 
 
 @endpoint

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mcp_registry.background import Record, batch, job
-from mcp_registry.db import database
+from mcp_registry.aws.db import database
+from mcp_registry.edge.background import Record, batch, job
 from mcp_registry.health import messages, sweeps
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mcp_registry.background import batch
+from mcp_registry.edge.background import batch
 from mcp_registry.health import shard
 
 lambda_handler = batch(shard.check)

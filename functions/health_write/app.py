@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mcp_registry.background import Record, batch
-from mcp_registry.db import database
+from mcp_registry.aws.db import database
+from mcp_registry.edge.background import Record, batch
 from mcp_registry.health import results
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from mcp_registry.background import job
-from mcp_registry.db import database
+from mcp_registry.aws.db import database
+from mcp_registry.edge.background import job
 from mcp_registry.health import maintenance
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from mcp_registry import auth
-from mcp_registry.db import database
+from mcp_registry.access import auth
+from mcp_registry.aws.db import database
+from mcp_registry.edge.http import Request, Response, endpoint
 from mcp_registry.errors import NotConfigured, WrongCronSecret
 from mcp_registry.health import sweeps
-from mcp_registry.http import Request, Response, endpoint
 
 
 @endpoint

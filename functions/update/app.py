@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from mcp_registry import intake, registration, servers
-from mcp_registry.db import database
-from mcp_registry.http import Request, Response, endpoint
+from mcp_registry.aws.db import database
+from mcp_registry.catalogue import registration, servers
+from mcp_registry.edge import intake
+from mcp_registry.edge.http import Request, Response, endpoint
 
 
 @endpoint

@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from local.run import LOOPBACK
-from mcp_registry import names
+from mcp_registry.catalogue import names
 from tests.api.transport import Secret
 from tests.conftest import BASIC, ROOT, SLOWEST, Answer, Api
 

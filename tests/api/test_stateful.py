@@ -22,11 +22,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from mcp_registry.canonical import digest, survey
-from mcp_registry.db import Database
+from mcp_registry.aws.db import Database
+from mcp_registry.catalogue.canonical import digest, survey
+from mcp_registry.catalogue.names import canonical
 from mcp_registry.health import results
 from mcp_registry.health.messages import Finding, Findings, Verdict
-from mcp_registry.names import canonical
 from tests.api.transport import Answer
 from tests.conftest import REGISTER, SERVERS, Api
 

@@ -18,7 +18,9 @@ from referencing.jsonschema import DRAFT202012
 
 from local import template
 from local.template import Mock, Stack
-from mcp_registry import cursor, errors, http, intake, listing, names, registration
+from mcp_registry import errors
+from mcp_registry.catalogue import cursor, listing, names, registration
+from mcp_registry.edge import http, intake
 from mcp_registry.errors import RegistryError, ValidationFailed
 from mcp_registry.health import history, messages
 from tests.contract.document import DOCUMENT, ROOT, Json, answers, closed, operations
@@ -248,7 +250,7 @@ RULES = {
 
 
 def code_shape(struct: type[msgspec.Struct]) -> Json:
-    """The rules of a struct of mcp_registry.registration, those included that its types do not say."""
+    """The rules of a struct of mcp_registry.catalogue.registration, those included that its types do not say."""
     _, definitions = msgspec.json.schema_components([struct, registration.Tool])
     tool = definitions["Tool"]
     tool["properties"]["description"]["anyOf"][0] |= {

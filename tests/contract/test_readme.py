@@ -6,7 +6,7 @@ import re
 import shlex
 import subprocess
 
-from mcp_registry.http import STATUSES
+from mcp_registry.edge.http import STATUSES
 from tests.conftest import ROOT, Local
 
 README = (ROOT / "README.md").read_text()

@@ -12,8 +12,8 @@ from typing import Any
 
 import psycopg
 
-from mcp_registry import registration, servers
-from mcp_registry.db import Database
+from mcp_registry.aws.db import Database
+from mcp_registry.catalogue import registration, servers
 from mcp_registry.errors import DuplicateServer, Unavailable
 from tests.conftest import REGISTER, SERVERS
 from tests.faults import stage

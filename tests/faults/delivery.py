@@ -32,7 +32,8 @@ import pytest
 
 from local import queues as local_queues
 from local.queues import QueueService
-from mcp_registry import db, observability, queues, registration, servers
+from mcp_registry.aws import db, observability, queues
+from mcp_registry.catalogue import registration, servers
 from mcp_registry.health import messages, shard, sweeps
 from mcp_registry.health.messages import Finding, Findings
 from tests.conftest import ROOT, load_module, migrate

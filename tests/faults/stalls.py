@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 import psycopg
 
 from local.postgres import Postgres
-from mcp_registry import db, registration, servers
-from mcp_registry.db import Database
+from mcp_registry.aws import db
+from mcp_registry.aws.db import Database
+from mcp_registry.catalogue import registration, servers
 from mcp_registry.errors import Unavailable
 from tests.api.transport import Answer
 from tests.conftest import REGISTER, SERVERS, Local

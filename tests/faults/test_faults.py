@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from mcp_registry import db
+from mcp_registry.aws import db
 from tests.conftest import nowhere_else
 from tests.faults import ANSWER_SECONDS, crashes, crowd, delivery, environments, migrations, stalls
 from tests.proof import Line, interrupted, table

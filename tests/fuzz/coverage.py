@@ -21,10 +21,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mcp_registry import canonical, guard, intake, names, registration, urls
+from mcp_registry.catalogue import canonical, names, registration
+from mcp_registry.dial import guard, urls
+from mcp_registry.dial.guard import OPEN, Policy
+from mcp_registry.edge import intake
+from mcp_registry.edge.http import Request
 from mcp_registry.errors import RegistryError
-from mcp_registry.guard import OPEN, Policy
-from mcp_registry.http import Request
 from tests.fuzz.guard import bypass, misread, policies
 from tests.proof import FAR, Line, at_most
 

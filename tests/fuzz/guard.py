@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from mcp_registry import guard, urls
-from mcp_registry.guard import GLOBAL_UNICAST, NETWORKS, OPEN, Policy
+from mcp_registry.dial import guard, urls
+from mcp_registry.dial.guard import GLOBAL_UNICAST, NETWORKS, OPEN, Policy
 from tests.proof import FAR, Line, at_most, not_tried
 
 ROOT = Path(__file__).parent.parent.parent

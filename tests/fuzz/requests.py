@@ -39,8 +39,8 @@ from jsonschema import Draft202012Validator
 from schemathesis import Case, GenerationMode
 from schemathesis.core.result import Err
 
-from mcp_registry import cursor
-from mcp_registry.intake import MAX_BODY
+from mcp_registry.catalogue import cursor
+from mcp_registry.edge.intake import MAX_BODY
 from tests.api.test_stateful import JSON, TEXT, Catalogue
 from tests.api.transport import Answer, Headers, Transport, over_http
 from tests.conftest import BASIC, CRON_SECRET, REGISTER, SERVERS, Api, registration

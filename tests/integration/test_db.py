@@ -11,8 +11,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from mcp_registry import db
-from mcp_registry.db import Database
+from mcp_registry.aws import db
+from mcp_registry.aws.db import Database
 from mcp_registry.errors import Unavailable
 
 PID = "SELECT pg_backend_pid()"

@@ -8,8 +8,9 @@ import json
 import pytest
 
 from local.gateway import FunctionError
-from mcp_registry import db, servers
-from mcp_registry.registration import parse
+from mcp_registry.aws import db
+from mcp_registry.catalogue import servers
+from mcp_registry.catalogue.registration import parse
 from tests.conftest import ROOT, registration
 
 EVENTS = ROOT / "events"

@@ -11,7 +11,8 @@ import pytest
 
 from local import queues as local_queues
 from local.gateway import FunctionError
-from mcp_registry import db, queues, registration, servers
+from mcp_registry.aws import db, queues
+from mcp_registry.catalogue import registration, servers
 from mcp_registry.health import messages, shard
 from mcp_registry.health.messages import Finding, Findings
 from tests.conftest import ROOT

@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import pytest
 
-from mcp_registry import registration, servers
-from mcp_registry.db import Database
+from mcp_registry.aws.db import Database
+from mcp_registry.catalogue import registration, servers
 from mcp_registry.errors import ServerNotFound, ValidationFailed
 from mcp_registry.health import history, maintenance
 from tests.conftest import registration as document

@@ -27,9 +27,10 @@ import pytest
 import time_machine
 import trustme
 
-from mcp_registry.guard import Policy
-from mcp_registry.health import exchange, lookup, probe
-from mcp_registry.health.lookup import System
+from mcp_registry.dial import exchange, lookup
+from mcp_registry.dial.guard import Policy
+from mcp_registry.dial.lookup import System
+from mcp_registry.health import probe
 from mcp_registry.health.probe import DEADLINE, Result, Target, check_all, moment, sweep
 from tests.conftest import ROOT
 from tests.hostile import OK, Farm, Visit, closed_port, silent_port
@@ -792,7 +793,7 @@ def test_what_could_not_be_started_in_time_is_not_checked(slow):
 
 FROZEN = """
 import json, sys
-from mcp_registry.guard import Policy
+from mcp_registry.dial.guard import Policy
 from mcp_registry.health.probe import Target, sweep
 
 ports = json.load(sys.stdin)
@@ -930,7 +931,7 @@ def test_a_name_that_was_not_found_while_our_loop_was_blocked_is_asked_for_again
 
 FEW = """
 import json, resource, sys
-from mcp_registry.guard import Policy
+from mcp_registry.dial.guard import Policy
 from mcp_registry.health.probe import Target, sweep
 
 port = json.load(sys.stdin)
@@ -942,7 +943,7 @@ print(json.dumps([results, resource.getrlimit(resource.RLIMIT_NOFILE)]))
 
 NONE_LEFT = """
 import asyncio, contextlib, json, resource, sys
-from mcp_registry.guard import Policy
+from mcp_registry.dial.guard import Policy
 from mcp_registry.health.probe import Target, check_all, new_event_loop
 
 port = json.load(sys.stdin)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from mcp_registry.guard import Policy
-from mcp_registry.health import exchange
+from mcp_registry.dial import exchange
+from mcp_registry.dial.guard import Policy
 from mcp_registry.health.probe import DEADLINE, Result, Target, sweep
 from tests.conftest import ROOT
 from tests.hostile import CANARY, Farm, Hostile

@@ -13,8 +13,8 @@ from hashlib import sha256
 
 import pytest
 
-from mcp_registry import guard, urls
-from mcp_registry.guard import CLOSED, OPEN, Policy
+from mcp_registry.dial import guard, urls
+from mcp_registry.dial.guard import CLOSED, OPEN, Policy
 from tests.conftest import Api, InProcess, registration
 
 REGISTER = "/api/registry/register"

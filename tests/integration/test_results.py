@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from mcp_registry import registration, servers
-from mcp_registry.background import Record
-from mcp_registry.db import Database
-from mcp_registry.errors import ServerNotFound
+from mcp_registry.aws.db import Database
+from mcp_registry.catalogue import registration, servers
+from mcp_registry.edge.background import Record
+from mcp_registry.errors import Malformed, ServerNotFound
 from mcp_registry.health import messages, results
 from mcp_registry.health.messages import Finding, Findings
 from tests.conftest import registration as document
@@ -361,5 +361,5 @@ def test_when_a_check_was_is_told_by_the_queues_clock(database, fleet):
     "body", ["", "null", "x", "{}", '{"kind":"other"}', '{"slot":"yesterday","shard":0,"findings":[]}']
 )
 def test_a_message_that_is_none_is_refused(database, body):
-    with pytest.raises(messages.Malformed):
+    with pytest.raises(Malformed):
         results.record(database, record(body))

@@ -12,7 +12,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from local import template
-from mcp_registry import db
+from mcp_registry.aws import db
 from mcp_registry.errors import Unavailable
 from tests.conftest import ROOT, migrate
 from tests.integration.test_servers import PARAMETERS, statements
@@ -20,12 +20,18 @@ from tests.integration.test_servers import PARAMETERS, statements
 ROLES = ("registry_reader", "registry_writer", "registry_sweeper")
 # Which roles run a statement; template.yaml says which function has which role.
 RUN_BY = {
-    "registry_reader": ("servers.LIST", "servers.NARROW", "servers.DETAIL", "health.history.", "db.VERIFY"),
-    "registry_writer": ("servers.", "db.VERIFY"),
-    "registry_sweeper": ("health.sweeps.", "health.results.", "health.maintenance.", "db.VERIFY"),
+    "registry_reader": (
+        "catalogue.servers.LIST",
+        "catalogue.servers.NARROW",
+        "catalogue.servers.DETAIL",
+        "health.history.",
+        "aws.db.VERIFY",
+    ),
+    "registry_writer": ("catalogue.servers.", "aws.db.VERIFY"),
+    "registry_sweeper": ("health.sweeps.", "health.results.", "health.maintenance.", "aws.db.VERIFY"),
 }
 # What reads of the catalogue only, although it stands beside what writes.
-READS = {"servers.LIST", "servers.NARROW", "servers.DETAIL"}
+READS = {"catalogue.servers.LIST", "catalogue.servers.NARROW", "catalogue.servers.DETAIL"}
 CASES = [
     (role, name)
     for role, wanted in RUN_BY.items()

@@ -23,7 +23,7 @@ from botocore.config import Config
 from local import sam
 from local.gateway import FunctionError
 from local.template import Invoke
-from mcp_registry import db, queues
+from mcp_registry.aws import db, queues
 from mcp_registry.health import shard
 from tests import sam_local
 from tests.conftest import ROOT

@@ -11,9 +11,9 @@ import psycopg
 import pytest
 
 import mcp_registry
-from mcp_registry import listing, registration, servers
-from mcp_registry.cursor import Filters
-from mcp_registry.db import Database
+from mcp_registry.aws.db import Database
+from mcp_registry.catalogue import listing, registration, servers
+from mcp_registry.catalogue.cursor import Filters
 from mcp_registry.errors import DuplicateServer, ServerNotFound
 from tests.conftest import registration as document
 
@@ -68,16 +68,21 @@ def test_the_longest_page_fits_the_literal_limit_of_the_list():
 
 
 def test_every_statement_was_found():
-    assert {"servers.REGISTER", "servers.LIST", "servers.DETAIL", "db.VERIFY"} <= statements().keys()
+    assert {
+        "catalogue.servers.REGISTER",
+        "catalogue.servers.LIST",
+        "catalogue.servers.DETAIL",
+        "aws.db.VERIFY",
+    } <= statements().keys()
 
 
 @pytest.mark.parametrize(
     ("name", "index"),
     [
-        ("servers.FIND", "mcp_servers_canonical_name_key"),
-        ("servers.HAS_DIGEST", "mcp_servers_body_digest_idx"),
-        ("servers.NARROW", "mcp_servers_search_idx"),
-        ("servers.DETAIL", "tools_server_id_name_key"),
+        ("catalogue.servers.FIND", "mcp_servers_canonical_name_key"),
+        ("catalogue.servers.HAS_DIGEST", "mcp_servers_body_digest_idx"),
+        ("catalogue.servers.NARROW", "mcp_servers_search_idx"),
+        ("catalogue.servers.DETAIL", "tools_server_id_name_key"),
     ],
 )
 def test_a_statement_is_served_by_its_index(database, name, index):

@@ -12,9 +12,9 @@ from typing import ClassVar
 import pytest
 
 from local import queues as local_queues
-from mcp_registry import queues
-from mcp_registry.background import Record
-from mcp_registry.errors import Unavailable
+from mcp_registry.aws import queues
+from mcp_registry.edge.background import Record
+from mcp_registry.errors import Malformed, Unavailable
 from mcp_registry.health import messages, shard
 from mcp_registry.health.messages import Server, Shard
 
@@ -128,7 +128,7 @@ def test_the_clock_of_the_function_does_not_matter(server, results, monkeypatch)
 
 @pytest.mark.parametrize("body", ["", "null", '{"kind":"other"}', '{"server_id":1,"url":"http://169.254.169.254/"}'])
 def test_a_message_that_is_no_shard_is_refused_and_nothing_dialled(results, body):
-    with pytest.raises(messages.Malformed):
+    with pytest.raises(Malformed):
         shard.check(Record({"messageId": "1", "body": body}, 60.0))
     assert results() == []
 

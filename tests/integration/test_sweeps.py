@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from local import queues as local_queues
-from mcp_registry import queues, registration, servers
-from mcp_registry.db import Database
+from mcp_registry.aws import queues
+from mcp_registry.aws.db import Database
+from mcp_registry.catalogue import registration, servers
 from mcp_registry.errors import Unavailable
 from mcp_registry.health import messages, results, sweeps
 from mcp_registry.health.messages import Finding, Findings, Server

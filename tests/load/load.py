@@ -33,7 +33,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 
-from mcp_registry.canonical import digest, survey
+from mcp_registry.catalogue.canonical import digest, survey
 from tests.api.transport import Answer, Headers, connect, exchange
 from tests.conftest import BASIC, CRON_SECRET, REGISTER, SERVERS, Local
 from tests.faults import stage

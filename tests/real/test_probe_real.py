@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mcp_registry.guard import Policy
+from mcp_registry.dial.guard import Policy
 from mcp_registry.health.probe import Result, Target, sweep
 from tests.real.fixtures import SERVERS, RealServer, together
 

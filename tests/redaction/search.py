@@ -73,7 +73,7 @@ _FIELDS = {
     "errorMessage": r"Unauthorized|",
     "requestId": _ID,
     "stackTrace": (
-        r'  File "/[^"]+/(?:functions/\w+/app|mcp_registry/background)\.py", line \d+, in lambda_handler\n    '
+        r'  File "/[^"]+/(?:functions/\w+/app|mcp_registry/edge/background)\.py", line \d+, in lambda_handler\n    '
         r'(?:raise (?:Exception\("Unauthorized"\)|JobFailed)|return _?\w+\(event, context\)[ \w()]*(?:, context\))?)\n'
     ),
 }
@@ -86,7 +86,7 @@ _METRICS = {"_aws", "sweep_untimely", "sweep_unfinished", "sweep_suspect"}
 
 
 def is_known(line: str) -> bool:
-    """Whether a line is JSON such as `mcp_registry.observability` and AWS's runtime client write, in each field."""
+    """Whether a line is JSON such as `mcp_registry.aws.observability` and AWS's runtime client write, in each field."""
     if not line.startswith("{"):
         return False
     try:

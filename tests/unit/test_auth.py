@@ -4,7 +4,7 @@ from base64 import b64encode
 
 import pytest
 
-from mcp_registry import auth
+from mcp_registry.access import auth
 from tests.conftest import ROOT, load_module
 
 

@@ -7,9 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from mcp_registry.background import JobFailed, Record, batch, job
-from mcp_registry.errors import Unavailable
-from mcp_registry.health.messages import Malformed
+from mcp_registry.edge.background import JobFailed, Record, batch, job
+from mcp_registry.errors import Malformed, Unavailable
 
 
 def event(*bodies: str, ids: list[str] | None = None):

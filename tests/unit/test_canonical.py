@@ -7,8 +7,8 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_registry import canonical as module
-from mcp_registry.canonical import survey
+from mcp_registry.catalogue import canonical as module
+from mcp_registry.catalogue.canonical import survey
 
 SAFE_INTEGERS = st.integers(-(2**53) + 1, 2**53 - 1)
 SCALARS = st.none() | st.booleans() | SAFE_INTEGERS | st.floats(allow_nan=False, allow_infinity=False) | st.text()

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_registry import cursor
-from mcp_registry.cursor import Filters
+from mcp_registry.catalogue import cursor
+from mcp_registry.catalogue.cursor import Filters
 
 FILTERS = st.builds(
     Filters,

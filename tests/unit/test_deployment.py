@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mcp_registry import observability
+from mcp_registry.aws import observability
 from tests.cloudformation import Stack
 from tests.conftest import ROOT
 
@@ -443,7 +443,7 @@ def test_a_metric_of_ours_is_sent_with_the_stack_as_its_dimension(
 
 
 def test_every_metric_of_ours_has_an_alarm_under_the_dimension_that_it_is_sent_with(stack: Stack):
-    source = (ROOT / "layers/registry/mcp_registry/observability.py").read_text()
+    source = (ROOT / "layers/registry/mcp_registry/aws/observability.py").read_text()
     names = set(re.findall(r'_count\("(\w+)"', source))
     assert len(names) == 3
     for name in names:

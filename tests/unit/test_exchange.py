@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_registry.health.exchange import CLOSED, LIMIT, NOT_HTTP, TOO_LONG, Answer, is_response
+from mcp_registry.dial.exchange import CLOSED, LIMIT, NOT_HTTP, TOO_LONG, Answer, is_response
 
 RESULT = b'{"jsonrpc":"2.0","id":1,"result":{"supportedVersions":["2026-07-28"]}}'
 ERROR = b'{"jsonrpc":"2.0","id":null,"error":{"code":-32601,"message":"Method not found"}}'

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcp_registry import db, guard, urls
-from mcp_registry.guard import CLOSED, NETWORKS, NEVER, OPEN, Policy
+from mcp_registry.aws import db
+from mcp_registry.dial import guard, urls
+from mcp_registry.dial.guard import CLOSED, NETWORKS, NEVER, OPEN, Policy
 from tests.conftest import ROOT
 from tests.fuzz.guard import METADATA, oracle
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from mcp_registry.edge.http import STATUSES
 from mcp_registry.errors import RegistryError
-from mcp_registry.http import STATUSES
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "layers" / "registry" / "mcp_registry"
@@ -24,49 +24,71 @@ ALL = [
     for path in (ROOT / folder).rglob("*.py")
 ]
 
+# The rooms of the package, floor by floor from the ground up: each uses those of lower floors only, so that no two need
+# each other.
+FLOORS = (
+    {"errors", "dial"},
+    {"aws"},
+    {"edge", "catalogue", "access"},
+    {"health"},
+)
+ROOMS = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+
 # One library, one owner.
 OWNERS = {
-    "aws_lambda_powertools": {"observability"},
-    "aiodns": {"health.lookup"},
-    "boto3": {"queues", "secret"},
-    "botocore": {"queues", "secret"},
-    "msgspec": {"canonical", "registration", "health.messages"},
-    "psycopg": {"db", "health.results", "health.sweeps"},
+    "aws_lambda_powertools": {"aws.observability"},
+    "aiodns": {"dial.lookup"},
+    "boto3": {"aws.queues", "aws.secret"},
+    "botocore": {"aws.queues", "aws.secret"},
+    "msgspec": {"catalogue.canonical", "catalogue.registration", "health.messages"},
+    "psycopg": {"aws.db", "health.results", "health.sweeps"},
     "uvloop": {"health.probe"},
 }
 MAX_HANDLER_LINES = 30
 
 # What a cold start of each function loads of the package and of others' libraries. Each module is paid for in
 # milliseconds at every cold start: adding one here is a decision.
-EDGE = {"errors", "http", "observability", "db"}
-READ = EDGE | {"servers", "cursor"}
-WRITE = READ | {"intake", "registration", "names", "urls", "canonical", "guard"}
-BACKGROUND = {"errors", "observability", "background", "health", "health.messages"}
+EDGE = {"errors", "edge.http", "aws.observability", "aws.db"}
+READ = EDGE | {"catalogue.servers", "catalogue.cursor"}
+WRITE = READ | {
+    "edge.intake",
+    "catalogue.registration",
+    "catalogue.names",
+    "dial.urls",
+    "catalogue.canonical",
+    "dial.guard",
+}
+BACKGROUND = {"errors", "aws.observability", "edge.background", "health.messages"}
 LOGGER = {"aws_lambda_powertools", "jmespath"}
 POSTGRES = LOGGER | {"psycopg", "psycopg_binary"}
 SQS = {"boto3", "dateutil", "s3transfer", "six", "urllib3"}
 COLD_START = {
-    "authorizer": ({"auth"}, set()),
+    "authorizer": ({"access.auth"}, set()),
     "register": (WRITE, POSTGRES | {"msgspec"}),
     "update": (WRITE, POSTGRES | {"msgspec"}),
-    "list": (READ | {"listing"}, POSTGRES),
+    "list": (READ | {"catalogue.listing"}, POSTGRES),
     "detail": (READ, POSTGRES),
     "delete": (READ, POSTGRES),
     "health": (EDGE, POSTGRES),
-    "history": (EDGE | {"health", "health.history"}, POSTGRES),
-    "metrics": (EDGE | {"health", "health.history"}, POSTGRES),
+    "history": (EDGE | {"health.history"}, POSTGRES),
+    "metrics": (EDGE | {"health.history"}, POSTGRES),
     "start_sweep": (
-        EDGE | {"auth", "queues", "health", "health.messages", "health.sweeps"},
+        EDGE | {"access.auth", "aws.queues", "health.messages", "health.sweeps"},
         POSTGRES | SQS | {"msgspec"},
     ),
-    "health_check": (BACKGROUND | {"db", "queues", "health.sweeps"}, POSTGRES | SQS | {"msgspec"}),
+    "health_check": (
+        BACKGROUND | {"aws.db", "aws.queues", "health.messages", "health.sweeps"},
+        POSTGRES | SQS | {"msgspec"},
+    ),
     # No database: this one dials what strangers registered.
     "health_sweep": (
-        BACKGROUND | {"queues", "guard", "urls", "health.shard", "health.probe", "health.exchange", "health.lookup"},
+        BACKGROUND
+        | {"aws.queues", "dial.guard", "dial.urls", "dial.exchange", "dial.lookup"}
+        | {"health.messages", "health.shard", "health.probe"},
         LOGGER | SQS | {"msgspec", "aiodns", "pycares", "uvloop"},
     ),
-    "health_write": (BACKGROUND | {"db", "health.results"}, POSTGRES | {"msgspec"}),
-    "maintain": (BACKGROUND | {"db", "health.maintenance"}, POSTGRES | {"msgspec"}),
+    "health_write": (BACKGROUND | {"aws.db", "health.messages", "health.results"}, POSTGRES | {"msgspec"}),
+    "maintain": (BACKGROUND | {"aws.db", "health.maintenance"}, POSTGRES),
 }
 # Small: what the libraries above bring along. Of botocore, Powertools reads the empty top only, to learn whether it
 # is installed; its sessions and clients are what costs 275 ms.
@@ -113,6 +135,31 @@ def test_the_client_knows_the_api_and_nothing_else_of_this_repository(path):
     assert top(imports(path)) <= set(sys.stdlib_module_names) | {"mcp_registry_client"}
 
 
+def room(path: Path) -> str:
+    """The room that a file of the package is in, or the module that it is where it stands in none."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def floor(room: str) -> int:
+    return next(number for number, rooms in enumerate(FLOORS) if room in rooms)
+
+
+def test_every_room_has_its_floor_and_none_is_empty():
+    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    assert set().union(*FLOORS) == ROOMS | modules
+    assert all(len(list((PACKAGE / name).glob("*.py"))) > 1 for name in ROOMS)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_needs_its_own_room_and_lower_floors_only(path):
+    if path.parent == PACKAGE and path.stem == "__init__":
+        assert not imports(path) & ROOMS
+        return
+    # `from mcp_registry import x` names no room by itself: each import names the module that it wants.
+    needed = {name.split(".")[1] for name in imports(path) if name.startswith("mcp_registry.")} - {room(path)}
+    assert [name for name in sorted(needed) if floor(name) >= floor(room(path))] == []
+
+
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_library_is_imported_by_its_owner_only(path):
     ours = top(imports(path)) - set(sys.stdlib_module_names) - {"mcp_registry"}
@@ -152,7 +199,7 @@ def test_a_cold_start_loads_what_is_stated_and_nothing_else(name):
     command = [sys.executable, "-c", script]
     output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     loaded = {module for module in json.loads(output) if not module.startswith("_")}
-    ours = {module.removeprefix("mcp_registry.") for module in loaded if module.startswith("mcp_registry.")}
+    ours = {module.removeprefix("mcp_registry.") for module in loaded if module.startswith("mcp_registry.")} - ROOMS
     theirs = top(loaded) - set(sys.stdlib_module_names) - {"app", "mcp_registry"} - INCIDENTAL
     assert (ours, theirs) == COLD_START[name]
     assert "boto3" in theirs or "botocore.session" not in loaded

@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from mcp_registry import observability
+from mcp_registry.aws import observability
+from mcp_registry.edge.http import Request, Response, endpoint
 from mcp_registry.errors import (
     DuplicateServer,
     Fault,
@@ -22,7 +23,6 @@ from mcp_registry.errors import (
     ValidationFailed,
     WrongCronSecret,
 )
-from mcp_registry.http import Request, Response, endpoint
 
 SECRET = "hunter2-secret"
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_registry import intake
+from mcp_registry.edge import intake
+from mcp_registry.edge.http import Request
 from mcp_registry.errors import Fault, PayloadTooLarge, UnsupportedMediaType, ValidationFailed
-from mcp_registry.http import Request
 
 VALUES = st.recursive(
     st.none()

@@ -6,8 +6,8 @@ from zlib import crc32
 
 import pytest
 
-from mcp_registry import cursor, listing
-from mcp_registry.cursor import Filters
+from mcp_registry.catalogue import cursor, listing
+from mcp_registry.catalogue.cursor import Filters
 from mcp_registry.errors import ValidationFailed
 
 

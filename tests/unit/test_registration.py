@@ -6,7 +6,7 @@ import json
 import pytest
 import rfc8785
 
-from mcp_registry import registration
+from mcp_registry.catalogue import registration
 from mcp_registry.errors import ValidationFailed
 
 TOOL = {"name": "forecast", "description": "Tomorrow's weather", "input_schema": {"type": "object"}, "category": "geo"}

@@ -14,7 +14,8 @@ from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionEr
 from moto import mock_aws
 
 from local import credentials
-from mcp_registry import auth, secret
+from mcp_registry.access import auth
+from mcp_registry.aws import secret
 from tests.conftest import ROOT, load_module
 
 

@@ -8,8 +8,8 @@ import re
 import pytest
 
 from local import template
+from mcp_registry.edge.http import STATUSES
 from mcp_registry.health import sweeps
-from mcp_registry.http import STATUSES
 from tests.conftest import ROOT
 
 PARAMETERS = {"DatabaseUrl": "postgresql://x", "RegistryUsername": "admin", "RegistryPassword": "password"}

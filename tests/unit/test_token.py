@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 import botocore.session
 import pytest
 
-from mcp_registry import token
+from mcp_registry.aws import token
 
 HOST = "registry.abc123.eu-west-1.rds.amazonaws.com"
 

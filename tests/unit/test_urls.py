@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_registry import urls
+from mcp_registry.dial import urls
 
 GOOD = [
     "http://localhost:8080",

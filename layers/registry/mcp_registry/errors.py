@@ -96,3 +96,7 @@ class Unavailable(RegistryError):
     def __init__(self, cause: str) -> None:
         super().__init__()
         self.cause = cause
+
+
+class Malformed(Exception):
+    """A message of our own queues does not have the form that our functions give it. Nobody is answered with it."""

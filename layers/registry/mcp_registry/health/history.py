@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from typing import Final, LiteralString, NamedTuple
 
-from mcp_registry.db import Database
+from mcp_registry.aws.db import Database
 from mcp_registry.errors import Fault, ServerNotFound, ValidationFailed
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from datetime import date, timedelta
 from typing import Any, LiteralString, NamedTuple
 
-from mcp_registry import observability
-from mcp_registry.db import Database
+from mcp_registry.aws import observability
+from mcp_registry.aws.db import Database
 
 # A week without maintenance costs nothing; after that the writer makes the day that it misses.
 DAYS_AHEAD = 7
@@ -132,8 +132,9 @@ class Done(NamedTuple):
 def run(database: Callable[[float], Database], raw_days: int, rollup_days: int) -> Done:
     """Make the coming days, fold the past ones, and drop what is older than `raw_days` and `rollup_days`.
 
-    `database` gives the database with so many seconds for a statement (`mcp_registry.db.database`). No day is dropped
-    before it is folded. Raises Unavailable where a step could not be done in time; what was done until then stays.
+    `database` gives the database with so many seconds for a statement (`mcp_registry.aws.db.database`). No day is
+    dropped before it is folded. Raises Unavailable where a step could not be done in time; what was done until then
+    stays.
     """
     today = _one(database, TODAY)
     added = _one(database, ADD_DAYS, first=today, last=today + timedelta(days=DAYS_AHEAD))

@@ -13,14 +13,12 @@ from typing import Annotated, Literal, NamedTuple, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from mcp_registry.errors import Malformed
+
 Id = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Moment = Annotated[datetime, Meta(tz=True)]
 Verdict = Literal["healthy", "gated", "not_mcp", "http_error", "timeout", "refused", "dns", "tls", "blocked"]
 Milliseconds = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-
-
-class Malformed(Exception):
-    """The message does not have the form that our functions give it."""
 
 
 class Server(NamedTuple):

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urljoin
 
-from mcp_registry import guard, observability, urls
-from mcp_registry.guard import Policy
-from mcp_registry.health import exchange
-from mcp_registry.health.exchange import Answer, Dialler
-from mcp_registry.health.lookup import Names, Resolver, System
+from mcp_registry.aws import observability
+from mcp_registry.dial import exchange, guard, urls
+from mcp_registry.dial.exchange import Answer, Dialler
+from mcp_registry.dial.guard import Policy
+from mcp_registry.dial.lookup import Names, Resolver, System
 
 if sys.platform == "win32":  # for which there is no uvloop
     from asyncio import new_event_loop

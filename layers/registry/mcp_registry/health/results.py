@@ -7,9 +7,9 @@ from typing import LiteralString
 
 import psycopg
 
-from mcp_registry import observability
-from mcp_registry.background import Record
-from mcp_registry.db import Database
+from mcp_registry.aws import observability
+from mcp_registry.aws.db import Database
+from mcp_registry.edge.background import Record
 from mcp_registry.health import messages
 from mcp_registry.health.messages import Findings
 

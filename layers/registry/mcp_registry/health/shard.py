@@ -6,8 +6,8 @@ import os
 import time
 from collections import Counter, deque
 
-from mcp_registry import observability, queues
-from mcp_registry.background import Record
+from mcp_registry.aws import observability, queues
+from mcp_registry.edge.background import Record
 from mcp_registry.health import messages, probe
 from mcp_registry.health.messages import Finding, Findings
 

@@ -14,8 +14,8 @@ from typing import Any, Literal, NamedTuple
 
 import psycopg
 
-from mcp_registry import observability, queues
-from mcp_registry.db import Database
+from mcp_registry.aws import observability, queues
+from mcp_registry.aws.db import Database
 from mcp_registry.health import messages
 from mcp_registry.health.messages import Server, Shard, Tick
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from mcp_registry import cursor
-from mcp_registry.cursor import Filters
-from mcp_registry.db import Database
+from mcp_registry.aws.db import Database
+from mcp_registry.catalogue import cursor
+from mcp_registry.catalogue.cursor import Filters
 from mcp_registry.errors import DuplicateServer, ServerNotFound, Unavailable
 
 if TYPE_CHECKING:  # the functions that only read need no validation library
-    from mcp_registry.registration import Registration
+    from mcp_registry.catalogue.registration import Registration
 
 # A replacement that lost every race for this long is told to come back; each lost race means that another one won.
 MAX_RACES = 50

@@ -225,7 +225,7 @@ def _login(given: ConnDict, access: str, role: str) -> dict[str, str]:
     """User and password, where they are not in the connection string."""
     if access not in ("iam", "proxy"):
         return {}
-    from mcp_registry import token  # what it needs takes 5 ms to import, and only some deployments need it
+    from mcp_registry.aws import token  # what it needs takes 5 ms to import, and only some deployments need it
 
     return {"user": role, "password": token.sign(str(given["host"]), int(given.get("port") or 5432), role)}
 

@@ -15,8 +15,9 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import msgspec
 from msgspec import Meta, Struct
 
-from mcp_registry import guard, names, urls
-from mcp_registry.canonical import digest, survey
+from mcp_registry.catalogue import names
+from mcp_registry.catalogue.canonical import digest, survey
+from mcp_registry.dial import guard, urls
 from mcp_registry.errors import Fault, ValidationFailed
 
 MAX_TOOLS = 2_000

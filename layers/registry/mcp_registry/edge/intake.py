@@ -11,8 +11,8 @@ import math
 import re
 from typing import Any
 
+from mcp_registry.edge.http import Request
 from mcp_registry.errors import MAX_FAULTS, MAX_PATH, Fault, PayloadTooLarge, UnsupportedMediaType, ValidationFailed
-from mcp_registry.http import Request
 
 MAX_BODY = 1024 * 1024
 

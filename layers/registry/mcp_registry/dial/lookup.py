@@ -13,7 +13,7 @@ from typing import Protocol
 
 import aiodns
 
-from mcp_registry.guard import Policy
+from mcp_registry.dial.guard import Policy
 
 # A question is asked again after about one second and three; the deadline of the check ends the third wait.
 TRIES = 3

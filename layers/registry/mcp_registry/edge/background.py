@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from mcp_registry import observability
-from mcp_registry.errors import Unavailable
-from mcp_registry.health.messages import Malformed
+from mcp_registry.aws import observability
+from mcp_registry.errors import Malformed, Unavailable
 
 Handler = Callable[["Record"], None]
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from mcp_registry import cursor
-from mcp_registry.cursor import Filters
+from mcp_registry.catalogue import cursor
+from mcp_registry.catalogue.cursor import Filters
 from mcp_registry.errors import Fault, ValidationFailed
 
 STATUSES = ("active", "inactive", "error")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
-from mcp_registry import observability
+from mcp_registry.aws import observability
 from mcp_registry.errors import Fault, RegistryError, Unavailable, ValidationFailed
 
 # The one table of codes and statuses.

@@ -15,7 +15,7 @@ from functools import cache, lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING
 
-from mcp_registry import urls
+from mcp_registry.dial import urls
 
 if TYPE_CHECKING:
     from threading import Thread

@@ -26,7 +26,7 @@ def credentials() -> list[tuple[bytes, bytes]]:
     """
     arn = os.environ.get("REGISTRY_SECRET_ARN")
     if arn:
-        from mcp_registry import secret  # boto3, 275 ms: only where there is a secret to read
+        from mcp_registry.aws import secret  # boto3, 275 ms: only where there is a secret to read
 
         held = secret.read(arn)
         pairs = [

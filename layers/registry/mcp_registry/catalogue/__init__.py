@@ -1,0 +1,1 @@
+"""Catalogue: the servers that registered: what a registration may say, and every statement about them."""

@@ -1,0 +1,1 @@
+"""Dial: asking strangers: which URLs, names and addresses may be dialled, and one exchange with who answers."""
