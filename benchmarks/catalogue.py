@@ -64,9 +64,9 @@ WITH drawn AS (
       FROM worded
 )
 INSERT INTO registry.mcp_servers
-       (name, canonical_name, display_name, description, server_type, endpoint_url, status, version, tools_count,
+       (name, display_name, description, server_type, endpoint_url, status, version, tools_count,
         body_digest, content_digest)
-SELECT name, translate(name, '._-/', ''), initcap(vendor) || ' ' || initcap(thing) ||
+SELECT name, initcap(vendor) || ' ' || initcap(thing) ||
        CASE WHEN c < 0.6 THEN ' MCP Server' ELSE ' tools' END,
        'Gives agents access to ' || thing || ' of ' || vendor || ': read, search, create and update.',
        (CASE WHEN b < 0.05 THEN 'official' WHEN b < 0.9 THEN 'community' ELSE 'mock' END)::registry.server_type,

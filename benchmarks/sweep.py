@@ -33,8 +33,8 @@ CRON_SECRET = "cron"
 
 FILL = """
 INSERT INTO registry.mcp_servers
-       (name, canonical_name, display_name, server_type, endpoint_url, body_digest, content_digest)
-SELECT 'farm-' || n, 'farm-' || n, 'Farm ' || n, 'mock', url, '', ''
+       (name, display_name, server_type, endpoint_url, body_digest, content_digest)
+SELECT 'farm-' || n, 'Farm ' || n, 'mock', url, '', ''
   FROM unnest(%(urls)s::text[]) WITH ORDINALITY AS t (url, n)
  ORDER BY n
 RETURNING id

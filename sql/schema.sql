@@ -146,9 +146,51 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION registry.derive_server() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+BEGIN
+    -- The separator is a control character that no search may contain.
+    NEW.search_fold := registry.fold(NEW.name || E'\x1f' || NEW.display_name);
+    IF TG_OP = 'INSERT' AND NEW.canonical_name IS NULL THEN
+        -- What the code of the release before finds the server by, unless a name has it that differs by the new keys.
+        NEW.canonical_name := translate(lower(NEW.name COLLATE "C"), '01i._-', 'oll');
+        IF EXISTS (SELECT FROM registry.mcp_servers AS s WHERE s.canonical_name = NEW.canonical_name) THEN
+            NEW.canonical_name := NULL;
+        END IF;
+    END IF;
+    RETURN NEW;
+END
+$$;
+
+CREATE FUNCTION registry.fold(given text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN NORMALIZE(casefold((NORMALIZE(given, NFKC) COLLATE pg_unicode_fast)), NFKC);
+
+CREATE FUNCTION registry.fold_tags(tags jsonb) RETURNS text[]
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN (SELECT array_agg(registry.fold(tag.value)) AS array_agg FROM jsonb_array_elements_text(fold_tags.tags) tag(value));
+
+CREATE FUNCTION registry.spelling(name text, number text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN translate((CASE WHEN (name ~~ '%/%'::text) THEN (btrim(regexp_replace(split_part(lower((name COLLATE "C")), '/'::text, 1), '[._-]+'::text, '-'::text, 'g'::text), '-'::text) || '/'::text) ELSE ''::text END || regexp_replace(regexp_replace(split_part(lower((name COLLATE "C")), '/'::text, '-1'::integer), '[._-]+'::text, '-'::text, 'g'::text), (((('(?<!'::text || number) || ')-|-(?!'::text) || number) || ')'::text), ''::text, 'g'::text)), '01'::text, 'ol'::text);
+
+CREATE FUNCTION registry.look_key(name text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN registry.spelling(translate(name, 'I'::text, 'l'::text), '[0-9lo]'::text);
+
+CREATE FUNCTION registry.name_key(name text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN registry.spelling(name, '[0-9]'::text);
+
 CREATE FUNCTION registry.rfc3339(moment timestamp with time zone) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN to_char((moment AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text);
+
+CREATE FUNCTION registry.search_pattern(word text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN (('%'::text || replace(replace(replace(registry.fold(word), '\'::text, '\\'::text), '%'::text, '\%'::text), '_'::text, '\_'::text)) || '%'::text);
 
 CREATE TABLE metrics.folded_days (
     day date NOT NULL,
@@ -236,7 +278,7 @@ ALTER TABLE metrics.tool_invocations ALTER COLUMN id ADD GENERATED ALWAYS AS IDE
 CREATE TABLE registry.mcp_servers (
     id bigint NOT NULL,
     name character varying(100) NOT NULL,
-    canonical_name character varying(100) NOT NULL,
+    canonical_name character varying(100),
     display_name character varying(200) NOT NULL,
     description text,
     server_type registry.server_type NOT NULL,
@@ -252,7 +294,9 @@ CREATE TABLE registry.mcp_servers (
     body_digest bytea NOT NULL,
     content_digest bytea NOT NULL,
     search_text text GENERATED ALWAYS AS (lower((((name)::text || ''::text) || (display_name)::text))) STORED NOT NULL,
-    moved_at timestamp with time zone DEFAULT now() NOT NULL
+    moved_at timestamp with time zone DEFAULT now() NOT NULL,
+    search_fold text,
+    CONSTRAINT mcp_servers_search_fold_not_null CHECK ((search_fold IS NOT NULL))
 )
 WITH (fillfactor='80');
 
@@ -310,7 +354,8 @@ CREATE TABLE registry.tools (
     output_schema json,
     annotations json,
     category character varying(50),
-    created_at timestamp with time zone DEFAULT now() NOT NULL
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    extra json
 );
 
 ALTER TABLE registry.tools ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
@@ -386,9 +431,13 @@ CREATE INDEX tool_invocations_tool_idx ON metrics.tool_invocations USING btree (
 
 CREATE INDEX mcp_servers_body_digest_idx ON registry.mcp_servers USING btree (body_digest);
 
+CREATE UNIQUE INDEX mcp_servers_look_key_idx ON registry.mcp_servers USING btree (registry.look_key((name)::text));
+
 CREATE INDEX mcp_servers_moved_idx ON registry.mcp_servers USING btree (moved_at);
 
-CREATE INDEX mcp_servers_search_idx ON registry.mcp_servers USING gin (search_text registry.gin_trgm_ops);
+CREATE UNIQUE INDEX mcp_servers_name_key_idx ON registry.mcp_servers USING btree (registry.name_key((name)::text));
+
+CREATE INDEX mcp_servers_search_fold_idx ON registry.mcp_servers USING gin (search_fold registry.gin_trgm_ops);
 
 CREATE INDEX mcp_servers_status_idx ON registry.mcp_servers USING btree (status, id);
 
@@ -396,9 +445,15 @@ CREATE INDEX mcp_servers_status_type_idx ON registry.mcp_servers USING btree (st
 
 CREATE INDEX mcp_servers_type_idx ON registry.mcp_servers USING btree (server_type, id);
 
+CREATE INDEX server_metadata_tags_idx ON registry.server_metadata USING gin (registry.fold_tags(tags)) WHERE (tags IS NOT NULL);
+
 CREATE TRIGGER count_changed AFTER UPDATE ON registry.mcp_servers REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION registry.count_changed_servers();
 
 CREATE TRIGGER count_come_and_gone AFTER INSERT OR DELETE ON registry.mcp_servers FOR EACH ROW EXECUTE FUNCTION registry.count_server();
+
+CREATE TRIGGER derive_changed BEFORE UPDATE ON registry.mcp_servers FOR EACH ROW WHEN (((new.search_fold IS NULL) OR ((new.display_name)::text <> (old.display_name)::text) OR ((new.name)::text <> (old.name)::text))) EXECUTE FUNCTION registry.derive_server();
+
+CREATE TRIGGER derive_new BEFORE INSERT ON registry.mcp_servers FOR EACH ROW EXECUTE FUNCTION registry.derive_server();
 
 CREATE TRIGGER forget_metrics AFTER DELETE ON registry.mcp_servers FOR EACH ROW EXECUTE FUNCTION metrics.forget_server();
 

@@ -1,4 +1,4 @@
-"""DELETE /api/registry/servers/{id} -- remove a server and all that is kept of it."""
+"""DELETE /api/registry/servers/{id-or-name} -- remove a server and all that is kept of it."""
 
 from __future__ import annotations
 
@@ -9,5 +9,6 @@ from mcp_registry.edge.http import Request, Response, endpoint
 
 @endpoint
 def lambda_handler(request: Request) -> Response:
-    servers.delete(database(), request.server_id)
+    wanted, db = request.server, database()
+    servers.delete(db, servers.identify(db, wanted))
     return Response.empty()

@@ -1,4 +1,4 @@
-"""GET /api/registry/servers/{id} -- one server with its metadata and tools."""
+"""GET /api/registry/servers/{id-or-name} -- one server with its metadata and tools."""
 
 from __future__ import annotations
 
@@ -9,4 +9,5 @@ from mcp_registry.edge.http import Request, Response, endpoint
 
 @endpoint
 def lambda_handler(request: Request) -> Response:
-    return Response(servers.detail(database(), request.server_id))
+    wanted, db = request.server, database()
+    return Response(servers.detail(db, servers.identify(db, wanted)))

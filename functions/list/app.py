@@ -13,4 +13,5 @@ from mcp_registry.edge.http import Request, Response, endpoint
 def lambda_handler(request: Request) -> Response:
     page = servers.list_page(database(), *listing.parse(request.query))
     # The servers are JSON already; Postgres rendered them.
-    return Response(f'{{"servers":{page.servers},"total":{page.total},"next_cursor":{json.dumps(page.next_cursor)}}}')
+    told = {"total": page.total, "total_is": "exact" if page.exact else "at_least", "next_cursor": page.next_cursor}
+    return Response(f'{{"servers":{page.servers},{json.dumps(told, separators=(",", ":"))[1:]}')

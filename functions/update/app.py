@@ -1,4 +1,4 @@
-"""PATCH /api/registry/servers/{id} -- take a server out of the health sweeps, or put it back."""
+"""PATCH /api/registry/servers/{id-or-name} -- take a server out of the health sweeps, or put it back."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from mcp_registry.edge.http import Request, Response, endpoint
 
 @endpoint
 def lambda_handler(request: Request) -> Response:
-    server_id = request.server_id
+    wanted = request.server
     change = registration.parse_change(intake.read_json(request))
-    return Response(servers.set_status(database(), server_id, change.status))
+    db = database()
+    return Response(servers.set_status(db, servers.identify(db, wanted), change.status))

@@ -35,7 +35,11 @@ def test_a_name_can_be_registered_only_once(api):
     again = api("POST", REGISTER, api.registration(created["name"], version="2"))
     assert (again.status, again.json()) == (
         409,
-        {"error": "Server with this name already exists", "code": "DUPLICATE_SERVER"},
+        {
+            "error": "Server with this name already exists",
+            "code": "DUPLICATE_SERVER",
+            "details": [{"path": "name", "message": f"Taken for the server {created['name']}", "type": "taken"}],
+        },
     )
     assert api("GET", f"{SERVERS}/{created['id']}").json()["version"] is None
 

@@ -25,7 +25,7 @@ def test_a_listed_server_has_these_fields(api):
     created = api.register(version="1.2.3", server_type="official")
     page = api("GET", f"{SERVERS}?search={created['name']}").json()
     (listed,) = page.pop("servers")
-    assert page == {"total": 1, "next_cursor": None}
+    assert page == {"total": 1, "total_is": "exact", "next_cursor": None}
     expected = {
         "id": created["id"],
         "name": created["name"],
@@ -111,6 +111,68 @@ def test_search_finds_part_of_a_name_or_display_name_in_any_case(api):
     assert [server["id"] for server in found] == [by_display]
 
 
+@pytest.mark.parametrize(
+    ("shown", "typed"),
+    [
+        ("Caf\u00e9 me\u0301te\u0301o", "cafe\u0301 m\u00e9t\u00e9o"),  # composed and decomposed
+        ("ΟΔΥΣΣΕΥΣ", "οδυσσευς"),  # the final sigma
+        ("οδυσσευς", "ΟΔΥΣΣΕΥΣ"),
+        ("Straße", "STRASSE"),
+        ("\uff21\uff22\uff23天気", "abc天気"),  # full width
+        ("ﬁle server", "FILE"),  # a ligature
+        ("100\uff05 safe", "100%"),  # a full-width percent sign is no pattern
+        ("farm-ok", " farm ok  "),  # blanks that came along, and words
+        ("Weather of Europe", "europe weather"),
+        ("İstanbul", "i̇stanbul"),
+    ],
+)
+def test_text_is_found_as_it_is_read(api, shown, typed):
+    mark = api.new_name("read")
+    made = api.register(name=mark, display_name=f"{mark} {shown}")["id"]
+    api.register(name=f"{mark}-other", display_name="100x safe")
+    found = api("GET", f"{SERVERS}?search={quote(f'{mark} {typed}')}").json()
+    assert [server["id"] for server in found["servers"]] == [made]
+    assert api("GET", f"{SERVERS}/{made}").json()["display_name"] == f"{mark} {shown}"
+
+
+def test_every_word_of_a_search_has_to_be_there(api):
+    mark = api.new_name("words")
+    api.register(name=mark, display_name="forecasts of rain")
+    for words, total in (("rain forecasts", 1), ("rain snow", 0), ("RAIN", 1), ("of", 1)):
+        assert api("GET", f"{SERVERS}?search={quote(f'{mark} {words}')}").json()["total"] == total
+
+
+def test_a_search_for_blanks_alone_is_none(api):
+    api.register()
+    assert api("GET", f"{SERVERS}?search=%20%E3%80%80&limit=1").json()["total"] >= 1
+
+
+def test_a_list_is_narrowed_to_a_tag(api):
+    mark = api.new_name("tagged")
+    tags = [f"{mark}-Geo", "Été", "%"], ["Ete"], None
+    made = [api.register(name=f"{mark}-{n}", metadata={"tags": each})["id"] for n, each in enumerate(tags)]
+
+    def ids(query: str) -> list[int]:
+        page = api("GET", f"{SERVERS}?search={mark}&{query}").json()
+        assert (page["total"], page["total_is"]) == (len(page["servers"]), "exact")
+        return [server["id"] for server in page["servers"]]
+
+    assert ids(f"tag={mark}-GEO") == ids(f"tag=%20{mark}-geo") == [made[0]]
+    assert ids("tag=" + quote("E\u0301TE\u0301")) == ids("tag=%25") == [made[0]]
+    assert ids("tag=ete") == [made[1]]
+    assert ids(f"tag={mark}") == ids("tag=ge") == []  # a tag is found whole
+    assert ids(f"tag={mark}-geo&type=official") == []
+    assert ids("tag=") == made
+    cursor = api("GET", f"{SERVERS}?tag=ete&limit=1").json()["next_cursor"]
+    assert cursor is None or api("GET", f"{SERVERS}?tag=other&cursor={cursor}").status == 400
+
+
+@pytest.mark.parametrize("query", [f"tag={'x' * 65}", "tag=%00", "tag=a&tag=b", "tags=x"])
+def test_a_tag_that_cannot_be_is_refused(api, query):
+    answer = api("GET", f"{SERVERS}?{query}")
+    assert (answer.status, answer.json()["code"]) == (400, "VALIDATION_ERROR")
+
+
 def test_a_search_does_not_reach_from_the_name_into_the_display_name(api):
     name = api.new_name("edge")
     api.register(name=name, display_name="next")
@@ -177,17 +239,61 @@ def test_metadata_that_was_not_sent_is_null(api):
     assert api("GET", f"{SERVERS}/{api.register()['id']}").json()["metadata"] is None
 
 
-@pytest.mark.parametrize("id_", ["0", "-1", "abc", "1.0", "9223372036854775808", "%00", "1%0A", "%EF%BC%91"])
+@pytest.mark.parametrize("id_", ["0", "007", "9223372036854775808", "%00", "1%0A", "%EF%BC%91", "x" * 101])
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
-def test_an_id_is_a_positive_integer_in_range(api, method, id_):
+def test_what_is_neither_an_id_in_range_nor_a_name_is_refused(api, method, id_):
     answer = api(method, f"{SERVERS}/{id_}", {"status": "active"} if method == "PATCH" else None)
     assert (answer.status, answer.json()["code"]) == (400, "VALIDATION_ERROR")
 
 
+@pytest.mark.parametrize("id_", ["9223372036854775807", "-1", "1.0", "no-such-server", "no%2Fserver", "a%20b"])
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
-def test_a_server_that_is_not_there_is_404(api, method):
-    answer = api(method, f"{SERVERS}/9223372036854775807", {"status": "active"} if method == "PATCH" else None)
+def test_a_server_that_is_not_there_is_404(api, method, id_):
+    answer = api(method, f"{SERVERS}/{id_}", {"status": "active"} if method == "PATCH" else None)
     assert (answer.status, answer.json()["code"]) == (404, "SERVER_NOT_FOUND")
+
+
+@pytest.mark.parametrize("rest", ["", "/of.a-namespace"])
+def test_a_server_is_read_changed_and_deleted_by_its_name(api, rest):
+    name = api.new_name("named") + rest
+    created = api.register(name=name)
+    path = f"{SERVERS}/{quote(name, safe='')}"
+    assert api("GET", path).json()["id"] == created["id"]
+    assert api("GET", f"{path}/health").json()["server_id"] == created["id"]
+    assert api("PATCH", path, {"status": "inactive"}).json()["status"] == "inactive"
+    assert api("GET", f"{SERVERS}/{created['id']}").json()["status"] == "inactive"
+    assert api("DELETE", path).status == 204
+    assert api("GET", path).status == api("DELETE", path).status == api("GET", f"{path}/health").status == 404
+    assert api("GET", f"{SERVERS}/{created['id']}").status == 404
+
+
+def test_a_name_in_a_path_is_spelled_as_it_is_registered(api):
+    created = api.register(name=api.new_name("Spelled"))
+    for other in (created["name"].lower(), created["name"].replace("-", "_"), created["name"] + "-"):
+        assert api("GET", f"{SERVERS}/{other}").status == 404
+
+
+def test_what_mcp_says_of_a_tool_comes_back_as_it_was_sent(api):
+    more = {"_meta": {"z": 1, "a": [1.0, None]}, "icons": [{"src": "é\u2028"}], "execution": {"x": 9007199254740993}}
+    sent = {"name": "t", "title": "T", "inputSchema": {"type": "object"}, **more}
+    tools = [sent, {"name": "u", "input_schema": {}}]
+    created = api.register(tools=tools)
+    told, plain = api("GET", f"{SERVERS}/{created['id']}").json()["tools"]
+    assert {key: told[key] for key in more} == more
+    assert list(told["_meta"]) == ["z", "a"]
+    assert (told["name"], told["input_schema"]) == ("t", {"type": "object"})
+    assert not plain.keys() & more.keys()
+    # What changes or goes is replaced.
+    body = api.registration(created["name"], tools=[{**sent, "_meta": {}}])
+    assert api("PUT", REGISTER, body).json()["result"] == "updated"
+    assert api("GET", f"{SERVERS}/{created['id']}").json()["tools"][0]["_meta"] == {}
+    assert api("PUT", REGISTER, body).json()["result"] == "unchanged"
+
+
+def test_an_unknown_field_elsewhere_is_still_refused_by_name(api):
+    for fields, path in (({"_meta": {}}, "_meta"), ({"metadata": {"_meta": {}}}, "metadata._meta")):
+        answer = api("POST", REGISTER, api.registration(**fields))
+        assert (answer.status, [fault["path"] for fault in answer.json()["details"]]) == (400, [path])
 
 
 def test_an_operator_takes_a_server_out_and_puts_it_back(api):

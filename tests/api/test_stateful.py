@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import string
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,7 +25,6 @@ from hypothesis.stateful import (
 
 from mcp_registry.aws.db import Database
 from mcp_registry.catalogue.canonical import digest, survey
-from mcp_registry.catalogue.names import canonical
 from mcp_registry.health import results
 from mcp_registry.health.messages import Finding, Findings, Verdict
 from tests.api.transport import Answer
@@ -46,11 +46,31 @@ SELECT count(*)
   FROM forgotten
 """
 
+
+def readings(name: str) -> tuple[str, str]:
+    """What a reader takes a name for, in two ways: without case, and by the shapes of its letters.
+
+    For names without a slash. Written apart from the product's (registry.name_key), letter by letter.
+    """
+    taken = []
+    for text, numerals in ((name.lower(), "0123456789"), (name.replace("I", "l").lower(), "0123456789lo")):
+        parts = [part for part in re.split(r"[._-]+", text) if part]
+        read = parts[0]
+        for part in parts[1:]:
+            read += ("-" if read[-1] in numerals and part[0] in numerals else "") + part
+        taken.append(read.replace("0", "o").replace("1", "l"))
+    return taken[0], taken[1]
+
+
+def are_one(name: str, other: str) -> bool:
+    return any(one == two for one, two in zip(readings(name), readings(other), strict=True))
+
+
 KINDS = ["official", "community", "mock"]
 # What every walk begins with: the first four, two of which are of one kind, and the last perhaps.
 SEEDS = ["a", "b", "o", "x-y", "il"]
 # Few, and alike, so that names meet: those in a row are one name.
-ALIKE = ["a", "A", "b", "B", "o", "0", "O", "x-y", "xy", "X_y", "il", "1L", "z"]
+ALIKE = ["a", "A", "b", "B", "o", "0", "O", "x-y", "xy", "X_y", "il", "Il", "ll", "1L", "1.10", "11.0", "z"]
 WORDS = st.sampled_from(ALIKE) | st.text(string.ascii_letters + string.digits, min_size=1, max_size=6)
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=12)
 JSON = st.recursive(
@@ -147,7 +167,9 @@ class Catalogue(RuleBasedStateMachine):
         return {"name": f"{self.prefix}.{word}", "endpoint_url": f"{self.api.endpoint}/mcp", **content}
 
     def by_name(self, name: str) -> int | None:
-        return next((i for i, s in self.servers.items() if canonical(s.sent["name"]) == canonical(name)), None)
+        # Of two that a name is taken for, the one that has it.
+        alike = [i for i, s in self.servers.items() if are_one(s.sent["name"], name)]
+        return min(alike, key=lambda i: (self.servers[i].sent["name"] != name, i), default=None)
 
     def created(self, sent: dict[str, Any], answer: Answer) -> int:
         """The id of a new server, which nobody ever had."""
@@ -157,10 +179,16 @@ class Catalogue(RuleBasedStateMachine):
         self.servers[told["id"]] = Server(sent)
         return told["id"]
 
+    def taken(self, answer: Answer, sent: dict[str, Any]) -> None:
+        """The refusal of a name says whose it is."""
+        existing = self.by_name(sent["name"])
+        assert existing is not None
+        assert answer.json()["details"][0]["message"] == f"Taken for the server {self.servers[existing].sent['name']}"
+
     def posted(self, sent: dict[str, Any]) -> Any:
         """What comes into `ids` of a POST."""
         if self.by_name(sent["name"]) is not None:
-            self.asked(409, "POST", REGISTER, sent)
+            self.taken(self.asked(409, "POST", REGISTER, sent), sent)
             return multiple()
         return self.created(sent, self.asked(201, "POST", REGISTER, sent))
 
@@ -172,7 +200,7 @@ class Catalogue(RuleBasedStateMachine):
             assert answer.json()["result"] == "created"
             return self.created(sent, answer)
         if self.servers[existing].sent["name"] != sent["name"]:
-            self.asked(409, "PUT", REGISTER, sent)
+            self.taken(self.asked(409, "PUT", REGISTER, sent), sent)
             return multiple()
         assert self.asked(200, "PUT", REGISTER, sent).json()["id"] == existing
         self.servers[existing].sent = sent
@@ -356,7 +384,7 @@ class Catalogue(RuleBasedStateMachine):
         seen: list[int] = []
         while True:
             page = self.asked(200, "GET", f"{SERVERS}?{query}").json()
-            assert page["total"] == len(wanted)
+            assert (page["total"], page["total_is"]) == (len(wanted), "exact")
             seen += [server["id"] for server in page["servers"]]
             if page["next_cursor"] is None:
                 break

@@ -47,12 +47,12 @@ def answers() -> Iterator[tuple[str, str, int, Json]]:
 
 
 def closed() -> Json:
-    """The document with no room in its schemas for fields that it does not name.
+    """The document with no room in its schemas for fields that it does not name, but where it gives some.
 
     To clients it promises that answers may gain fields; here a field that it does not name is one that was forgotten.
     """
     document = deepcopy(DOCUMENT)
     for schema in document["components"]["schemas"].values():
         if "properties" in schema:
-            schema["additionalProperties"] = False
+            schema.setdefault("additionalProperties", False)
     return document

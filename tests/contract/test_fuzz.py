@@ -146,11 +146,12 @@ def prepare(case: Case, checked: int) -> None:
         return
     # The registry alone issues cursors: a generated one ends in a refusal and hides the other parameters.
     case.query.pop("cursor", None)
-    # Odd ids, as that of the example, become the one that is there; the others are of nobody. It is not to be deleted.
-    id_ = int(case.path_parameters.get("id", 0))
-    if case.method in ("GET", "PATCH") and id_ % 2:
+    # Odd ids, as that of the example, and odd names become the one that is there; the others are of nobody. It is not to
+    # be deleted.
+    wanted = str(case.path_parameters.get("id", ""))
+    if case.method in ("GET", "PATCH") and wanted and ord(wanted[-1]) % 2:
         case.path_parameters["id"] = checked
-    elif case.method == "DELETE" and id_ == checked:
+    elif case.method == "DELETE" and wanted == str(checked):
         case.path_parameters["id"] = 2**62
 
 

@@ -264,6 +264,9 @@ def code_shape(struct: type[msgspec.Struct]) -> Json:
         tool["properties"][alias] = tool["properties"][name]
     # Required in one of two spellings, which is the business of the next test.
     tool["required"].remove("input_schema")
+    # Where the fields stand that the struct does not name.
+    del tool["properties"]["extra"]
+    tool["additionalProperties"] = True
     return shape(definitions[struct.__name__], definitions)
 
 
@@ -284,6 +287,11 @@ def test_a_name_has_the_pattern_of_the_code():
     name = SCHEMAS["Registration"]["properties"]["name"]
     assert name["pattern"] == f"^{names.LEGAL.pattern}$"
     assert name["x-reserved"] == {"names": list(names.RESERVED_WORDS), "namespace": names.RESERVED_NAMESPACE}
+
+
+def test_what_cannot_be_sent_of_a_tool_is_what_the_code_refuses():
+    assert SCHEMAS["Tool"]["propertyNames"] == {"not": {"enum": sorted(registration.SAID_BY_US, reverse=True)}}
+    assert SCHEMAS["StoredTool"]["properties"].keys() >= registration.SAID_BY_US
 
 
 def test_a_body_has_the_limit_of_the_code():
@@ -405,6 +413,7 @@ def test_the_parameters_of_a_list_are_those_of_the_code():
     assert documented["status"]["enum"] == [*listing.STATUSES, ""]
     assert documented["type"]["enum"] == [*listing.TYPES, ""]
     assert documented["search"]["maxLength"] == listing.MAX_SEARCH
+    assert documented["tag"]["maxLength"] == listing.MAX_TAG == registration.MAX_TAG
     assert documented["cursor"]["maxLength"] == cursor.MAX_LENGTH
     limit = documented["limit"]
     assert (limit["minimum"], limit["maximum"], limit["default"]) == (1, listing.MAX_LIMIT, listing.DEFAULT_LIMIT)
@@ -438,8 +447,9 @@ def test_a_search_may_hold_exactly_the_documented_characters():
 
 
 def test_an_id_has_the_range_of_the_column():
-    documented = parameters("/api/registry/servers/{id}", "get")["id"]
-    assert (documented["minimum"], documented["maximum"]) == (1, http.MAX_ID)
+    number, name = parameters("/api/registry/servers/{id}", "get")["id"]["anyOf"]
+    assert (number["minimum"], number["maximum"]) == (1, http.MAX_ID)
+    assert name["maxLength"] == http.MAX_NAME == names.MAX_LENGTH
     assert (SCHEMAS["Id"]["minimum"], SCHEMAS["Id"]["maximum"]) == (1, http.MAX_ID)
 
 
@@ -455,7 +465,8 @@ def test_a_digest_has_the_form_that_the_code_takes(digest: str):
 
 def test_a_cursor_has_the_documented_form():
     schema = parameters("/api/registry/servers", "get")["cursor"]
-    longest = cursor.Filters("inactive", "community", "\U0001f600" * listing.MAX_SEARCH)
+    emoji = "\U0001f600"
+    longest = cursor.Filters("inactive", "community", emoji * listing.MAX_SEARCH, emoji * listing.MAX_TAG)
     for filters in (cursor.Filters(), longest):
         Draft202012Validator(schema).validate(cursor.encode(http.MAX_ID, filters))
 
@@ -487,7 +498,8 @@ SHOWN = (
     ("StoredTool", "tools", set[str]()),
 )
 INTERNAL = {
-    *("canonical_name", "tools_count", "revision", "body_digest", "content_digest", "search_text"),
+    *("canonical_name", "tools_count", "revision", "body_digest", "content_digest", "search_text", "search_fold"),
+    "extra",
     *("server_id", "position", "moved_at", "up_at"),
 }
 

@@ -43,8 +43,8 @@ def statements() -> dict[str, str]:
 
 
 PARAMETERS = {
-    "after": 0, "limit": 100, "status": "active", "type": "mock", "pattern": "%x%", "id": 1, "revision": 1,
-    "canonical_name": "x", "digest": b"x", "body_digest": b"x", "content_digest": b"x", "name": "x",
+    "after": 0, "limit": 100, "status": "active", "type": "mock", "word": "x", "words": ["x"], "tag": "x", "id": 1,
+    "revision": 1, "digest": b"x", "body_digest": b"x", "content_digest": b"x", "name": "x",
     "display_name": "x", "description": None, "server_type": "mock", "endpoint_url": "http://x", "health_url": None,
     "version": None, "tools_count": 0, "has_metadata": True, "author": None, "repository_url": None,
     "documentation_url": None, "tags": "[]", "tools": "[]",
@@ -79,16 +79,21 @@ def test_every_statement_was_found():
 @pytest.mark.parametrize(
     ("name", "index"),
     [
-        ("catalogue.servers.FIND", "mcp_servers_canonical_name_key"),
+        ("catalogue.servers.FIND", "mcp_servers_name_key_idx"),
+        ("catalogue.servers.FIND", "mcp_servers_look_key_idx"),
+        ("catalogue.servers.IDENTIFY", "mcp_servers_name_key_idx"),
         ("catalogue.servers.HAS_DIGEST", "mcp_servers_body_digest_idx"),
-        ("catalogue.servers.NARROW", "mcp_servers_search_idx"),
+        ("catalogue.servers.NARROW", "mcp_servers_search_fold_idx"),
+        ("catalogue.servers.NARROW", "server_metadata_tags_idx"),
         ("catalogue.servers.DETAIL", "tools_server_id_name_key"),
     ],
 )
 def test_a_statement_is_served_by_its_index(database, name, index):
     rows(database, "SELECT set_config('enable_seqscan', 'off', true)")
-    search = {"pattern": "%weather%", "status": None, "type": None}
-    plan = database.read("EXPLAIN (FORMAT JSON) " + statements()[name], PARAMETERS | search)
+    wanted = {"word": None, "tag": "weather"} if "tags" in index else {"word": "weather", "tag": None}
+    search = {**wanted, "words": None, "status": None, "type": None}
+    # As it is run: planned for the parameters that it has.
+    plan = database.read("EXPLAIN (FORMAT JSON) " + statements()[name], PARAMETERS | search, plan_anew=True)
     assert index in str(plan)
 
 

@@ -50,15 +50,9 @@ MAX_HANDLER_LINES = 30
 # milliseconds at every cold start: adding one here is a decision.
 EDGE = {"errors", "edge.http", "aws.observability", "aws.db"}
 READ = EDGE | {"catalogue.servers", "catalogue.cursor"}
-WRITE = READ | {
-    "edge.intake",
-    "catalogue.registration",
-    "catalogue.names",
-    "dial.urls",
-    "catalogue.canonical",
-    "dial.guard",
-}
-BACKGROUND = {"errors", "aws.observability", "edge.background", "health.messages"}
+RULES = {"catalogue.registration", "catalogue.names", "catalogue.canonical", "dial.guard", "dial.urls"}
+WRITE = READ | RULES | {"edge.intake"}
+BACKGROUND = {"errors", "aws.observability", "edge.background"}
 LOGGER = {"aws_lambda_powertools", "jmespath"}
 POSTGRES = LOGGER | {"psycopg", "psycopg_binary"}
 SQS = {"boto3", "dateutil", "s3transfer", "six", "urllib3"}
@@ -70,7 +64,7 @@ COLD_START = {
     "detail": (READ, POSTGRES),
     "delete": (READ, POSTGRES),
     "health": (EDGE, POSTGRES),
-    "history": (EDGE | {"health.history"}, POSTGRES),
+    "history": (READ | {"health.history"}, POSTGRES),
     "metrics": (EDGE | {"health.history"}, POSTGRES),
     "start_sweep": (
         EDGE | {"access.auth", "aws.queues", "health.messages", "health.sweeps"},

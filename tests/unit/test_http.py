@@ -186,22 +186,36 @@ def test_a_query_parameter_given_twice_is_refused():
 
 
 @pytest.mark.parametrize("id_", ["1", "42", str(2**63 - 1)])
-def test_a_server_id_is_a_positive_integer(id_):
-    assert Request(event(pathParameters={"id": id_})).server_id == int(id_)
+def test_all_digits_are_the_id_of_a_server(id_):
+    assert Request(event(pathParameters={"id": id_})).server == int(id_)
 
 
-@pytest.mark.parametrize(
-    "id_", ["0", "-1", "+1", " 1", "1\n", "1.0", "1e3", "١", "²", "", str(2**63), "9" * 5000, "01"]
-)
-def test_anything_else_is_no_server_id(id_):
+@pytest.mark.parametrize("name", ["weather", "-1", "1.0", "1e3", "io.github.ann/weather", "x" * 100])
+def test_anything_else_that_a_name_may_be_is_a_name(name):
+    assert Request(event(pathParameters={"id": name})).server == name
+
+
+@pytest.mark.parametrize("sent", ["ann%2Fweather", "ann%2fweather"])
+def test_the_slash_of_a_name_may_come_as_it_was_sent(sent):
+    assert Request(event(pathParameters={"id": sent})).server == "ann/weather"
+
+
+@pytest.mark.parametrize("id_", ["0", str(2**63), "9" * 50, "01"])
+def test_digits_that_are_no_id_are_refused(id_):
     positive, largest = "it is a positive integer", "the largest is 9223372036854775807"
     with pytest.raises(ValidationFailed, match=rf"^Invalid server ID: ({positive}|{largest})$"):
-        assert Request(event(pathParameters={"id": id_})).server_id
+        assert Request(event(pathParameters={"id": id_})).server
 
 
-def test_a_path_without_a_server_id_has_none():
-    with pytest.raises(ValidationFailed, match=r"^Invalid server ID: it is a positive integer$"):
-        assert Request(event()).server_id
+@pytest.mark.parametrize("text", ["1\n", "١", "²", "", "9" * 5000, "x" * 101, "a\0"])
+def test_what_is_neither_an_id_nor_a_name_is_refused(text):
+    with pytest.raises(ValidationFailed, match=r"^Neither the id nor the name of a server$"):
+        assert Request(event(pathParameters={"id": text})).server
+
+
+def test_a_path_without_a_server_has_none():
+    with pytest.raises(ValidationFailed, match=r"^Neither the id nor the name of a server$"):
+        assert Request(event()).server
 
 
 def test_a_body_that_is_missing_is_empty():

@@ -58,7 +58,7 @@ def test_every_fault_is_told_with_its_path():
         "version": "v" * 256,
         "colour": "red",
         "metadata": {"author": "a" * 201, "tags": ["x", None], "licence": "MIT"},
-        "tools": [{"name": 2, "x": 1}, "y", {"name": "a", "input_schema": True}, {**TOOL, "category": "c" * 51}],
+        "tools": [{"name": 2, "id": 1}, "y", {"name": "a", "input_schema": True}, {**TOOL, "category": "c" * 51}],
     }
     assert faults(value) == {
         "colour": "unknown",
@@ -70,7 +70,7 @@ def test_every_fault_is_told_with_its_path():
         "metadata.licence": "unknown",
         "metadata.author": "length",
         "metadata.tags.1": "type",
-        "tools.0.x": "unknown",
+        "tools.0.id": "unknown",
         "tools.0.name": "type",
         "tools.0.input_schema": "missing",
         "tools.1": "type",
@@ -157,6 +157,39 @@ def test_both_spellings_at_once_are_refused():
     assert faults({**MINIMAL, "tools": [{**TOOL, "inputSchema": {}}]}) == {"tools.0.inputSchema": "repeated"}
 
 
+def test_what_mcp_says_of_a_tool_besides_our_columns_is_kept_as_it_was_sent():
+    more = {
+        "_meta": {"b": 1, "a": None},
+        "icons": [{"src": "x"}],
+        "execution": {},
+        "null": None,
+        "extra": 1,
+        "position": 9,
+    }
+    parsed = registration.parse({**MINIMAL, "tools": [{**TOOL, **more}]})
+    (stored,) = json.loads(parsed.tools_json)
+    assert list(stored.pop("extra").items()) == list(more.items())
+    assert stored == {**TOOL, "position": 0}
+
+
+@pytest.mark.parametrize("field", ["id", "created_at"])
+def test_what_the_registry_says_of_a_tool_cannot_be_sent(field):
+    assert faults({**MINIMAL, "tools": [TOOL, {**TOOL, "name": "b", field: 1}]}) == {f"tools.1.{field}": "unknown"}
+
+
+def test_another_field_besides_our_columns_is_another_content():
+    one, two = (registration.parse({**MINIMAL, "tools": [{**TOOL, "_meta": {"a": n}}]}) for n in (1, 2))
+    assert one.content_digest != two.content_digest
+
+
+def test_a_number_is_no_name_for_a_new_server():
+    parsed = registration.parse({**MINIMAL, "name": "2048"})
+    with pytest.raises(ValidationFailed) as refused:
+        parsed.check_new()
+    assert [fault.path for fault in refused.value.faults] == ["name"]
+    registration.parse(MINIMAL).check_new()
+
+
 def nested(levels: int) -> dict:
     schema: dict = {}
     for _ in range(levels - 1):
@@ -164,17 +197,18 @@ def nested(levels: int) -> dict:
     return schema
 
 
-@pytest.mark.parametrize("field", ["input_schema", "output_schema", "annotations"])
+@pytest.mark.parametrize("field", ["input_schema", "output_schema", "annotations", "_meta"])
 def test_a_schema_has_at_most_64_levels(field):
     registration.parse({**MINIMAL, "tools": [{**TOOL, field: nested(64)}]})
     assert faults({**MINIMAL, "tools": [{**TOOL, field: nested(65)}]}) == {f"tools.0.{field}": "depth"}
 
 
-def test_a_schema_has_at_most_256_kibibytes():
+@pytest.mark.parametrize("field", ["input_schema", "_meta"])
+def test_a_schema_has_at_most_256_kibibytes(field):
     longest = {"a": "é" * (128 * 1024 - 4)}  # 2 bytes each, and {"a":""} around them
-    registration.parse({**MINIMAL, "tools": [{**TOOL, "input_schema": longest}]})
+    registration.parse({**MINIMAL, "tools": [{**TOOL, field: longest}]})
     longer = {"a": longest["a"] + "é"}
-    assert faults({**MINIMAL, "tools": [{**TOOL, "input_schema": longer}]}) == {"tools.0.input_schema": "length"}
+    assert faults({**MINIMAL, "tools": [{**TOOL, field: longer}]}) == {f"tools.0.{field}": "length"}
 
 
 def test_a_tools_description_has_at_most_64_kibibytes():
@@ -192,6 +226,8 @@ def test_a_tools_description_has_at_most_64_kibibytes():
         ({"tools": [{**TOOL, "name": ""}]}, "tools.0.name"),
         ({"tools": [{**TOOL, "name": "n" * 129}]}, "tools.0.name"),
         ({"tools": [{**TOOL, "name": f"t{i}"} for i in range(2_001)]}, "tools"),
+        ({"metadata": {"tags": ["t"] * 65}}, "metadata.tags"),
+        ({"metadata": {"tags": ["x", "t" * 65]}}, "metadata.tags.1"),
     ],
 )
 def test_lengths_are_limited(change, path):
@@ -206,6 +242,7 @@ def test_lengths_are_limited(change, path):
         {"endpoint_url": "http://example.com/" + "a" * 2_029},
         {"tools": [{**TOOL, "name": "n" * 128}]},
         {"tools": [{**TOOL, "name": f"t{i}"} for i in range(2_000)]},
+        {"metadata": {"tags": ["t" * 64] * 64}},
     ],
 )
 def test_lengths_up_to_the_limit_are_accepted(change):

@@ -21,6 +21,7 @@ class Filters(NamedTuple):
     status: str | None = None
     type: str | None = None
     search: str | None = None
+    tag: str | None = None
 
 
 def encode(after: int, filters: Filters) -> str:
@@ -42,9 +43,13 @@ def decode(cursor: str) -> tuple[int, Filters]:
     except RecursionError:
         raise ValueError("nested too deeply") from None
     match value:
-        case [after, str() | None as status, str() | None as type_, str() | None as search] if (
-            type(after) is int and 0 < after <= MAX_ID  # not isinstance: true would pass for 1
+        case [int() as after, *filters] if (
+            type(after) is int
+            and 0 < after <= MAX_ID  # not isinstance: true would pass for 1
+            # Fewer are those of a release that had fewer.
+            and 3 <= len(filters) <= len(Filters._fields)
+            and all(value is None or isinstance(value, str) for value in filters)
         ):
-            return after, Filters(status, type_, search)
+            return after, Filters(*filters)
         case _:
             raise ValueError("not a cursor")

@@ -12,11 +12,12 @@ from mcp_registry.errors import Fault, ValidationFailed
 
 STATUSES = ("active", "inactive", "error")
 TYPES = ("official", "community", "mock")
-PARAMETERS = ("status", "type", "search", "limit", "cursor")
+PARAMETERS = ("status", "type", "search", "tag", "limit", "cursor")
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1_000
 MAX_SEARCH = 200
+MAX_TAG = 64
 
 LIMIT = re.compile(r"[1-9][0-9]{0,3}")
 # Names and display names hold none of these but by accident. U+FFFD is what a gateway makes of broken UTF-8.
@@ -38,7 +39,9 @@ def parse(query: Mapping[str, str]) -> Listing:
     parameters that do not exist included: a misspelt filter would silently list everything.
     """
     faults = [Fault(name, "There is no such parameter", "unknown") for name in query if name not in PARAMETERS]
-    filters = Filters(query.get("status") or None, query.get("type") or None, query.get("search") or None)
+    # Blanks come along with what is copied.
+    words, tag = query.get("search", "").strip(), query.get("tag", "").strip()
+    filters = Filters(query.get("status") or None, query.get("type") or None, words or None, tag or None)
     faults += _filter_faults(filters)
     limit = query.get("limit", str(DEFAULT_LIMIT))
     if not LIMIT.fullmatch(limit) or int(limit) > MAX_LIMIT:
@@ -65,9 +68,10 @@ def _filter_faults(filters: Filters) -> list[Fault]:
     for name, value, allowed in (("status", filters.status, STATUSES), ("type", filters.type, TYPES)):
         if value is not None and value not in allowed:
             faults.append(Fault(name, f"Must be one of {', '.join(allowed)}", "enum"))
-    if filters.search is not None:
-        if len(filters.search) > MAX_SEARCH:
-            faults.append(Fault("search", f"Must have at most {MAX_SEARCH} characters", "length"))
-        if UNSEARCHABLE.search(filters.search):
-            faults.append(Fault("search", "Holds control characters or is not UTF-8", "text"))
+    for name, text, longest in (("search", filters.search, MAX_SEARCH), ("tag", filters.tag, MAX_TAG)):
+        if text is not None:
+            if len(text) > longest:
+                faults.append(Fault(name, f"Must have at most {longest} characters", "length"))
+            if UNSEARCHABLE.search(text):
+                faults.append(Fault(name, "Holds control characters or is not UTF-8", "text"))
     return faults

@@ -28,6 +28,11 @@ MAX_SCHEMA_DEPTH = 64
 # MCP's spelling of a tool's fields, and ours.
 ALIASES = {"inputSchema": "input_schema", "outputSchema": "output_schema"}
 SCHEMAS = ("input_schema", "output_schema", "annotations")
+# What the registry itself says of a tool: a client that posts what it has read cannot mean these.
+SAID_BY_US = frozenset({"id", "created_at"})
+
+MAX_TAGS = 64
+MAX_TAG = 64
 
 # JSON types, as msgspec names them and as people do.
 WORDS = {
@@ -43,7 +48,10 @@ Url = Annotated[str, Meta(max_length=urls.MAX_LENGTH)]
 
 
 class Tool(Struct, forbid_unknown_fields=True, kw_only=True):
-    """One tool, as MCP's tools/list describes it, with our `category`."""
+    """One tool, as MCP's tools/list describes it, with our `category`.
+
+    `extra` is made by `_normalised`: the fields that MCP has or will have besides these, as they were sent.
+    """
 
     name: Annotated[str, Meta(min_length=1, max_length=128)]
     title: str | None = None
@@ -52,6 +60,11 @@ class Tool(Struct, forbid_unknown_fields=True, kw_only=True):
     output_schema: dict[str, Any] | None = None
     annotations: dict[str, Any] | None = None
     category: Annotated[str, Meta(max_length=50)] | None = None
+    extra: dict[str, Any] | None = None
+
+
+# The fields of a tool that have rules of their own.
+TOOL_FIELDS = frozenset(Tool.__struct_fields__) - {"extra"}
 
 
 class Metadata(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -60,7 +73,7 @@ class Metadata(Struct, forbid_unknown_fields=True, kw_only=True):
     author: Annotated[str, Meta(max_length=200)] | None = None
     repository_url: Url | None = None
     documentation_url: Url | None = None
-    tags: list[str] | None = None
+    tags: Annotated[list[Annotated[str, Meta(max_length=MAX_TAG)]], Meta(max_length=MAX_TAGS)] | None = None
 
 
 class Document(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -96,10 +109,10 @@ class Registration:
         self._plain = plain
         self.document = document
 
-    @property
-    def canonical_name(self) -> str:
-        """The form of the name in which it is unique."""
-        return names.canonical(self.document.name)
+    def check_new(self) -> None:
+        """Raise ValidationFailed where this may replace a server of its name, but not add one."""
+        if fault := names.number_fault(self.document.name):
+            raise ValidationFailed(faults=[Fault("name", fault, "value")])
 
     @cached_property
     def body_digest(self) -> bytes:
@@ -134,13 +147,13 @@ def parse(value: Any) -> Registration:
     if not isinstance(value, dict):
         raise ValidationFailed("A registration is a JSON object")
     normal, faults = _normalised(value)
-    if faults:
-        raise ValidationFailed(faults=faults)
     try:
         document = msgspec.convert(normal, Document)
     except msgspec.ValidationError:
         # msgspec stops at the first fault. A person wants them all, and this path has the time.
-        raise ValidationFailed(faults=_struct_faults(normal, Document, "")) from None
+        raise ValidationFailed(faults=[*faults, *_struct_faults(normal, Document, "")]) from None
+    if faults:
+        raise ValidationFailed(faults=faults)
     found = survey(value)
     # Where the whole is not nested too deeply, no schema in it is.
     depth_faults = _depth_faults(document.tools) if found.depth > MAX_SCHEMA_DEPTH else ()
@@ -180,7 +193,7 @@ def parse_change(value: Any) -> Change:
 
 
 def _normalised(value: dict[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
-    """One spelling: null is absent, an empty link is absent, a tool's fields have our names."""
+    """One spelling: null is absent, an empty link is absent, a tool's fields have our names or stand in `extra`."""
     faults: list[Fault] = []
     normal = _present(value)
     if normal.get("health_url") == "":
@@ -189,13 +202,30 @@ def _normalised(value: dict[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
         links = ("repository_url", "documentation_url")
         normal["metadata"] = {k: v for k, v in _present(metadata).items() if v != "" or k not in links}
     if isinstance(tools := normal.get("tools"), list):
-        normal["tools"] = [_present(tool) if isinstance(tool, dict) else tool for tool in tools]
-        for place, tool in enumerate(normal["tools"]):
-            for alias in ALIASES.keys() & tool if isinstance(tool, dict) else ():
-                if ALIASES[alias] in tool:
-                    faults.append(Fault(f"tools.{place}.{alias}", f"Given as {ALIASES[alias]} too", "repeated"))
-                tool[ALIASES[alias]] = tool.pop(alias)
+        normal["tools"] = [
+            _normalised_tool(tool, f"tools.{place}", faults) if isinstance(tool, dict) else tool
+            for place, tool in enumerate(tools)
+        ]
     return normal, faults
+
+
+def _normalised_tool(sent: dict[str, Any], path: str, faults: list[Fault]) -> dict[str, Any]:
+    if sent.keys() <= TOOL_FIELDS:  # as our own client sends it
+        return _present(sent)
+    tool: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
+    for key, value in sent.items():
+        if key in SAID_BY_US:
+            faults.append(Fault(f"{path}.{key}", "The registry itself says this of a tool", "unknown"))
+        elif (field := ALIASES.get(key, key)) not in TOOL_FIELDS:
+            extra[key] = value  # null too: what it means there is not for us to say
+        elif value is not None:
+            if field != key and sent.get(field) is not None:
+                faults.append(Fault(f"{path}.{key}", f"Given as {field} too", "repeated"))
+            tool[field] = value
+    if extra:
+        tool["extra"] = extra
+    return tool
 
 
 def _present(mapping: dict[str, Any]) -> dict[str, Any]:
@@ -235,19 +265,26 @@ def _tool_faults(tools: list[Tool]) -> Iterator[Fault]:
 def _depth_faults(tools: list[Tool]) -> Iterator[Fault]:
     """Schemas that are nested too deeply."""
     for place, tool in enumerate(tools):
-        for field in SCHEMAS:
-            schema = getattr(tool, field)
-            if schema is not None and survey(schema).depth > MAX_SCHEMA_DEPTH:
-                yield Fault(f"tools.{place}.{field}", f"Nested more than {MAX_SCHEMA_DEPTH} levels deep", "depth")
+        for path, schema in _kept_as_sent(tool, f"tools.{place}"):
+            if survey(schema).depth > MAX_SCHEMA_DEPTH:
+                yield Fault(path, f"Nested more than {MAX_SCHEMA_DEPTH} levels deep", "depth")
 
 
 def _size_faults(tools: list[Tool]) -> Iterator[Fault]:
     """Schemas that are too long. Not for schemas that may be nested too deeply to be written."""
     for place, tool in enumerate(tools):
-        for field in SCHEMAS:
-            schema = getattr(tool, field)
-            if schema is not None and len(_json(schema).encode()) > MAX_SCHEMA:
-                yield Fault(f"tools.{place}.{field}", f"Longer than {MAX_SCHEMA} bytes of JSON", "length")
+        for path, schema in _kept_as_sent(tool, f"tools.{place}"):
+            if len(_json(schema).encode()) > MAX_SCHEMA:
+                yield Fault(path, f"Longer than {MAX_SCHEMA} bytes of JSON", "length")
+
+
+def _kept_as_sent(tool: Tool, path: str) -> Iterator[tuple[str, Any]]:
+    """What of a tool is kept as it was sent, with the path of each: its schemas, and each field besides ours."""
+    for field in SCHEMAS:
+        if (schema := getattr(tool, field)) is not None:
+            yield f"{path}.{field}", schema
+    for field, value in (tool.extra or {}).items():
+        yield f"{path}.{field}", value
 
 
 def _struct_faults(value: Any, struct: type[Struct], path: str) -> Iterator[Fault]:

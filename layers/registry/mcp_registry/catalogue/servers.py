@@ -11,22 +11,25 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from mcp_registry.aws.db import Database
 from mcp_registry.catalogue import cursor
 from mcp_registry.catalogue.cursor import Filters
-from mcp_registry.errors import DuplicateServer, ServerNotFound, Unavailable
+from mcp_registry.errors import DuplicateServer, Fault, ServerNotFound, Unavailable
 
 if TYPE_CHECKING:  # the functions that only read need no validation library
     from mcp_registry.catalogue.registration import Registration
 
 # A replacement that lost every race for this long is told to come back; each lost race means that another one won.
 MAX_RACES = 50
+# Of a search so many matches are counted exactly. The statement counts one more, as a literal.
+MAX_COUNTED = 1_000
 
+# No row where the name is one that exists, by whichever of the two keys.
 REGISTER = """
 WITH server AS (
     INSERT INTO registry.mcp_servers
-           (name, canonical_name, display_name, description, server_type, endpoint_url, health_url, version,
+           (name, display_name, description, server_type, endpoint_url, health_url, version,
             tools_count, body_digest, content_digest)
-    VALUES (%(name)s, %(canonical_name)s, %(display_name)s, %(description)s, %(server_type)s::registry.server_type,
+    VALUES (%(name)s, %(display_name)s, %(description)s, %(server_type)s::registry.server_type,
             %(endpoint_url)s, %(health_url)s, %(version)s, %(tools_count)s, %(body_digest)s, %(content_digest)s)
-        ON CONFLICT (canonical_name) DO NOTHING
+        ON CONFLICT DO NOTHING
     RETURNING id, name, status, created_at
 ), metadata AS (
     INSERT INTO registry.server_metadata (server_id, author, repository_url, documentation_url, tags)
@@ -35,23 +38,27 @@ WITH server AS (
      WHERE %(has_metadata)s
 ), tools AS (
     INSERT INTO registry.tools
-           (server_id, position, name, title, description, input_schema, output_schema, annotations, category)
+           (server_id, position, name, title, description, input_schema, output_schema, annotations, category, extra)
     SELECT server.id, tool.position, tool.name, tool.title, tool.description, tool.input_schema, tool.output_schema,
-           tool.annotations, tool.category
+           tool.annotations, tool.category, tool.extra
       FROM server
      CROSS JOIN json_to_recordset(%(tools)s::json)
         AS tool (position integer, name text, title text, description text, input_schema json, output_schema json,
-                 annotations json, category text)
+                 annotations json, category text, extra json)
      ORDER BY tool.position
 )
 SELECT id, name, status::text, registry.rfc3339(created_at)
   FROM server
 """
 
+# The server that a name is taken for. Of two, because a name may be one with each of them, the one that is spelled so.
 FIND = """
 SELECT id, name, status::text, registry.rfc3339(created_at), revision, body_digest, content_digest
   FROM registry.mcp_servers
- WHERE canonical_name = %(canonical_name)s
+ WHERE registry.name_key(name) = registry.name_key(%(name)s)
+    OR registry.look_key(name) = registry.look_key(%(name)s)
+ ORDER BY name = %(name)s DESC, id
+ LIMIT 1
 """
 
 # Compare-and-set on the revision: where the row has moved on since it was read, the update finds nothing and so does
@@ -96,7 +103,7 @@ WITH server AS (
     SELECT *
       FROM json_to_recordset(%(tools)s::json)
         AS tool (position integer, name text, title text, description text, input_schema json, output_schema json,
-                 annotations json, category text)
+                 annotations json, category text, extra json)
 ), dropped_tools AS (
     DELETE FROM registry.tools AS kept
      USING server
@@ -104,9 +111,9 @@ WITH server AS (
        AND kept.name NOT IN (SELECT name FROM tool)
 ), tools AS (
     INSERT INTO registry.tools
-           (server_id, position, name, title, description, input_schema, output_schema, annotations, category)
+           (server_id, position, name, title, description, input_schema, output_schema, annotations, category, extra)
     SELECT server.id, tool.position, tool.name, tool.title, tool.description, tool.input_schema, tool.output_schema,
-           tool.annotations, tool.category
+           tool.annotations, tool.category, tool.extra
       FROM server
      CROSS JOIN tool
      ORDER BY tool.position
@@ -117,7 +124,8 @@ WITH server AS (
            input_schema = excluded.input_schema,
            output_schema = excluded.output_schema,
            annotations = excluded.annotations,
-           category = excluded.category
+           category = excluded.category,
+           extra = excluded.extra
 )
 SELECT id
   FROM server
@@ -147,22 +155,30 @@ WITH page AS (
       LEFT JOIN registry.server_health AS h ON h.server_id = page.id
      ORDER BY page.id
 )
-SELECT (SELECT COALESCE(json_agg(shown), '[]')::text FROM shown),
+SELECT (SELECT '[' || COALESCE(string_agg(row_to_json(shown)::text, ','), '') || ']' FROM shown),
        (SELECT sum(servers)::bigint FROM registry.server_counts),
        CASE WHEN (SELECT count(*) FROM page) > %(limit)s THEN (SELECT max(id) FROM shown) END
 """
 
 # The same, narrowed and searched. Planned anew each time: the filters are optional, so that a plan for every choice of
 # them fits none (2.1 against 0.5 ms for a rare status, 2026-11-22), and what is not asked for is not planned at all. A
-# search finds page and total apart: for a common word the page comes from the primary key at once, and only the count
-# has to touch every match (29 against 38 ms at 80,000 matches).
+# search finds page and total apart: for a common word the page comes from the primary key at once. Its matches are
+# counted up to 1,000, MAX_COUNTED, because counting all of a common word took 7 to 23 times what the page takes
+# (2026-11-30). Of several words the longest is for the index; the others are looked for in what that finds.
 NARROW = """
 WITH page AS (
     SELECT id, name, display_name, server_type, status, version, tools_count
       FROM registry.mcp_servers
      WHERE (%(status)s::registry.server_status IS NULL OR status = %(status)s::registry.server_status)
        AND (%(type)s::registry.server_type IS NULL OR server_type = %(type)s::registry.server_type)
-       AND (%(pattern)s::text IS NULL OR search_text LIKE lower(%(pattern)s))
+       AND (%(word)s::text IS NULL OR search_fold LIKE registry.search_pattern(%(word)s))
+       AND (%(words)s::text[] IS NULL
+            OR search_fold LIKE ALL (ARRAY(SELECT registry.search_pattern(w) FROM unnest(%(words)s::text[]) AS w)))
+       AND (%(tag)s::text IS NULL
+            OR id = ANY (ARRAY(SELECT server_id
+                                 FROM registry.server_metadata
+                                WHERE tags IS NOT NULL
+                                  AND registry.fold_tags(tags) @> ARRAY[registry.fold(%(tag)s)])))
        AND id > %(after)s
      ORDER BY id
      LIMIT %(limit)s + 1
@@ -173,41 +189,74 @@ WITH page AS (
       LEFT JOIN registry.server_health AS h ON h.server_id = page.id
      ORDER BY page.id
 )
-SELECT (SELECT COALESCE(json_agg(shown), '[]')::text FROM shown),
-       CASE WHEN %(pattern)s::text IS NULL
+SELECT (SELECT '[' || COALESCE(string_agg(row_to_json(shown)::text, ','), '') || ']' FROM shown),
+       CASE WHEN %(word)s::text IS NULL AND %(tag)s::text IS NULL
             THEN (SELECT COALESCE(sum(servers), 0)::bigint
                     FROM registry.server_counts
                    WHERE (%(status)s::registry.server_status IS NULL OR status = %(status)s::registry.server_status)
                      AND (%(type)s::registry.server_type IS NULL OR server_type = %(type)s::registry.server_type))
             ELSE (SELECT count(*)
-                    FROM registry.mcp_servers
-                   WHERE (%(status)s::registry.server_status IS NULL OR status = %(status)s::registry.server_status)
-                     AND (%(type)s::registry.server_type IS NULL OR server_type = %(type)s::registry.server_type)
-                     AND search_text LIKE lower(%(pattern)s))
+                    FROM (SELECT
+                            FROM registry.mcp_servers
+                           WHERE (%(status)s::registry.server_status IS NULL
+                                  OR status = %(status)s::registry.server_status)
+                             AND (%(type)s::registry.server_type IS NULL
+                                  OR server_type = %(type)s::registry.server_type)
+                             AND (%(word)s::text IS NULL OR search_fold LIKE registry.search_pattern(%(word)s))
+                             AND (%(words)s::text[] IS NULL
+                                  OR search_fold LIKE ALL (ARRAY(SELECT registry.search_pattern(w)
+                                                                   FROM unnest(%(words)s::text[]) AS w)))
+                             AND (%(tag)s::text IS NULL
+                                  OR id = ANY (ARRAY(SELECT server_id
+                                                       FROM registry.server_metadata
+                                                      WHERE tags IS NOT NULL
+                                                        AND registry.fold_tags(tags) @> ARRAY[registry.fold(%(tag)s)])))
+                           LIMIT 1001) AS matches)
             END,
        CASE WHEN (SELECT count(*) FROM page) > %(limit)s THEN (SELECT max(id) FROM shown) END
 """
 
+# Exactly this name: what reads like it may be meant, and may not.
+IDENTIFY = """
+SELECT id
+  FROM registry.mcp_servers
+ WHERE registry.name_key(name) = registry.name_key(%(name)s)
+   AND name = %(name)s
+"""
+
+# JSON without blanks, like every answer. json_agg and jsonb would put some in; what stands in a column of type json is
+# as it was received. The tools are joined as text: to make one value of them would read every schema once more.
 DETAIL = """
-SELECT row_to_json(server)::text
+WITH tool AS (
+    SELECT t.position, t.id, t.extra,
+           row_to_json((SELECT shown
+                          FROM (SELECT t.id, t.name, t.title, t.description, t.input_schema, t.output_schema,
+                                       t.annotations, t.category,
+                                       registry.rfc3339(t.created_at) AS created_at) AS shown))::text AS json
+      FROM registry.tools AS t
+     WHERE t.server_id = %(id)s
+)
+SELECT left(row_to_json(server)::text, -1) || ',"tools":['
+       || (SELECT COALESCE(string_agg(CASE WHEN extra IS NULL THEN json
+                                           ELSE left(json, -1) || ',' || substr(extra::text, 2) END, ','
+                                      ORDER BY position, id), '')
+             FROM tool)
+       || ']}'
   FROM (SELECT s.id, s.name, s.display_name, s.description, s.server_type, s.endpoint_url, s.health_url, s.status,
                s.version, registry.rfc3339(h.checked_at) AS last_health_check,
                registry.rfc3339(s.created_at) AS created_at,
                registry.rfc3339(GREATEST(s.updated_at, h.checked_at)) AS updated_at,
                CASE WHEN h.server_id IS NOT NULL
-                    THEN json_build_object('verdict', h.verdict, 'status_code', h.status_code,
-                                           'response_time_ms', h.response_time_ms, 'error_message', h.error_message,
-                                           'checked_at', registry.rfc3339(h.checked_at)) END AS last_check,
+                    THEN (SELECT row_to_json(seen)
+                            FROM (SELECT h.verdict, h.status_code, h.response_time_ms, h.error_message,
+                                         registry.rfc3339(h.checked_at) AS checked_at) AS seen) END AS last_check,
                (SELECT row_to_json(metadata)
-                  FROM (SELECT m.author, m.repository_url, m.documentation_url, m.tags
+                  FROM (SELECT m.author, m.repository_url, m.documentation_url,
+                               CASE WHEN m.tags IS NOT NULL
+                                    THEN (SELECT '[' || COALESCE(string_agg(to_json(tag)::text, ','), '') || ']'
+                                            FROM jsonb_array_elements_text(m.tags) AS tag)::json END AS tags
                           FROM registry.server_metadata AS m
-                         WHERE m.server_id = s.id) AS metadata) AS metadata,
-               (SELECT COALESCE(json_agg(tool), '[]')
-                  FROM (SELECT t.id, t.name, t.title, t.description, t.input_schema, t.output_schema, t.annotations,
-                               t.category, registry.rfc3339(t.created_at) AS created_at
-                          FROM registry.tools AS t
-                         WHERE t.server_id = s.id
-                         ORDER BY t.position, t.id) AS tool) AS tools
+                         WHERE m.server_id = s.id) AS metadata) AS metadata
           FROM registry.mcp_servers AS s
           LEFT JOIN registry.server_health AS h ON h.server_id = s.id
          WHERE s.id = %(id)s) AS server
@@ -252,46 +301,63 @@ RETURNING id
 
 
 class Page(NamedTuple):
-    """One page of a list: JSON array of its servers, how many match in all, and where the next one starts."""
+    """One page of a list: JSON array of its servers, how many match in all, and where the next one starts.
+
+    Where more than MAX_COUNTED match, `total` is MAX_COUNTED and not `exact`.
+    """
 
     servers: str
     total: int
+    exact: bool
     next_cursor: str | None
 
 
 def register(database: Database, registration: Registration) -> dict[str, Any]:
     """Add a server with its metadata and tools, all or nothing; return id, name, status and created_at.
 
-    Raises DuplicateServer where a server with this name, or one that reads the same, exists.
+    Raises DuplicateServer where a server with this name, or one that reads the same, exists; ValidationFailed where
+    only a server that exists may have this name; Unavailable where others kept taking and leaving it.
     """
-    row = database.write(REGISTER, _columns(registration))
-    if row is None:
-        raise DuplicateServer
-    return _answer(*row)
+    registration.check_new()
+    for _ in range(MAX_RACES):
+        row = database.write(REGISTER, _columns(registration))
+        if row is not None:
+            return _answer(*row)
+        taken = database.read(FIND, {"name": registration.document.name})
+        if taken is not None:  # else it is gone again
+            raise _duplicate(registration, taken[1])
+    raise Unavailable("lost every race")
 
 
 def replace(database: Database, registration: Registration) -> dict[str, Any]:
     """Make the catalogue agree with a registration; return what `register` returns, and what came of it.
 
     `result` is created, updated or unchanged. The same content writes nothing, however it is spelled.
-    An operator's `inactive` stays. Raises DuplicateServer where the name exists in another spelling, and Unavailable
-    where other replacements kept winning.
+    An operator's `inactive` stays. Raises what `register` raises, DuplicateServer where the name exists in another
+    spelling.
     """
     for _ in range(MAX_RACES):
-        row = database.read(FIND, {"canonical_name": registration.canonical_name})
+        row = database.read(FIND, {"name": registration.document.name})
         if row is None:
+            registration.check_new()
             created = database.write(REGISTER, _columns(registration))
             if created is None:
                 continue  # somebody else was first: look again
             return {**_answer(*created), "result": "created"}
         id_, name, status, created_at, revision, body_digest, content_digest = row
         if name != registration.document.name:
-            raise DuplicateServer(f"Server with this name already exists, spelled {name}")
+            raise _duplicate(registration, name)
         if body_digest == registration.body_digest or content_digest == registration.content_digest:
             return {**_answer(id_, name, status, created_at), "result": "unchanged"}
         if database.write(REPLACE, {**_columns(registration), "id": id_, "revision": revision}):
             return {**_answer(id_, name, status, created_at), "result": "updated"}
     raise Unavailable("lost every race")
+
+
+def _duplicate(registration: Registration, existing: str) -> DuplicateServer:
+    """The refusal of a name, with the name of the server that it is taken for."""
+    told = (DuplicateServer.__doc__ or "") + ("" if existing == registration.document.name else f", spelled {existing}")
+    return DuplicateServer(told, [Fault("name", f"Taken for the server {existing}", "taken")])
 
 
 def has_digest(database: Database, digest: bytes) -> bool:
@@ -303,14 +369,32 @@ def has_digest(database: Database, digest: bytes) -> bool:
 def list_page(database: Database, filters: Filters, limit: int, after: int) -> Page:
     """The page of at most `limit` servers whose ids follow `after`, oldest registration first."""
     parameters = {"status": filters.status, "type": filters.type, "after": after, "limit": limit}
+    counted = filters.search is not None or filters.tag is not None
     if filters == Filters():
         row = database.read(LIST, parameters)
     else:
-        pattern = None if filters.search is None else _pattern(filters.search)
-        row = database.read(NARROW, {**parameters, "pattern": pattern}, plan_anew=True)
+        # The longest word is the rarest, as far as one can tell without asking.
+        word, *words = sorted((filters.search or "").split(), key=len, reverse=True) or [None]
+        parameters |= {"word": word, "words": words or None, "tag": filters.tag}
+        row = database.read(NARROW, parameters, plan_anew=True)
     assert row is not None
     servers, total, last = row
-    return Page(servers, total, None if last is None else cursor.encode(last, filters))
+    exact = not counted or total <= MAX_COUNTED
+    next_cursor = None if last is None else cursor.encode(last, filters)
+    return Page(servers, total if exact else MAX_COUNTED, exact, next_cursor)
+
+
+def identify(database: Database, id_or_name: int | str) -> int:
+    """The id of a server that is named by its id or its name. Whether there is one of this id is not looked up.
+
+    Raises ServerNotFound where there is none of this name.
+    """
+    if isinstance(id_or_name, int):
+        return id_or_name
+    row = database.read(IDENTIFY, {"name": id_or_name})
+    if row is None:
+        raise ServerNotFound
+    return row[0]
 
 
 def detail(database: Database, id_: int) -> str:
@@ -342,17 +426,10 @@ def _answer(id_: int, name: str, status: str, created_at: str) -> dict[str, Any]
     return {"id": id_, "name": name, "status": status, "created_at": created_at}
 
 
-def _pattern(search: str) -> str:
-    """A LIKE pattern for a substring: what LIKE gives a meaning to is an ordinary character in a search."""
-    literal = search.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return f"%{literal}%"
-
-
 def _columns(registration: Registration) -> dict[str, Any]:
     document, metadata = registration.document, registration.document.metadata
     return {
         "name": document.name,
-        "canonical_name": registration.canonical_name,
         "display_name": document.display_name,
         "description": document.description,
         "server_type": document.server_type,

@@ -35,6 +35,8 @@ HEADERS = {
 }
 # The largest bigint of Postgres.
 MAX_ID = 2**63 - 1
+# Of a server's name, in characters.
+MAX_NAME = 100
 # Postgres restarts in about a second; so does a client's patience.
 RETRY_AFTER_SECONDS = "1"
 
@@ -69,10 +71,19 @@ class Request:
         return {name: values[0] for name, values in parameters.items()}
 
     @property
-    def server_id(self) -> int:
-        """The path parameter `id`. Raises ValidationFailed where it is not a positive integer of the column's range."""
+    def server(self) -> int | str:
+        """The path parameter `id`: the id of a server where it is all digits, and else the name of one.
+
+        Raises ValidationFailed where it can be neither: an id is a positive integer of the column's range.
+        """
         text = self.path.get("id", "")
-        if not (text.isascii() and text.isdigit() and text[0] != "0" and len(text) <= len(str(MAX_ID))):
+        # A gateway may hand over the slash of a name as it was sent. No name holds a percent sign.
+        text = text.replace("%2F", "/").replace("%2f", "/")
+        if not (text.isascii() and text.isprintable() and 0 < len(text) <= MAX_NAME):
+            raise ValidationFailed("Neither the id nor the name of a server")
+        if not text.isdigit():
+            return text
+        if text[0] == "0" or len(text) > len(str(MAX_ID)):
             raise ValidationFailed("Invalid server ID: it is a positive integer")
         if int(text) > MAX_ID:
             raise ValidationFailed(f"Invalid server ID: the largest is {MAX_ID}")
