@@ -146,8 +146,8 @@ def prepare(case: Case, checked: int) -> None:
         return
     # The registry alone issues cursors: a generated one ends in a refusal and hides the other parameters.
     case.query.pop("cursor", None)
-    # Odd ids, as that of the example, and odd names become the one that is there; the others are of nobody. It is not to
-    # be deleted.
+    # Odd ids, as that of the example, and odd names become the one that is there; the others are of nobody. It is not
+    # to be deleted.
     wanted = str(case.path_parameters.get("id", ""))
     if case.method in ("GET", "PATCH") and wanted and ord(wanted[-1]) % 2:
         case.path_parameters["id"] = checked
