@@ -59,7 +59,9 @@ def test_a_period_is_one_of_three(api, query):
     assert answer.json()["details"]
 
 
-@pytest.mark.parametrize(("id_", "status"), [("0", 400), ("007", 400), ("no-such-server", 404), ("9223372036854775807", 404)])
+@pytest.mark.parametrize(
+    ("id_", "status"), [("0", 400), ("007", 400), ("no-such-server", 404), ("9223372036854775807", 404)]
+)
 def test_the_history_of_no_server_is_an_error(api, id_, status):
     assert api("GET", f"{SERVERS}/{id_}/health").status == status
 
