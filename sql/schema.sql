@@ -146,20 +146,23 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION registry.derive_server() RETURNS trigger
+CREATE FUNCTION registry.derive_metadata() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO ''
     AS $$
 BEGIN
+    NEW.tags_fold := registry.fold_tags(NEW.tags);
+    RETURN NEW;
+END
+$$;
+
+CREATE FUNCTION registry.derive_server() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    NEW.name_key := registry.name_key(NEW.name);
+    NEW.look_key := registry.look_key(NEW.name);
     -- The separator is a control character that no search may contain.
     NEW.search_fold := registry.fold(NEW.name || E'\x1f' || NEW.display_name);
-    IF TG_OP = 'INSERT' AND NEW.canonical_name IS NULL THEN
-        -- What the code of the release before finds the server by, unless a name has it that differs by the new keys.
-        NEW.canonical_name := translate(lower(NEW.name COLLATE "C"), '01i._-', 'oll');
-        IF EXISTS (SELECT FROM registry.mcp_servers AS s WHERE s.canonical_name = NEW.canonical_name) THEN
-            NEW.canonical_name := NULL;
-        END IF;
-    END IF;
     RETURN NEW;
 END
 $$;
@@ -187,10 +190,6 @@ CREATE FUNCTION registry.name_key(name text) RETURNS text
 CREATE FUNCTION registry.rfc3339(moment timestamp with time zone) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN to_char((moment AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text);
-
-CREATE FUNCTION registry.search_pattern(word text) RETURNS text
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN (('%'::text || replace(replace(replace(registry.fold(word), '\'::text, '\\'::text), '%'::text, '\%'::text), '_'::text, '\_'::text)) || '%'::text);
 
 CREATE TABLE metrics.folded_days (
     day date NOT NULL,
@@ -295,8 +294,10 @@ CREATE TABLE registry.mcp_servers (
     content_digest bytea NOT NULL,
     search_text text GENERATED ALWAYS AS (lower((((name)::text || ''::text) || (display_name)::text))) STORED NOT NULL,
     moved_at timestamp with time zone DEFAULT now() NOT NULL,
+    name_key character varying(100) COLLATE pg_catalog."C",
+    look_key character varying(100) COLLATE pg_catalog."C",
     search_fold text,
-    CONSTRAINT mcp_servers_search_fold_not_null CHECK ((search_fold IS NOT NULL))
+    CONSTRAINT mcp_servers_derived_not_null CHECK (((name_key IS NOT NULL) AND (look_key IS NOT NULL) AND (search_fold IS NOT NULL)))
 )
 WITH (fillfactor='80');
 
@@ -340,7 +341,8 @@ CREATE TABLE registry.server_metadata (
     author character varying(200),
     repository_url character varying(2048),
     documentation_url character varying(2048),
-    tags jsonb
+    tags jsonb,
+    tags_fold text[]
 );
 
 CREATE TABLE registry.tools (
@@ -431,11 +433,11 @@ CREATE INDEX tool_invocations_tool_idx ON metrics.tool_invocations USING btree (
 
 CREATE INDEX mcp_servers_body_digest_idx ON registry.mcp_servers USING btree (body_digest);
 
-CREATE UNIQUE INDEX mcp_servers_look_key_idx ON registry.mcp_servers USING btree (registry.look_key((name)::text));
+CREATE UNIQUE INDEX mcp_servers_look_key_idx ON registry.mcp_servers USING btree (look_key);
 
 CREATE INDEX mcp_servers_moved_idx ON registry.mcp_servers USING btree (moved_at);
 
-CREATE UNIQUE INDEX mcp_servers_name_key_idx ON registry.mcp_servers USING btree (registry.name_key((name)::text));
+CREATE UNIQUE INDEX mcp_servers_name_key_idx ON registry.mcp_servers USING btree (name_key);
 
 CREATE INDEX mcp_servers_search_fold_idx ON registry.mcp_servers USING gin (search_fold registry.gin_trgm_ops);
 
@@ -445,15 +447,19 @@ CREATE INDEX mcp_servers_status_type_idx ON registry.mcp_servers USING btree (st
 
 CREATE INDEX mcp_servers_type_idx ON registry.mcp_servers USING btree (server_type, id);
 
-CREATE INDEX server_metadata_tags_idx ON registry.server_metadata USING gin (registry.fold_tags(tags)) WHERE (tags IS NOT NULL);
+CREATE INDEX server_metadata_tags_idx ON registry.server_metadata USING gin (tags_fold);
 
 CREATE TRIGGER count_changed AFTER UPDATE ON registry.mcp_servers REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION registry.count_changed_servers();
 
 CREATE TRIGGER count_come_and_gone AFTER INSERT OR DELETE ON registry.mcp_servers FOR EACH ROW EXECUTE FUNCTION registry.count_server();
 
-CREATE TRIGGER derive_changed BEFORE UPDATE ON registry.mcp_servers FOR EACH ROW WHEN (((new.search_fold IS NULL) OR ((new.display_name)::text <> (old.display_name)::text) OR ((new.name)::text <> (old.name)::text))) EXECUTE FUNCTION registry.derive_server();
+CREATE TRIGGER derive_changed BEFORE UPDATE ON registry.mcp_servers FOR EACH ROW WHEN (((new.name_key IS NULL) OR (((new.display_name)::text <> (old.display_name)::text) AND (new.search_fold = old.search_fold)))) EXECUTE FUNCTION registry.derive_server();
 
-CREATE TRIGGER derive_new BEFORE INSERT ON registry.mcp_servers FOR EACH ROW EXECUTE FUNCTION registry.derive_server();
+CREATE TRIGGER derive_changed BEFORE UPDATE ON registry.server_metadata FOR EACH ROW WHEN (((new.tags IS DISTINCT FROM old.tags) AND (NOT (new.tags_fold IS DISTINCT FROM old.tags_fold)))) EXECUTE FUNCTION registry.derive_metadata();
+
+CREATE TRIGGER derive_new BEFORE INSERT ON registry.mcp_servers FOR EACH ROW WHEN ((new.name_key IS NULL)) EXECUTE FUNCTION registry.derive_server();
+
+CREATE TRIGGER derive_new BEFORE INSERT ON registry.server_metadata FOR EACH ROW WHEN (((new.tags IS NOT NULL) AND (new.tags_fold IS NULL))) EXECUTE FUNCTION registry.derive_metadata();
 
 CREATE TRIGGER forget_metrics AFTER DELETE ON registry.mcp_servers FOR EACH ROW EXECUTE FUNCTION metrics.forget_server();
 

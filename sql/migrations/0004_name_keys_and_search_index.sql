@@ -1,20 +1,26 @@
--- The rows that were there before 0003, and the indexes over its keys. Readers go on meanwhile; writers wait for the
+-- The rows that were there before 0003, and the indexes over its columns. Readers go on meanwhile; writers wait for the
 -- building of the indexes (2 s for 100,000 servers, 2026-11-30).
 --
 -- No two rows can have one key here: see 0003.
 
 UPDATE registry.mcp_servers
-   SET search_fold = registry.fold(name || E'\x1f' || display_name)
- WHERE search_fold IS NULL;
+   SET name_key = registry.name_key(name),
+       look_key = registry.look_key(name),
+       search_fold = registry.fold(name || E'\x1f' || display_name)
+ WHERE name_key IS NULL;
 
-ALTER TABLE registry.mcp_servers VALIDATE CONSTRAINT mcp_servers_search_fold_not_null;
+UPDATE registry.server_metadata
+   SET tags_fold = registry.fold_tags(tags)
+ WHERE tags_fold IS NULL
+   AND tags IS NOT NULL;
+
+ALTER TABLE registry.mcp_servers VALIDATE CONSTRAINT mcp_servers_derived_not_null;
 
 -- Two names that are one: the second is not taken. Also what a server is looked up by.
-CREATE UNIQUE INDEX mcp_servers_name_key_idx ON registry.mcp_servers (registry.name_key(name));
-CREATE UNIQUE INDEX mcp_servers_look_key_idx ON registry.mcp_servers (registry.look_key(name));
+CREATE UNIQUE INDEX mcp_servers_name_key_idx ON registry.mcp_servers (name_key);
+CREATE UNIQUE INDEX mcp_servers_look_key_idx ON registry.mcp_servers (look_key);
 -- Search: each word is a substring of name or display name. Only a trigram index serves LIKE '%...%'.
 SET LOCAL search_path = registry, public;
 CREATE INDEX mcp_servers_search_fold_idx ON registry.mcp_servers USING gin (search_fold gin_trgm_ops);
 -- A list narrowed to one tag.
-CREATE INDEX server_metadata_tags_idx ON registry.server_metadata USING gin (registry.fold_tags(tags))
- WHERE tags IS NOT NULL;
+CREATE INDEX server_metadata_tags_idx ON registry.server_metadata USING gin (tags_fold);

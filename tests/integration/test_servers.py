@@ -43,7 +43,8 @@ def statements() -> dict[str, str]:
 
 
 PARAMETERS = {
-    "after": 0, "limit": 100, "status": "active", "type": "mock", "word": "x", "words": ["x"], "tag": "x", "id": 1,
+    "after": 0, "limit": 100, "status": "active", "type": "mock", "word": "x", "words": ["%x%"], "tag": "x", "id": 1,
+    "name_key": "x", "look_key": "x", "search_fold": "x", "tags_fold": ["x"],
     "revision": 1, "digest": b"x", "body_digest": b"x", "content_digest": b"x", "name": "x",
     "display_name": "x", "description": None, "server_type": "mock", "endpoint_url": "http://x", "health_url": None,
     "version": None, "tools_count": 0, "has_metadata": True, "author": None, "repository_url": None,
@@ -90,7 +91,7 @@ def test_every_statement_was_found():
 )
 def test_a_statement_is_served_by_its_index(database, name, index):
     rows(database, "SELECT set_config('enable_seqscan', 'off', true)")
-    wanted = {"word": None, "tag": "weather"} if "tags" in index else {"word": "weather", "tag": None}
+    wanted = {"word": None, "tag": "weather"} if "tags" in index else {"word": "%weather%", "tag": None}
     search = {**wanted, "words": None, "status": None, "type": None}
     # As it is run: planned for the parameters that it has.
     plan = database.read("EXPLAIN (FORMAT JSON) " + statements()[name], PARAMETERS | search, plan_anew=True)

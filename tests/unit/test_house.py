@@ -49,7 +49,7 @@ MAX_HANDLER_LINES = 30
 # What a cold start of each function loads of the package and of others' libraries. Each module is paid for in
 # milliseconds at every cold start: adding one here is a decision.
 EDGE = {"errors", "edge.http", "aws.observability", "aws.db"}
-READ = EDGE | {"catalogue.servers", "catalogue.cursor"}
+READ = EDGE | {"catalogue.servers", "catalogue.cursor", "catalogue.folding"}
 RULES = {"catalogue.registration", "catalogue.names", "catalogue.canonical", "dial.guard", "dial.urls"}
 WRITE = READ | RULES | {"edge.intake"}
 BACKGROUND = {"errors", "aws.observability", "edge.background"}

@@ -7,13 +7,19 @@ credential or a driver's message.
 from __future__ import annotations
 
 import contextlib
+import logging
 import traceback
 from collections.abc import Mapping
 
 from aws_lambda_powertools.logging import Logger
 
-# Without the place in the code, which is the same for every line and costs a walk up the stack; times in UTC.
-logger = Logger(location=None, utc=True, use_rfc3339=True)
+# What logging collects for each record and no line of ours shows (Python's Logging HOWTO, "Optimization"): 8 of 45 us
+# (2026-11-30). `location=None` alone leaves the key away, and walks up the stack for it all the same.
+logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+logging._srcfile = None  # pyright: ignore[reportAttributeAccessIssue] - as the HOWTO says
+
+# Times in UTC. A message of ours is a few words, and never JSON: Powertools would try to read it as that.
+logger = Logger(location=None, utc=True, use_rfc3339=True, json_deserializer=str)
 
 # Powertools' key for it. Given with each line rather than set on the logger, which is twice as dear (67 against 28 us,
 # 2026-11-22) and would outlive the request.

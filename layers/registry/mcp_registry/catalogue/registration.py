@@ -109,6 +109,11 @@ class Registration:
         self._plain = plain
         self.document = document
 
+    @property
+    def name_keys(self) -> names.Keys:
+        """What the name is unique by."""
+        return names.keys(self.document.name)
+
     def check_new(self) -> None:
         """Raise ValidationFailed where this may replace a server of its name, but not add one."""
         if fault := names.number_fault(self.document.name):
