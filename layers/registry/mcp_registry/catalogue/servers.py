@@ -170,13 +170,13 @@ SELECT (SELECT '[' || COALESCE(string_agg(row_to_json(shown)::text, ','), '') ||
 """
 
 # The same, narrowed and searched. Planned anew each time: the filters are optional, so that a plan for every choice of
-# them fits none (2.1 against 0.5 ms for a rare status, 2026-11-22), and what is not asked for is not planned at all. A
-# search finds page and total apart: for a common word the page comes from the primary key at once. Its matches are
-# counted up to 1,000, MAX_COUNTED, because counting all of a common word took 7 to 23 times what the page takes
-# (2026-11-30). Of several words the longest is for the index; the others are looked for in what that finds.
+# them fits none (2.1 against 0.5 ms for a rare status, 2026-11-22), and what is not asked for is not planned at all.
+# What a search finds is counted up to 1,000, MAX_COUNTED, because counting all of a common word took 7 to 23 times what
+# the page takes (2026-11-30); the first page is what was counted first. Of several words the longest is for the index;
+# the others are looked for in what that finds.
 NARROW = """
-WITH page AS (
-    SELECT id, name, display_name, server_type, status, version, tools_count
+WITH matches AS MATERIALIZED (
+    SELECT id
       FROM registry.mcp_servers
      WHERE (%(status)s::registry.server_status IS NULL OR status = %(status)s::registry.server_status)
        AND (%(type)s::registry.server_type IS NULL OR server_type = %(type)s::registry.server_type)
@@ -186,13 +186,33 @@ WITH page AS (
             OR id = ANY (ARRAY(SELECT server_id
                                  FROM registry.server_metadata
                                 WHERE tags_fold @> ARRAY[%(tag)s::text])))
-       AND id > %(after)s
      ORDER BY id
-     LIMIT %(limit)s + 1
+     LIMIT 1001
+), page AS (
+    SELECT id
+      FROM (SELECT id FROM matches ORDER BY id LIMIT %(limit)s + 1) AS first_page
+     WHERE %(after)s = 0 AND (%(word)s::text IS NOT NULL OR %(tag)s::text IS NOT NULL)
+     UNION ALL
+    SELECT id
+      FROM (SELECT id
+              FROM registry.mcp_servers
+             WHERE (%(status)s::registry.server_status IS NULL OR status = %(status)s::registry.server_status)
+               AND (%(type)s::registry.server_type IS NULL OR server_type = %(type)s::registry.server_type)
+               AND (%(word)s::text IS NULL OR search_fold LIKE %(word)s)
+               AND (%(words)s::text[] IS NULL OR search_fold LIKE ALL (%(words)s))
+               AND (%(tag)s::text IS NULL
+                    OR id = ANY (ARRAY(SELECT server_id
+                                         FROM registry.server_metadata
+                                        WHERE tags_fold @> ARRAY[%(tag)s::text])))
+               AND id > %(after)s
+             ORDER BY id
+             LIMIT %(limit)s + 1) AS following
+     WHERE %(after)s > 0 OR (%(word)s::text IS NULL AND %(tag)s::text IS NULL)
 ), shown AS (
-    SELECT page.id, name, display_name, server_type, status, version,
-           registry.rfc3339(h.checked_at) AS last_health_check, tools_count
-      FROM (SELECT * FROM page ORDER BY id LIMIT %(limit)s) AS page
+    SELECT s.id, s.name, s.display_name, s.server_type, s.status, s.version,
+           registry.rfc3339(h.checked_at) AS last_health_check, s.tools_count
+      FROM (SELECT id FROM page ORDER BY id LIMIT %(limit)s) AS page
+      JOIN registry.mcp_servers AS s ON s.id = page.id
       LEFT JOIN registry.server_health AS h ON h.server_id = page.id
      ORDER BY page.id
 )
@@ -202,21 +222,7 @@ SELECT (SELECT '[' || COALESCE(string_agg(row_to_json(shown)::text, ','), '') ||
                     FROM registry.server_counts
                    WHERE (%(status)s::registry.server_status IS NULL OR status = %(status)s::registry.server_status)
                      AND (%(type)s::registry.server_type IS NULL OR server_type = %(type)s::registry.server_type))
-            ELSE (SELECT count(*)
-                    FROM (SELECT
-                            FROM registry.mcp_servers
-                           WHERE (%(status)s::registry.server_status IS NULL
-                                  OR status = %(status)s::registry.server_status)
-                             AND (%(type)s::registry.server_type IS NULL
-                                  OR server_type = %(type)s::registry.server_type)
-                             AND (%(word)s::text IS NULL OR search_fold LIKE %(word)s)
-                             AND (%(words)s::text[] IS NULL OR search_fold LIKE ALL (%(words)s))
-                             AND (%(tag)s::text IS NULL
-                                  OR id = ANY (ARRAY(SELECT server_id
-                                                       FROM registry.server_metadata
-                                                      WHERE tags_fold @> ARRAY[%(tag)s::text])))
-                           LIMIT 1001) AS matches)
-            END,
+            ELSE (SELECT count(*) FROM matches) END,
        CASE WHEN (SELECT count(*) FROM page) > %(limit)s THEN (SELECT max(id) FROM shown) END
 """
 
