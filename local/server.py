@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import logging
 import math
 import socket
@@ -37,7 +36,7 @@ def bind(port: int) -> socket.socket:
 class _JsonErrors(HttpToolsProtocol):
     """Refuses what is not HTTP in the shape that all errors have; uvicorn's own answer is plain text."""
 
-    _BODY = json.dumps({"error": "The request is not valid HTTP", "code": "VALIDATION_ERROR"}).encode()
+    _BODY = b'{"error":"The request is not valid HTTP","code":"VALIDATION_ERROR"}'
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words, not ours
         head = f"content-type: application/json\r\ncontent-length: {len(self._BODY)}\r\nconnection: close\r\n\r\n"

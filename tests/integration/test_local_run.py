@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -247,6 +248,17 @@ class Answering(BaseHTTPRequestHandler):
 
     def log_message(self, format, *args):  # noqa: A002 - the base class names it so
         pass
+
+
+def test_what_is_not_http_is_refused_in_the_shape_of_all_errors(stack_url):
+    parts = urlsplit(stack_url)
+    with socket.create_connection((str(parts.hostname), parts.port or 80), timeout=30) as connection:
+        connection.sendall(b"this is not HTTP\r\n\r\n")
+        answer = connection.makefile("rb").read()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"content-length: %d\r\n" % len(body) in head
+    assert body == b'{"error":"The request is not valid HTTP","code":"VALIDATION_ERROR"}'
 
 
 def test_a_data_folder_in_use_is_said(start, data_dir):

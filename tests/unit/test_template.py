@@ -28,12 +28,19 @@ def stack():
     return template.load(ROOT / "template.yaml", PARAMETERS)
 
 
+def error(text: str) -> dict[str, str]:
+    """An error of the template, which has the fields and the spelling of those that functions answer."""
+    body = json.loads(text)
+    assert list(body) == ["error", "code"]
+    assert text == json.dumps(body, separators=(",", ":"), ensure_ascii=False)
+    return body
+
+
 def test_every_error_of_the_gateway_has_the_shape_of_ours(stack):
     responses = stack.api.gateway_responses
     assert set(responses) == TYPES | {"DEFAULT_4XX", "DEFAULT_5XX"}
     for kind, response in responses.items():
-        body = json.loads(response.template)
-        assert set(body) == {"error", "code"}, kind
+        body = error(response.template)
         if body["code"] in STATUSES and response.status is not None:
             assert response.status == STATUSES[body["code"]], kind
         if response.status in (429, 503):
@@ -54,7 +61,7 @@ def test_every_path_refuses_the_methods_that_it_does_not_have(stack):
         assert isinstance(refusal, template.Mock)
         assert refusal.status == 405
         assert refusal.headers["Allow"] == ", ".join(sorted(methods)), path
-        assert json.loads(refusal.body)["code"] == "METHOD_NOT_ALLOWED"
+        assert error(refusal.body)["code"] == "METHOD_NOT_ALLOWED"
 
 
 def test_what_a_mock_says_is_text_both_ways():
