@@ -143,7 +143,11 @@ class Gateway:
             # The last line: even a fault of this module keeps the one shape that errors have.
             _logger.exception("The gateway failed at %s %s", request.method, request.path)
             response = self._refuse("DEFAULT_5XX", request_id)
-        return replace(response, headers=(*response.headers, ("x-amzn-RequestId", request_id)))
+        return replace(
+            response,
+            headers=(*response.headers, ("x-amzn-RequestId", request_id)),
+            body=b"" if request.method == "HEAD" else response.body,
+        )
 
     async def _answer(self, request: HttpRequest, request_id: str) -> HttpResponse:
         if len(request.body) > MAX_BODY:

@@ -375,16 +375,17 @@ def _application(gateway: Gateway) -> Any:
             protocol=f"HTTP/{scope['http_version']}",
         )
         response = await gateway.handle(request)
-        await _send(send, response)
+        await _send(send, request, response)
         _log(request, response.status, time.perf_counter() - started)
 
     return application
 
 
-async def _send(send: Any, response: HttpResponse) -> None:
+async def _send(send: Any, request: HttpRequest, response: HttpResponse) -> None:
     headers = [(name.encode("latin-1"), value.encode()) for name, value in response.headers]
     body = response.body
-    if response.status in (204, 304):  # RFC 9110: no body, and so no length
+    # RFC 9110: no body, and so no length; for HEAD it would be that of GET, which nobody knows here.
+    if response.status in (204, 304) or request.method == "HEAD":
         body = b""
     else:
         headers.append((b"content-length", b"%d" % len(body)))

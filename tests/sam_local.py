@@ -79,12 +79,17 @@ ROUTES = [
     Ask("POST", "/api/registry/register", 201, DOCUMENT),
     Ask("PUT", "/api/registry/register", 200, DOCUMENT),
     Ask("GET", "/api/registry/servers", 200),
+    Ask("HEAD", "/api/registry/servers", 200),
     Ask("GET", "/api/registry/servers/{id}", 200),
+    Ask("HEAD", "/api/registry/servers/{id}", 200),
     Ask("PATCH", "/api/registry/servers/{id}", 200, {"status": "inactive"}),
     Ask("GET", "/api/registry/servers/{id}/health", 200),
+    Ask("HEAD", "/api/registry/servers/{id}/health", 200),
     Ask("GET", "/api/metrics/health", 200),
+    Ask("HEAD", "/api/metrics/health", 200),
     Ask("POST", "/api/jobs/health-check", 202, open=True),
     Ask("GET", "/health", 200, open=True),
+    Ask("HEAD", "/health", 200, open=True),
     Ask("DELETE", "/api/registry/servers/{id}", 204),
 ]
 
@@ -147,7 +152,7 @@ def events(invoke: Invoke, database_url: str) -> Iterator[str]:
 
 def _fault(ask: Ask, answer: tuple[int, bytes], wanted: tuple[int, Any]) -> Iterator[str]:
     status, body = answer
-    if status != wanted[0] or json.loads(body) != wanted[1]:
+    if status != wanted[0] or (body and json.loads(body)) != (b"" if ask.method == "HEAD" else wanted[1]):
         yield f"{ask.method} {ask.path}: {status} {body.decode()} and not {wanted[0]} {json.dumps(wanted[1])}"
 
 

@@ -44,10 +44,10 @@ def test_an_unknown_route_is_404(api, path):
     ("method", "path", "allow"),
     [
         ("GET", REGISTER, "POST, PUT"),
-        ("POST", SERVERS, "GET"),
-        ("PUT", NOBODY, "DELETE, GET, PATCH"),
-        ("OPTIONS", SERVERS, "GET"),
-        ("POST", "/health", "GET"),
+        ("POST", SERVERS, "GET, HEAD"),
+        ("PUT", NOBODY, "DELETE, GET, HEAD, PATCH"),
+        ("OPTIONS", SERVERS, "GET, HEAD"),
+        ("POST", "/health", "GET, HEAD"),
     ],
 )
 def test_another_method_on_a_route_is_405_and_says_which_there_are(api, method, path, allow):

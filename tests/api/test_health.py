@@ -132,7 +132,8 @@ def test_a_sweep_is_started_at_once_and_told(api):
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "allow"), [("POST", f"{SERVERS}/1/health", "GET"), ("PUT", METRICS, "GET"), ("GET", JOB, "POST")]
+    ("method", "path", "allow"),
+    [("POST", f"{SERVERS}/1/health", "GET, HEAD"), ("PUT", METRICS, "GET, HEAD"), ("GET", JOB, "POST")],
 )
 def test_another_method_is_refused(api, method, path, allow):
     answer = api(method, path)

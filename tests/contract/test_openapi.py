@@ -17,7 +17,7 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT202012
 
 from local import template
-from local.template import Mock, Stack
+from local.template import Mock, Route, Stack
 from mcp_registry import errors
 from mcp_registry.catalogue import cursor, listing, names, registration
 from mcp_registry.edge import http, intake
@@ -60,9 +60,15 @@ def test_the_document_names_no_host_but_the_local_run_and_a_placeholder():
     assert urls == ["http://127.0.0.1:3000", "https://{api_id}.execute-api.{region}.amazonaws.com/{stage}"]
 
 
+def listed(stack: Stack) -> dict[tuple[str, str], Route]:
+    """The routes of the template that the document lists: HEAD it has in words, for it is wherever GET is."""
+    return {(route.path, route.method): route for route in stack.api.routes if route.method != "HEAD"}
+
+
 def test_the_routes_are_those_of_the_template(stack: Stack):
     documented = {(path, method) for path, method, _ in operations()}
-    assert documented == {(route.path, route.method) for route in stack.api.routes}
+    assert documented == listed(stack).keys()
+    assert "Wherever there is `GET` there is `HEAD`" in DOCUMENT["info"]["description"]
 
 
 def test_a_route_asks_for_credentials_exactly_where_the_template_has_the_authorizer(stack: Stack):
@@ -70,7 +76,7 @@ def test_a_route_asks_for_credentials_exactly_where_the_template_has_the_authori
         (path, method): bool(operation.get("security", DOCUMENT["security"]))
         for path, method, operation in operations()
     }
-    assert documented == {(route.path, route.method): route.authorized for route in stack.api.routes}
+    assert documented == {place: route.authorized for place, route in listed(stack).items()}
 
 
 def test_a_route_answers_401_exactly_where_it_asks_for_credentials_or_the_cron_secret():

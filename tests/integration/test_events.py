@@ -31,6 +31,7 @@ EXPECTED = [
     ("delete", "DeleteFunction", 204),
     ("delete-invalid", "DeleteFunction", 400),
     ("health", "HealthFunction", 200),
+    ("health-head", "HealthFunction", 200),
     ("history", "HistoryFunction", 200),
     ("history-invalid", "HistoryFunction", 400),
     ("metrics", "MetricsFunction", 200),

@@ -250,6 +250,18 @@ class Answering(BaseHTTPRequestHandler):
         pass
 
 
+def test_head_sends_its_headers_and_nothing_more(stack_url):
+    """On the wire, where the next answer has to follow at once: a client reads no body of HEAD, and so skips none."""
+    parts = urlsplit(stack_url)
+    with socket.create_connection((str(parts.hostname), parts.port or 80), timeout=30) as connection:
+        ask = f"%s /health HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: %s\r\n\r\n"
+        connection.sendall((ask % ("HEAD", "keep-alive") + ask % ("GET", "close")).encode())
+        head, get, body = connection.makefile("rb").read().split(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert get.startswith(b"HTTP/1.1 200 ")
+    assert body == b'{"status":"ok"}'
+
+
 def test_what_is_not_http_is_refused_in_the_shape_of_all_errors(stack_url):
     parts = urlsplit(stack_url)
     with socket.create_connection((str(parts.hostname), parts.port or 80), timeout=30) as connection:

@@ -95,6 +95,24 @@ def test_an_answer_without_a_body_says_so_and_has_the_usual_headers():
 
 
 @pytest.mark.parametrize(
+    "behave",
+    [
+        lambda request: Response({"a": 1}, headers={"X-Own": "1"}),
+        lambda request: Response.empty(),
+        lambda request: Response([request.query]),
+        lambda request: raising(ServerNotFound())(request),
+        lambda request: raising(Unavailable("57P03"))(request),
+        lambda request: raising(RuntimeError())(request),
+    ],
+)
+def test_head_is_answered_as_get_is_but_without_the_body(behave):
+    def asked(method: str):
+        return endpoint(behave)(event(httpMethod=method), None)
+
+    assert asked("HEAD") == asked("GET") | {"body": ""}
+
+
+@pytest.mark.parametrize(
     ("error", "status", "code"),
     [
         (ValidationFailed(), 400, "VALIDATION_ERROR"),

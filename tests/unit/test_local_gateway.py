@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -126,7 +127,7 @@ def test_a_literal_segment_wins_over_a_parameter():
     assert stage.ask("GET", "/things/first").body == b"first"
 
 
-@pytest.mark.parametrize("method", ["POST", "HEAD", "OPTIONS", "TRACE"])
+@pytest.mark.parametrize("method", ["POST", "OPTIONS", "TRACE"])
 def test_another_method_on_a_known_path_is_the_mock_of_the_template(method: str):
     response = Stage().ask(method, "/open")
     assert (response.status, header(response, "allow"), response.body) == (405, "GET", b'{"error": "GET only"}')
@@ -280,6 +281,18 @@ def test_only_the_word_unauthorized_makes_a_failure_of_the_authorizer_a_401(erro
 
 
 # ------------------------------------------------------------------ responses
+
+
+@pytest.mark.parametrize(("path", "status"), [("/open", 200), ("/closed", 401), ("/nowhere", 404), ("/mock", 405)])
+def test_an_answer_to_head_has_no_body_whoever_gives_it(path: str, status: int):
+    routes = (
+        Route("HEAD", "/open", Invoke("Open"), authorized=False),
+        Route("HEAD", "/closed", Invoke("Open"), authorized=True),
+        Route("ANY", "/mock", Mock(("application/json",), 405, {"Allow": "GET"}, "{}"), authorized=False),
+    )
+    response = Stage(replace(API, routes=routes)).ask("HEAD", path)
+    assert (response.status, response.body) == (status, b"")
+    assert header(response, "content-type") == "application/json"
 
 
 def test_headers_of_both_maps_are_sent_and_a_pair_in_both_only_once():

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
+from dataclasses import replace
 
 import pytest
+from samtranslator.yaml_helper import yaml_parse
 
 from local import template
 from mcp_registry.edge.http import STATUSES
@@ -52,11 +53,22 @@ def test_every_route_asks_for_credentials_but_health_and_the_one_with_a_secret_o
     assert open_routes == {"/health", "/api/jobs/health-check"}
 
 
-def test_every_path_refuses_the_methods_that_it_does_not_have(stack):
-    by_path: dict[str, dict[str, template.Route]] = {}
+def by_path(stack: template.Stack) -> dict[str, dict[str, template.Route]]:
+    """The routes by path and method."""
+    found: dict[str, dict[str, template.Route]] = {}
     for route in stack.api.routes:
-        by_path.setdefault(route.path, {})[route.method] = route
-    for path, methods in by_path.items():
+        found.setdefault(route.path, {})[route.method] = route
+    return found
+
+
+def test_head_is_wherever_get_is_and_asks_the_same_function_for_the_same_credentials(stack):
+    for methods in by_path(stack).values():
+        get = methods.get("GET")
+        assert methods.get("HEAD") == (get and replace(get, method="HEAD"))
+
+
+def test_every_path_refuses_the_methods_that_it_does_not_have(stack):
+    for path, methods in by_path(stack).items():
         refusal = methods.pop("ANY").integration
         assert isinstance(refusal, template.Mock)
         assert refusal.status == 405
@@ -66,11 +78,11 @@ def test_every_path_refuses_the_methods_that_it_does_not_have(stack):
 
 def test_what_a_mock_says_is_text_both_ways():
     """JSON is a binary media type of this API: without CONVERT_TO_TEXT API Gateway takes an answer for base64."""
-    text = (ROOT / "template.yaml").read_text()
-    mocks = text.count("type: mock")
-    assert mocks == len(re.findall(r"^          /", text, re.MULTILINE)), "one for each path"
-    assert text.count("contentHandling: CONVERT_TO_TEXT") == 2 * mocks
-    assert text.count("passthroughBehavior: never") == mocks
+    api = yaml_parse((ROOT / "template.yaml").read_text())["Resources"]["RegistryApi"]["Properties"]
+    for path, methods in api["DefinitionBody"]["paths"].items():
+        mock = methods["x-amazon-apigateway-any-method"]["x-amazon-apigateway-integration"]
+        assert (mock["type"], mock["passthroughBehavior"]) == ("mock", "never"), path
+        assert mock["contentHandling"] == mock["responses"]["default"]["contentHandling"] == "CONVERT_TO_TEXT", path
 
 
 def test_only_the_authorizer_knows_the_credentials_and_it_knows_no_database(stack):

@@ -141,7 +141,7 @@ def endpoint(handler: Callable[[Request], Response]) -> Callable[[Mapping[str, A
     """Make a Lambda handler of a function from Request to Response.
 
     Errors of the registry become the answers that `STATUSES` names; anything else is a defect: logged, and answered
-    500 with nothing about it. Each request leaves one line in the log.
+    500 with nothing about it. HEAD is answered as GET is, without the body. Each request leaves one line in the log.
     """
 
     def lambda_handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
@@ -159,6 +159,10 @@ def endpoint(handler: Callable[[Request], Response]) -> Callable[[Mapping[str, A
             code, response = RegistryError.code, error_response(RegistryError())
         elapsed = (time.perf_counter() - started) * 1000
         observability.log_request(request.id, request.method, request.resource, response.status, elapsed, code)
-        return response.proxy()
+        answer = response.proxy()
+        if request.method == "HEAD":
+            # API Gateway would drop it, but not before Lambda has carried it, and refused one of more than 6 MB.
+            answer["body"] = ""
+        return answer
 
     return lambda_handler
