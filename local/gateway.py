@@ -196,7 +196,8 @@ class Gateway:
             "apiId": self._api.api_id,
             "httpMethod": request.method,
             "identity": {"sourceIp": request.source_ip, "userAgent": request.header("user-agent")},
-            "path": f"/{self._api.stage}{request.path}",
+            # As behind a domain of one's own: this run is asked without the stage, which that address would begin with.
+            "path": request.path,
             "protocol": request.protocol,
             "requestId": request_id,
             "requestTime": time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(now)),
@@ -286,7 +287,7 @@ class _Routes:
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str] | None]:
         segments = path.split("/")
         # One slash at the end is ignored for the match and kept in the event, as by API Gateway.
-        if len(segments) > 2 and segments[-1] == "":
+        if len(segments) > 2 and segments[-1] == "" and segments[-2] != "":
             segments.pop()
         for pattern, methods in self._resources:
             parameters = _match(pattern, segments)

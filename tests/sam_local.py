@@ -90,6 +90,10 @@ ROUTES = [
     Ask("POST", "/api/jobs/health-check", 202, open=True),
     Ask("GET", "/health", 200, open=True),
     Ask("HEAD", "/health", 200, open=True),
+    Ask("GET", "/", 200, open=True),
+    Ask("HEAD", "/", 200, open=True),
+    Ask("GET", "/openapi.yaml", 200, open=True),
+    Ask("HEAD", "/openapi.yaml", 200, open=True),
     Ask("DELETE", "/api/registry/servers/{id}", 204),
 ]
 

@@ -33,7 +33,7 @@ def test_health_needs_no_credentials(api):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/api", "/api/registry", "/api/registry/servers/1/x", "/nothing", "/API/REGISTRY/SERVERS"]
+    "path", ["/api", "/api/registry", "/api/registry/servers/1/x", "/nothing", "/API/REGISTRY/SERVERS"]
 )
 def test_an_unknown_route_is_404(api, path):
     answer = api("GET", path)

@@ -10,6 +10,8 @@ NOBODY = f"{SERVERS}/9223372036854775807"
 WRONG = "Basic YWRtaW46d3Jvbmc="
 # Path, where {id} is a server that is there; whether with credentials, or with which; the status of both.
 ASKED = [
+    ("/", None, 200),
+    ("/openapi.yaml", None, 200),
     ("/health", None, 200),
     (SERVERS, True, 200),
     (f"{SERVERS}?search=nobody-{'x' * 20}", True, 200),

@@ -27,6 +27,7 @@ ASKED: dict[str, Asked] = {
     "a week": (lambda api, id_: api("GET", f"{SERVERS}/{id_}/health?period=7d"), 200),
     "a month": (lambda api, id_: api("GET", f"{SERVERS}/{id_}/health?period=30d"), 200),
     "metrics": (lambda api, id_: api("GET", METRICS), 200),
+    "pointer": (lambda api, id_: api("GET", "/", auth=None), 200),
     "health": (lambda api, id_: api("GET", "/health", auth=None), 200),
     "faults": (lambda api, id_: api("POST", REGISTER, {"tools": [{"a": 1}], "unknown": "é"}), 400),
     "no JSON": (lambda api, id_: api("POST", REGISTER, b'{"a": NaN}'), 400),

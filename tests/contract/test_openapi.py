@@ -20,7 +20,7 @@ from local import template
 from local.template import Mock, Route, Stack
 from mcp_registry import errors
 from mcp_registry.catalogue import cursor, listing, names, registration
-from mcp_registry.edge import http, intake
+from mcp_registry.edge import front, http, intake
 from mcp_registry.errors import RegistryError, ValidationFailed
 from mcp_registry.health import history, messages
 from tests.contract.document import DOCUMENT, ROOT, Json, answers, closed, operations
@@ -154,6 +154,10 @@ def test_the_examples_of_errors_have_the_words_that_are_answered(stack: Stack):
 def test_headers_have_the_values_that_are_sent(stack: Stack):
     headers = DOCUMENT["components"]["headers"]
     assert headers["CacheControl"]["schema"]["const"] == http.HEADERS["Cache-Control"]
+    request = http.Request({"httpMethod": "GET", "resource": "/openapi.yaml", "requestContext": {"requestId": "1"}})
+    contract = front.contract(request).headers
+    assert headers["CacheControlOfContract"]["schema"]["const"] == contract["Cache-Control"]
+    assert re.fullmatch(headers["ETag"]["schema"]["pattern"], contract["ETag"])
     assert headers["ContentTypeOptions"]["schema"]["const"] == http.HEADERS["X-Content-Type-Options"]
     unauthorized = stack.api.gateway_responses["UNAUTHORIZED"].headers
     assert unauthorized == {"WWW-Authenticate": headers["Authenticate"]["schema"]["const"]}
@@ -201,7 +205,7 @@ def test_every_body_has_an_example_and_its_examples_fit_its_schema(pointer: str)
 
 def test_every_answer_but_an_empty_one_has_a_body():
     for path, method, status, response in answers():
-        assert ("content" in response) == (status != 204), (method, path, status)
+        assert ("content" in response) == (status not in (204, 304)), (method, path, status)
 
 
 def test_every_example_of_a_parameter_fits_its_schema():

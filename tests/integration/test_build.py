@@ -131,6 +131,12 @@ def test_the_layers_hold_their_packages_where_lambda_looks_for_them(build):
         assert (dependencies / module / "__init__.py").is_file(), module
 
 
+def test_the_contract_is_in_the_layer_and_not_only_a_link_to_it(build):
+    contract = build.layer("RegistryLayer") / "mcp_registry" / "openapi.yaml"
+    assert not contract.is_symlink()
+    assert contract.read_bytes() == (ROOT / "docs" / "openapi.yaml").read_bytes()
+
+
 def test_the_layers_hold_nothing_that_no_function_needs(build):
     names = {path.name for layer in LAYERS for path in build.layer(layer).rglob("*")}
     assert not names & {"pip", "setuptools", "wheel", "tests", "test", "boto3", "botocore", "tzdata", "bin", "Makefile"}
@@ -235,7 +241,12 @@ def test_a_function_can_be_imported_from_what_was_built(name, native, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "event", "status"), [("RegisterFunction", "register-post", 201), ("ListFunction", "list-first-page", 200)]
+    ("name", "event", "status"),
+    [
+        ("RegisterFunction", "register-post", 201),
+        ("ListFunction", "list-first-page", 200),
+        ("FrontFunction", "contract", 200),
+    ],
 )
 def test_a_function_answers_from_what_was_built(name, event, status, native, new_database, tmp_path):
     text = (ROOT / "events" / f"{event}.json").read_text()

@@ -200,6 +200,7 @@ def test_the_template_gives_each_function_the_role_that_runs_its_statements():
     reader, writer, sweeper = ROLES
     assert given == {
         "AuthorizerFunction": None,
+        "FrontFunction": None,
         "HealthSweepFunction": None,
         "MigrateFunction": "registry_owner",
         **dict.fromkeys(("RegisterFunction", "UpdateFunction", "DeleteFunction"), writer),

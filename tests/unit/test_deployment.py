@@ -134,6 +134,7 @@ def test_each_function_may_do_what_it_is_there_for_and_nothing_else(stack: Stack
     """Besides its log and, where it is in a network, its interface."""
     wanted = {
         "AuthorizerFunction": {("secretsmanager:GetSecretValue", "CredentialsSecret")},
+        "FrontFunction": set(),
         **{name: {("rds-db:connect", "writer")} for name in WRITERS},
         **{name: {("rds-db:connect", "reader")} for name in READERS},
         "HealthCheckFunction": {

@@ -65,6 +65,8 @@ COLD_START = {
     "delete": (READ, POSTGRES),
     "health": (EDGE, POSTGRES),
     "history": (READ | {"health.history"}, POSTGRES),
+    # No database: this one answers who knows no credentials.
+    "front": ({"errors", "edge.front", "edge.http", "aws.observability"}, LOGGER),
     "metrics": (EDGE | {"health.history"}, POSTGRES),
     "start_sweep": (
         EDGE | {"access.auth", "aws.queues", "health.messages", "health.sweeps"},

@@ -122,6 +122,12 @@ def test_a_path_without_a_route_is_the_missing_token_of_the_template(path: str):
     assert (response.status, response.body) == (404, b'{"error": "no route"}')
 
 
+@pytest.mark.parametrize(("path", "status"), [("/", 200), ("//", 404), ("", 404), ("/.", 404)])
+def test_the_root_is_a_path_like_any_other(path: str, status: int):
+    api = replace(API, routes=(*API.routes, Route("GET", "/", Invoke("Open"), authorized=False)))
+    assert Stage(api).ask("GET", path).status == status
+
+
 def test_a_literal_segment_wins_over_a_parameter():
     stage = Stage(First=lambda event: {"statusCode": 200, "body": "first"})
     assert stage.ask("GET", "/things/first").body == b"first"
@@ -149,7 +155,7 @@ def test_the_event_is_a_proxy_event_of_version_1():
     assert event["headers"] == {"Host": "h", "x-one": "1", "user-agent": "curl"}
     assert event["multiValueHeaders"]["x-one"] == ["1"]
     assert (event["body"], event["isBase64Encoded"]) == (None, False)
-    assert (context["stage"], context["path"], context["resourcePath"]) == ("v1", "/v1/things/7", "/things/{id}")
+    assert (context["stage"], context["path"], context["resourcePath"]) == ("v1", "/things/7", "/things/{id}")
     assert context["identity"] == {"sourceIp": "127.0.0.1", "userAgent": "curl"}
     assert "authorizer" not in context
     json.dumps(event)

@@ -48,9 +48,9 @@ def test_every_error_of_the_gateway_has_the_shape_of_ours(stack):
             assert "Retry-After" in response.headers, kind
 
 
-def test_every_route_asks_for_credentials_but_health_and_the_one_with_a_secret_of_its_own(stack):
+def test_every_route_asks_for_credentials_but_the_front_health_and_the_one_with_a_secret_of_its_own(stack):
     open_routes = {route.path for route in stack.api.routes if not route.authorized}
-    assert open_routes == {"/health", "/api/jobs/health-check"}
+    assert open_routes == {"/", "/openapi.yaml", "/health", "/api/jobs/health-check"}
 
 
 def by_path(stack: template.Stack) -> dict[str, dict[str, template.Route]]:
@@ -90,8 +90,8 @@ def test_only_the_authorizer_knows_the_credentials_and_it_knows_no_database(stac
         knows = {variable for variable in function.environment if variable.startswith("REGISTRY_")}
         assert bool(knows) == (name == "AuthorizerFunction"), name
     without = {name for name, function in stack.functions.items() if "DATABASE_URL" not in function.environment}
-    # The second dials what strangers registered: what it could reach, they might.
-    assert without == {"AuthorizerFunction", "HealthSweepFunction"}
+    # The last dials what strangers registered: what it could reach, they might.
+    assert without == {"AuthorizerFunction", "FrontFunction", "HealthSweepFunction"}
 
 
 def test_the_function_that_dials_is_given_two_queues_and_a_policy_and_nothing_else(stack):

@@ -60,6 +60,11 @@ class Request:
         self.path: dict[str, str] = event.get("pathParameters") or {}
 
     @property
+    def whole_path(self) -> str:
+        """The path as the client asked for it, with the stage or with what a domain of one's own has in its place."""
+        return self._event["requestContext"]["path"]
+
+    @property
     def query(self) -> dict[str, str]:
         """The query parameters, decoded. Raises ValidationFailed where one is given twice."""
         parameters: Mapping[str, list[str]] = self._event.get("multiValueQueryStringParameters") or {}
