@@ -119,10 +119,12 @@ def test_a_sweep_is_started_at_once_and_told(api):
     answer = start(api, secret)
     told = answer.json()
     assert answer.status == 202
-    assert set(told) == {"slot", "result", "servers", "shards"}
+    assert set(told) == {"slot", "result", "message", "servers", "shards"}
     assert told["result"] in ("started", "duplicate")
-    # Asked again in the same breath it is the same sweep.
-    assert start(api, secret).json()["result"] == "duplicate"
+    # Asked again in the same breath it is the same sweep, which is said in words as well.
+    again = start(api, secret).json()
+    assert again["result"] == "duplicate"
+    assert again["message"] == "A sweep of this moment was started already: its checks are under way"
     # And later it is one of its own.
     while told["result"] == "duplicate":
         time.sleep(1 if api.shared else 0.2)

@@ -22,7 +22,7 @@ from mcp_registry import errors
 from mcp_registry.catalogue import cursor, listing, names, registration
 from mcp_registry.edge import front, http, intake
 from mcp_registry.errors import RegistryError, ValidationFailed
-from mcp_registry.health import history, messages
+from mcp_registry.health import history, messages, sweeps
 from tests.contract.document import DOCUMENT, ROOT, Json, answers, closed, operations
 
 SCHEMAS: Json = DOCUMENT["components"]["schemas"]
@@ -201,6 +201,13 @@ def test_every_body_has_an_example_and_its_examples_fit_its_schema(pointer: str)
     assert found
     for example in found:
         validator(f"{pointer}/schema").validate(example)
+
+
+def test_the_examples_of_a_started_sweep_have_the_words_that_are_answered():
+    answer = DOCUMENT["paths"]["/api/jobs/health-check"]["post"]["responses"]["202"]
+    found = {example["result"]: example["message"] for example in examples(answer["content"]["application/json"])}
+    assert found == {result: sweeps.MESSAGES[result] for result in ("started", "duplicate")}
+    assert set(sweeps.MESSAGES) == set(get_args(sweeps.Outcome))
 
 
 def test_every_answer_but_an_empty_one_has_a_body():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +21,13 @@ from mcp_registry.health import messages
 from mcp_registry.health.messages import Server, Shard, Tick
 
 Outcome = Literal["started", "duplicate", "late", "early"]
+# What each means, for whoever reads it.
+MESSAGES: Mapping[Outcome, str] = {
+    "started": "The checks are under way: what they find can be read in some seconds",
+    "duplicate": "A sweep of this moment was started already: its checks are under way",
+    "late": "The moment of this sweep is more than 30 seconds past: nothing was started",
+    "early": "The moment of this sweep is more than 30 seconds ahead: nothing was started",
+}
 
 HALF_MINUTE = timedelta(seconds=30)
 # What one function probes at a time; the engine has one descriptor for each, of the 1,024 that Lambda gives.
@@ -129,7 +137,13 @@ class Started(NamedTuple):
     def report(self) -> dict[str, Any]:
         """The form in which people and programs read it."""
         slot = self.slot.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return {"slot": slot, "result": self.outcome, "servers": self.servers, "shards": self.shards}
+        return {
+            "slot": slot,
+            "result": self.outcome,
+            "message": MESSAGES[self.outcome],
+            "servers": self.servers,
+            "shards": self.shards,
+        }
 
 
 def now(database: Database) -> datetime:
