@@ -16,7 +16,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,11 +32,13 @@ from local.queues import QueueService
 from local.runtime import Runtime
 from local.schedule import Schedules
 from local.sources import CONCURRENCY, Sources, aside, one_line
+from local.terminal import Terminal, say
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "template.yaml"
 OLDEST_POSTGRES = 15
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+WRITER = "HealthWriteFunction"
 SWITCH = {"on": True, "off": False}
 DEFAULT_PASSWORD = "password"  # noqa: S105 - for a registry that nobody else can reach
 # Servers on this machine may be registered and checked, which a deployment refuses.
@@ -137,7 +139,7 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:  # while starting; __main__ makes SIGTERM the same
         pass
-    _say("\nStopped.")
+    say("\nStopped.")
     return 0
 
 
@@ -281,19 +283,30 @@ async def _serve(sock: socket.socket, settings: Settings, database_url: str, ser
     environment = dict(queues.CREDENTIALS)
     if service:
         environment["AWS_ENDPOINT_URL"] = service.start()
-    async with Runtime(stack.functions, environment, concurrency=_concurrency(stack)) as runtime:
+    terminal = Terminal(hidden=LOG_LEVELS[: LOG_LEVELS.index(settings.log_level)])
+    async with Runtime(
+        _telling(stack.functions), environment, concurrency=_concurrency(stack), hear=terminal.hear
+    ) as runtime:
         gateway = Gateway(stack.api, runtime.invoke)
         sources, _ = await asyncio.gather(_sources(stack, settings, service, runtime), _check_gateway(gateway))
         schedules = Schedules(stack.schedules if settings.health_sweeps else (), runtime.invoke)
-        public = server.PublicServer(_application(gateway))
+        public = server.PublicServer(_application(gateway, terminal))
         serving = asyncio.create_task(public.serve(sockets=[sock]))
         try:
-            _say(_welcome(sock.getsockname()[1], settings, database_url))
+            say(_welcome(sock.getsockname()[1], settings, database_url))
             async with sources, schedules:
                 await asyncio.shield(serving)
         finally:
             public.should_exit = True
             await serving
+
+
+def _telling(functions: Mapping[str, template.Function]) -> Mapping[str, template.Function]:
+    """The functions, of which one tells who went down and who came back, at whatever level the others log."""
+    writer = functions[WRITER]
+    if writer.environment["POWERTOOLS_LOG_LEVEL"] == "DEBUG":
+        return functions
+    return {**functions, WRITER: replace(writer, environment={**writer.environment, "POWERTOOLS_LOG_LEVEL": "INFO"})}
 
 
 def _concurrency(stack: template.Stack) -> Mapping[str, int]:
@@ -356,7 +369,7 @@ async def _check_gateway(gateway: Gateway) -> None:
         )
 
 
-def _application(gateway: Gateway) -> Any:
+def _application(gateway: Gateway, terminal: Terminal) -> Any:
     """The gateway as an ASGI callable."""
 
     async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -376,7 +389,7 @@ def _application(gateway: Gateway) -> Any:
         )
         response = await gateway.handle(request)
         await _send(send, request, response)
-        _log(request, response.status, time.perf_counter() - started)
+        terminal.request(request, response, time.perf_counter() - started)
 
     return application
 
@@ -390,12 +403,6 @@ async def _send(send: Any, request: HttpRequest, response: HttpResponse) -> None
     else:
         headers.append((b"content-length", b"%d" % len(body)))
     await server.respond(send, response.status, headers, body)
-
-
-def _log(request: HttpRequest, status: int, seconds: float) -> None:
-    """One line per request. The path alone: queries, headers and bodies may hold what is secret."""
-    path = request.path if request.path.isprintable() else ascii(request.path)
-    _say(f"{time.strftime('%H:%M:%S')}  {request.method:<7} {path[:200]}  {status}  {seconds * 1000:.0f} ms")
 
 
 def _welcome(port: int, settings: Settings, database_url: str) -> str:
@@ -428,9 +435,3 @@ curl -u {user} {url}/api/registry/servers
 
 curl -u {user} {url}/api/registry/servers/1
 """
-
-
-def _say(text: str) -> None:
-    # Whoever read our output may have gone (`make run | head`); the registry goes on.
-    with contextlib.suppress(BrokenPipeError):
-        print(text, flush=True)

@@ -49,18 +49,22 @@ class Runtime:
         environment: Mapping[str, str] | None = None,
         max_processes: int = MAX_PROCESSES,
         concurrency: Mapping[str, int] | None = None,
+        hear: Callable[[str], None] | None = None,
     ) -> None:
         """`environment` reaches every function, below what the template sets.
 
-        `concurrency` names functions of which more than `max_processes` may be at work at once.
+        `concurrency` names functions of which more than `max_processes` may be at work at once. `hear` is given each
+        line that a function prints, inside of the context manager; without it they go to standard error.
         """
         more = concurrency or {}
+        self._output = _Output(hear)
         self._pools = {
-            logical_id: _Pool(function, environment or {}, max(max_processes, more.get(logical_id, 0)))
+            logical_id: _Pool(function, environment or {}, max(max_processes, more.get(logical_id, 0)), self._output)
             for logical_id, function in functions.items()
         }
 
     async def __aenter__(self) -> "Runtime":
+        await self._output.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -73,6 +77,50 @@ class Runtime:
     async def stop(self, grace: float = STOP_GRACE) -> None:
         """End every process: politely, then after `grace` seconds for certain; returns when the last one is gone."""
         await asyncio.gather(*(pool.stop(grace) for pool in self._pools.values()))
+        await self._output.close(grace)
+
+
+class _Output(asyncio.Protocol):
+    """Where functions print: our standard error, beside the access log; or a pipe of all of them, heard by the line."""
+
+    def __init__(self, hear: Callable[[str], None] | None) -> None:
+        self.descriptor = 2
+        self._hear = hear
+        self._transport: asyncio.ReadTransport | None = None
+        self._rest = b""
+
+    async def open(self) -> None:
+        if self._hear is None:
+            return
+        reading, self.descriptor = os.pipe()
+        self._ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.connect_read_pipe(lambda: self, os.fdopen(reading, "rb", 0))
+
+    async def close(self, grace: float) -> None:
+        """Hear the last of it, and no more; to be called when the functions have ended."""
+        if self._transport is None:
+            return
+        os.close(self.descriptor)
+        # The end does not come while a process that a function has left behind still holds the pipe.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), grace)
+        self._transport.close()
+        self._transport, self.descriptor = None, 2
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._tell(line)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's
+        if self._rest:
+            self._tell(self._rest)
+        self._ended.set()
+
+    def _tell(self, line: bytes) -> None:
+        assert self._hear is not None
+        self._hear(line.decode("utf-8", "replace"))
 
 
 class _Invocation:
@@ -100,9 +148,10 @@ class _Invocation:
 class _Pool:
     """The processes of one function, and the invocations that wait for one."""
 
-    def __init__(self, function: Function, environment: Mapping[str, str], max_processes: int) -> None:
+    def __init__(self, function: Function, environment: Mapping[str, str], max_processes: int, output: _Output) -> None:
         self.function = function
         self.environment = environment
+        self.output = output
         self._max_processes = max_processes
         self._sources = _Sources((function.code_dir, *function.layers))
         self._waiting: deque[_Invocation] = deque()
@@ -191,7 +240,7 @@ class _Process:
                 cwd=self._function.code_dir,
                 env=self._environment(address),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=2,  # what functions say goes beside the access log, not into it
+                stdout=self._pool.output.descriptor,
                 # A terminal's Ctrl-C reaches its whole group: the run itself ends these, when their work is done.
                 start_new_session=True,
             )

@@ -3,7 +3,8 @@
 --
 --   registry_reader   list, detail, history, metrics, health: reads, and cannot write.
 --   registry_writer   register, update, delete: changes the catalogue.
---   registry_sweeper  health checks and maintenance: of a registration it reads where to ask, and writes the status.
+--   registry_sweeper  health checks and maintenance: of a registration it reads where to ask and what to call it, and
+--                     writes the status.
 --
 -- The authorizer and the prober have no role. None has a password: on RDS they log in by IAM (rds_iam), elsewhere a user
 -- takes one on (SET ROLE) who is a member.
@@ -62,7 +63,7 @@ GRANT SELECT, UPDATE ON registry.server_counts TO registry_writer;
 GRANT INSERT ON metrics.status_transitions TO registry_writer;
 GRANT SELECT ON registry.server_health TO registry_writer;
 
-GRANT SELECT (id, endpoint_url, health_url, status, server_type, moved_at), UPDATE (status, updated_at)
+GRANT SELECT (id, name, endpoint_url, health_url, status, server_type, moved_at), UPDATE (status, updated_at)
    ON registry.mcp_servers
    TO registry_sweeper;
 GRANT SELECT, UPDATE ON registry.server_counts TO registry_sweeper;

@@ -235,6 +235,17 @@ def test_a_server_is_checked_called_down_and_brought_back(start):
         ("active", "error"),
     ]
 
+    def told() -> list[str]:
+        return [line[10:] for line in local.output if "  HEALTH " in line]
+
+    deadline = time.monotonic() + 40
+    while len(told()) < 2 and time.monotonic() < deadline:  # it is written first, and then told
+        time.sleep(0.01)
+    assert told() == [
+        "HEALTH  lively  active -> error  Nothing listens there: the connection was refused",
+        "HEALTH  lively  error -> active  The server answered the check",
+    ]
+
 
 class Answering(BaseHTTPRequestHandler):
     """Answers server/discover as an older server does."""
@@ -285,9 +296,12 @@ def test_the_terminal_shows_one_line_a_request_and_no_credential(start):
     send("GET", f"{SERVERS}?search=canary-query", [("authorization", "Basic Y2FuYXJ5OmNhbmFyeQ==")], b"")
     send("GET", "/health", [], b"")
     assert local.stop() == 0
-    lines = [line for line in local.output if f"  {SERVERS}" in line or "  /health" in line]
+    lines = [line for line in local.output if f" {SERVERS}  " in line or " /health  " in line]
     assert [line.split()[3] for line in lines] == ["401", "200"]
+    assert lines[0].endswith(" ms  login refused: wrong user name or password")
     text = "\n".join(local.output)
+    assert "Unauthorized" not in text
+    assert "stackTrace" not in text
     assert "canary" not in text.lower()
     assert "Y2FuYXJ5" not in text
     assert USERNAME in text  # the hint which credentials to use, and nothing else

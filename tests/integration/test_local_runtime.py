@@ -336,6 +336,32 @@ def test_code_that_cannot_be_loaded_says_why_and_works_once_it_is_mended(
     assert f"Subject: {error}" in said and trace in said
 
 
+def test_what_functions_print_is_heard_by_the_line(code: Code, capfd: pytest.CaptureFixture[str]):
+    code.write("""
+        import sys
+        def lambda_handler(event, context):
+            print("x" * 100_000)
+            print("é", flush=True)
+            sys.stdout.write(event["end"])
+    """)
+    heard: list[str] = []
+
+    async def test() -> None:
+        async with Runtime({"Subject": code.function()}, hear=heard.append) as runtime:
+            await asyncio.wait_for(call(runtime, {"end": "one\n"}), 15)
+            await asyncio.wait_for(call(runtime, {"end": "without an end"}), 15)
+
+    asyncio.run(test())
+    assert heard == ["x" * 100_000, "é", "one", "x" * 100_000, "é", "without an end"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_nobody_hears_goes_to_standard_error(code: Code, capfd: pytest.CaptureFixture[str]):
+    code.write("def lambda_handler(event, context): print('said')")
+    code.run(call)
+    assert capfd.readouterr() == ("", "said\n")
+
+
 def test_code_that_does_not_end_loading_is_given_up(code: Code, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(runtime_module, "INIT_TIMEOUT", 0.3)
     code.write("import threading; threading.Event().wait()")

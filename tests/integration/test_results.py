@@ -31,8 +31,8 @@ def finding(server_id: int, verdict: messages.Verdict = "healthy", **fields) -> 
 
 
 def write(database: Database, number: int, *findings: Finding, shard: int = 0):
-    """Write findings as the sweep of a slot, sent at that slot's second."""
-    return results.write(database, Findings(slot(number), shard, list(findings)), slot(number))
+    """Write findings as the sweep of a slot, sent at that slot's second; what came of it, without the changes."""
+    return results.write(database, Findings(slot(number), shard, list(findings)), slot(number))[:4]
 
 
 def rows(database: Database, statement: str):
@@ -96,6 +96,24 @@ def test_a_transition_has_its_reason_and_its_moment(database, fleet):
     write(database, 0, finding(fleet[0], "refused", age_ms=2000))
     found = rows(database, f"SELECT reason, occurred_at FROM metrics.status_transitions WHERE server_id = {fleet[0]}")
     assert found == [(REFUSED, SLOT - timedelta(seconds=2))]
+
+
+def test_who_is_called_down_and_who_comes_back_is_told_by_name_with_the_reason(database, fleet):
+    def changes(number: int, *findings: Finding):
+        return results.write(database, Findings(slot(number), 0, list(findings)), slot(number)).changes
+
+    rest = [finding(id_) for id_ in fleet[1:]]
+    assert changes(0, finding(fleet[0], "refused"), *rest) == [("fleet-0", "active", "error", REFUSED)]
+    assert changes(1, finding(fleet[0], "refused"), *rest) == []
+    assert changes(2, finding(fleet[0]), *rest) == [("fleet-0", "error", "active", "The server answered the check")]
+
+
+def test_a_hundred_changes_are_told_and_all_are_counted(database, fleet):
+    more = [servers.register(database, registration.parse(document(f"more-{number}")))["id"] for number in range(90)]
+    settle(database)
+    findings = Findings(SLOT, 0, [finding(id_, "refused") for id_ in fleet + more])
+    written = results.write(database, findings, SLOT)
+    assert (written.failed, len(written.changes)) == (110, 100)
 
 
 def test_a_late_finding_is_kept_and_overwrites_nothing_newer(database, fleet):
@@ -228,7 +246,7 @@ def test_a_check_is_told_by_the_list_and_by_the_detail(database, fleet):
 
 def test_findings_of_another_week_are_not_written(database, fleet):
     old = Findings(SLOT - timedelta(days=7), 0, [finding(fleet[0], "refused")])
-    assert results.write(database, old, SLOT) == (0, 0, 0, False)
+    assert results.write(database, old, SLOT) == (0, 0, 0, False, [])
     assert status(database, fleet[0]) == "active"
 
 
@@ -292,11 +310,12 @@ def test_findings_that_waited_and_newer_ones_written_side_by_side_end_in_the_new
     with ThreadPoolExecutor(1) as pool:
         with older._connection.transaction():
             write(older, -2, finding(id_, "refused"))
-            writing = pool.submit(lambda: write(newer, -1, finding(id_)))
+            findings = Findings(slot(-1), 0, [finding(id_)])
+            writing = pool.submit(lambda: results.write(newer, findings, slot(-1)))
             blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
             while not writing.done() and setup.begin().read(blocked) == (0,):
                 pass
-        writing.result(20)
+        assert writing.result(20).changes == [("torn", "error", "active", "The server answered the check")]
     assert (status(setup, id_), last_check(setup, id_)) == ("active", ("healthy", slot(-1)))
     for database in (setup, older, newer):
         database.close()

@@ -92,7 +92,8 @@ def prove(scale: int) -> list[Line]:
     replies = [(answer.status, dict(answer.headers), answer.body.decode()) for answer in answers] + functions.answers
     told = [search.told(status, headers, body.encode(), basic(USERNAME, password)) for status, headers, body in replies]
     logged = functions.printed.decode().splitlines()
-    strange = search.strange(printed, search.OF_A_REQUEST, OF_THE_LOCAL_RUN) + search.strange(logged)
+    ours = (search.OF_A_REQUEST, search.OF_A_SERVER, OF_THE_LOCAL_RUN)
+    strange = search.strange(printed, *ours) + search.strange(logged)
     # Of requests that the database itself refuses it logs what it likes; credentials are in none of that.
     of_requests = {"a body", "a query", "an error", "a message", "the role", "the database", *STORED}
     statuses = sorted({status for status, _, _ in replies})

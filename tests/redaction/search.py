@@ -33,8 +33,17 @@ FORBIDDEN = re.compile(f"{_SQL}|{_DRIVER}|{_STACK}|{_CREDENTIALS}")
 FORBIDDEN_IN_SUCCESSES = re.compile(rf"{_DRIVER}|{_STACK}|psycopg|functions/\w+/app\.py")
 FORBIDDEN_IN_REFUSALS = re.compile(rf"{_SQL}|{_DRIVER}|{_STACK}|psycopg|\.py\b")
 
+_NAME = r"[A-Za-z0-9._/-]{1,100}"
+# A sentence of ours, whatever it repeats.
+_SENTENCE = rf"(?!.*(?:{_SQL}|{_DRIVER}|{_STACK}))[A-Z][^\x00-\x1f\x7f-\x9f]{{1,400}}"
 # The access log of the local run. The path is the client's own, so that such a line is searched for secrets only.
-OF_A_REQUEST = re.compile(r"\d\d:\d\d:\d\d  [A-Z]+ +\S{1,200}  \d{3}  \d+ ms")
+OF_A_REQUEST = re.compile(
+    r"\d\d:\d\d:\d\d  [A-Z]+ +\S{1,200}  \d{3}  \d+ ms(?:  (?:"
+    r"login refused: (?:no credentials|wrong user name or password)|unchanged|the registration itself was asked for"
+    rf"|{_NAME} (?:created|updated|unchanged)|(?:{_NAME} )?(?:refused|failed): {_SENTENCE}))?"
+)
+# What the local run says of a server that goes down or comes back.
+OF_A_SERVER = re.compile(rf"\d\d:\d\d:\d\d  HEALTH  {_NAME}  (?:active -> error|error -> active)  {_SENTENCE}")
 # What the local run tells the person whose settings are wrong: libpq's first line, without the password.
 OF_THE_START = re.compile(
     r"The database \S+ can't be used: .*|The database can't be brought up to date: .*"
@@ -64,7 +73,10 @@ _FIELDS = {
     "cause": r"[0-9A-Z]{5}|(?:SQS )?[A-Z][A-Za-z]{1,60}",
     "exception_class": r"[\w.]{1,100}",
     "exception_frames": r"/[^:]+\.py:\d+ [\w<>]+",
-    "reason": r"not a (?:Tick|Shard|Findings)",
+    "reason": rf"not a (?:Tick|Shard|Findings)|{_SENTENCE}",
+    "server": _NAME,
+    "from": r"active|error",
+    "to": r"active|error",
     "slot": _TIME,
     "outcome": r"[a-z]{1,20}",
     # Of servers without a verdict: sentences of ours as names, numbers as values.
@@ -116,7 +128,7 @@ def strange(lines: Iterable[str], *others: re.Pattern[str]) -> list[str]:
 
 def forbidden(lines: Iterable[str]) -> list[str]:
     """The lines of a local run's output that hold what no log may."""
-    others = strange(lines, OF_A_REQUEST, OF_THE_START, OF_ITS_END)
+    others = strange(lines, OF_A_REQUEST, OF_A_SERVER, OF_THE_START, OF_ITS_END)
     return [line for line in others if line[0] == "{" or FORBIDDEN.search(line)]
 
 

@@ -87,6 +87,11 @@ def log_written(slot: str, shard: int, checked: int, recovered: int, failed: int
         logger.info("written", extra=fields)
 
 
+def log_change(server: str, before: str, now: str, reason: str) -> None:
+    """Log that a server, by its name, came back or was called down; `reason` is the sentence of its history."""
+    logger.info("status changed", extra={"server": server, "from": before, "to": now, "reason": reason})
+
+
 def log_unfinished(servers: int, sweeps: int) -> None:
     """Log that so many servers of so many sweeps were not checked, and count them as the metric sweep_unfinished."""
     logger.warning("sweep unfinished", extra={"servers": servers, "sweeps": sweeps})

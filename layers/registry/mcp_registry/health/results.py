@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import LiteralString
+from typing import LiteralString, NamedTuple
 
 import psycopg
 
@@ -118,11 +118,11 @@ _STATUSES: LiteralString = """
      WHERE s.id = ANY (ARRAY(SELECT server_id FROM change))
        AND s.id = change.server_id
        AND s.status = change.status
-    RETURNING s.id, change.status AS from_status, s.status AS to_status, change.verdict, change.error_message,
-              change.checked_at
+    RETURNING s.id, s.name, change.status AS from_status, s.status AS to_status, change.verdict,
+              COALESCE(change.error_message, 'The server answered the check') AS reason, change.checked_at
 ), transitions AS (
     INSERT INTO metrics.status_transitions (server_id, from_status, to_status, verdict, reason, occurred_at)
-    SELECT id, from_status, to_status, verdict, COALESCE(error_message, 'The server answered the check'), checked_at
+    SELECT id, from_status, to_status, verdict, reason, checked_at
       FROM changed
 ), times AS (
     SELECT metrics.bucket(response_time_ms) AS bucket, count(*)::integer AS n
@@ -151,6 +151,8 @@ SELECT (SELECT n FROM new)::integer,
        (SELECT count(*) FROM changed WHERE to_status = 'active')::integer,
        (SELECT count(*) FROM changed WHERE to_status = 'error')::integer,
        (SELECT suspect FROM whole),
+       (SELECT json_agg(json_build_array(name, from_status, to_status, reason))
+          FROM (SELECT name, from_status, to_status, reason FROM changed LIMIT 100) AS told),
        (SELECT at < now() - interval '15 seconds' FROM sent)
 """
 # Either takes every row for new, and fails where one is there already; or asks of each. The first is the rule, because
@@ -192,14 +194,16 @@ WITH back AS (
        AND h.server_id = s.id
        AND s.status = 'error'
        AND metrics.is_up(h.verdict)
-    RETURNING s.id, h.verdict, h.checked_at
+    RETURNING s.id, s.name, 'error'::registry.server_status AS from_status, s.status AS to_status, h.verdict,
+              'The server answered the check' AS reason, h.checked_at
 ), transitions AS (
     INSERT INTO metrics.status_transitions (server_id, from_status, to_status, verdict, reason, occurred_at)
-    SELECT id, 'error', 'active', verdict, 'The server answered the check', checked_at
+    SELECT id, from_status, to_status, verdict, reason, checked_at
       FROM back
 )
-SELECT count(*)::integer
-  FROM back
+SELECT (SELECT count(*) FROM back)::integer,
+       (SELECT json_agg(json_build_array(name, from_status, to_status, reason))
+          FROM (SELECT name, from_status, to_status, reason FROM back LIMIT 100) AS told)
 """
 
 ADD_DAY = """
@@ -208,20 +212,47 @@ SELECT metrics.add_days(day, day)
 """
 
 
+class Change(NamedTuple):
+    """A server that came back or was called down: its name, its status before and now, and why."""
+
+    name: str
+    before: str
+    now: str
+    reason: str
+
+
+class Written(NamedTuple):
+    """What came of writing: how many checks are new, how many servers came back, how many were called down.
+
+    `suspect`: so many failed at once that none was called down. `changes`: a hundred of the servers that came back or
+    were called down, at most.
+    """
+
+    checked: int
+    recovered: int
+    failed: int
+    suspect: bool
+    changes: list[Change]
+
+
 def record(database: Database, message: Record) -> None:
-    """Write the findings that a message holds. Raises Malformed where it holds none, Unavailable as `write` does."""
+    """Write the findings that a message holds, and log what changed.
+
+    Raises Malformed where it holds none, Unavailable as `write` does.
+    """
     findings = messages.findings(message.body)
-    checked, recovered, failed, suspect = write(database, findings, message.sent_at)
-    observability.log_written(findings.slot.isoformat(), findings.shard, checked, recovered, failed, suspect=suspect)
+    *counts, suspect, changes = write(database, findings, message.sent_at)
+    for change in changes:
+        observability.log_change(*change)
+    observability.log_written(findings.slot.isoformat(), findings.shard, *counts, suspect=suspect)
 
 
-def write(database: Database, findings: Findings, sent_at: datetime | None) -> tuple[int, int, int, bool]:
+def write(database: Database, findings: Findings, sent_at: datetime | None) -> Written:
     """Write findings that were sent at this moment (of the queue's clock; None: now).
 
-    Returns how many checks are new, how many servers came back, how many were called down, and whether so many failed
-    that none was. The same findings may be written any number of times, and in any order with others. Findings of a day
-    other than that of their sending and its neighbours are not written. Raises Unavailable where the database cannot
-    answer; nothing is written then, or all of it.
+    The same findings may be written any number of times, and in any order with others. Findings of a day other than
+    that of their sending and its neighbours are not written. Raises Unavailable where the database cannot answer;
+    nothing is written then, or all of it.
     """
     unique = {finding.server_id: finding for finding in findings.findings}.values()
     ids, verdicts, status_codes, times, errors, ages = zip(*unique, strict=True) if unique else ((),) * 6
@@ -246,10 +277,12 @@ def write(database: Database, findings: Findings, sent_at: datetime | None) -> t
     except psycopg.errors.UniqueViolation:  # delivered twice
         row = database.write(WRITE_AGAIN, parameters)
     assert row is not None
-    checked, recovered, failed, suspect, late = row
+    checked, recovered, failed, suspect, changes, late = row
+    told = changes or []
     if late and (again := database.write(RECONCILE, {"server_ids": parameters["server_ids"]})):
         recovered += again[0]
-    return checked, recovered, failed, suspect
+        told += again[1] or []
+    return Written(checked, recovered, failed, suspect, [Change(*change) for change in told])
 
 
 def _quoted(text: str) -> str:
