@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import errno
 import importlib.util
-import json
 import os
 import shlex
 import signal
@@ -44,22 +43,13 @@ DEFAULT_PASSWORD = "password"  # noqa: S105 - for a registry that nobody else ca
 # Servers on this machine may be registered and checked, which a deployment refuses.
 LOOPBACK = "127.0.0.0/8,::1/128"
 
-EXAMPLE = {
-    "name": "test-server",
-    "display_name": "Test Server",
-    "description": "A test MCP server",
-    "server_type": "mock",
-    "endpoint_url": "http://localhost:8080",
-    "version": "1.0.0",
-    "tools": [
-        {
-            "name": "test_tool",
-            "description": "A test tool",
-            "input_schema": {"type": "object"},
-            "category": "testing",
-        }
-    ],
-}
+# In lines that fit into a terminal of 80 columns, as everything that the ready message says.
+EXAMPLE = """\
+{"name": "test-server", "display_name": "Test Server",
+       "description": "A test MCP server", "server_type": "mock",
+       "endpoint_url": "http://localhost:8080", "version": "1.0.0",
+       "tools": [{"name": "test_tool", "description": "A test tool",
+         "input_schema": {"type": "object"}, "category": "testing"}]}"""
 
 MAY_CREATE = """
 SELECT has_database_privilege(current_database(), 'CREATE')
@@ -412,26 +402,31 @@ def _welcome(port: int, settings: Settings, database_url: str) -> str:
     own = settings.password != DEFAULT_PASSWORD
     password = "$REGISTRY_PASSWORD" if own else settings.password
     user = shlex.quote(settings.username) + (':"$REGISTRY_PASSWORD"' if own else f":{password}")
-    example = shlex.quote(json.dumps(EXAMPLE))
     database = _database_name(database_url)
     if not settings.database_url:
-        database += f", kept in {settings.data_dir}"
-    health = "every server is checked every half minute (HEALTH_SWEEPS=off to stop that)"
+        database += f"\n               kept in {settings.data_dir}"
+    health = "checks every server every half minute (HEALTH_SWEEPS=off: none)"
     if not settings.health_sweeps:
-        health = "no server is checked by itself (HEALTH_SWEEPS=on to change that)"
+        health = "checks no server by itself (HEALTH_SWEEPS=on: every half minute)"
     return f"""
 MCP Registry ready on {url}
 
-  Credentials  {settings.username} / {password}  (set REGISTRY_USERNAME and REGISTRY_PASSWORD to change them)
+  Credentials  {settings.username} / {password}
+               (set REGISTRY_USERNAME and REGISTRY_PASSWORD to change them)
   Database     {database}
   Health       {health}
   Stop         Ctrl-C, which stops everything that was started
 
 Try:
 
-curl -u {user} -X POST {url}/api/registry/register -H 'Content-Type: application/json' -d {example}
+curl -u {user} -X POST \\
+  {url}/api/registry/register \\
+  -H 'Content-Type: application/json' \\
+  -d {shlex.quote(EXAMPLE)}
 
-curl -u {user} {url}/api/registry/servers
+curl -u {user} \\
+  {url}/api/registry/servers
 
-curl -u {user} {url}/api/registry/servers/1
+curl -u {user} \\
+  {url}/api/registry/servers/1
 """

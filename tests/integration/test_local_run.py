@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -81,13 +82,15 @@ def test_it_prints_where_it_is_and_three_lines_to_try_that_work(start):
     local = start(REGISTRY_PASSWORD=password)
     url = local.wait_until_ready()
     assert url.startswith("http://127.0.0.1:")
-    while len(curls := [line for line in local.output if line.startswith("curl ")]) < 3:
+    while f"  {url}{SERVERS}/1" not in local.output:
         assert local.process.poll() is None
+    curls = re.findall(r"^curl (?:.+\n)+", "\n".join([*local.output, ""]), re.MULTILINE)
+    assert len(curls) == 3
     # As in the shell that the password was given in.
     environment = {**os.environ, "REGISTRY_PASSWORD": password}
     answers = [
-        subprocess.run(line, shell=True, env=environment, capture_output=True, text=True, check=True).stdout
-        for line in curls
+        subprocess.run(curl, shell=True, env=environment, capture_output=True, text=True, check=True).stdout
+        for curl in curls
     ]
     assert all('"test-server"' in answer for answer in answers), answers
     assert password not in "\n".join(local.output)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from local import run
 from local.gateway import HttpRequest, HttpResponse
 from local.terminal import Terminal, outcome
 
@@ -36,6 +37,18 @@ def said(method: str, status: int, answer: Any = None, *, sent: Any = None, path
     """What stands behind the line of a request that was answered so."""
     text, body = ("" if value is None else json.dumps(value) for value in (answer, sent))
     return outcome(HttpRequest(method, path, body=body.encode()), HttpResponse(status, (), text.encode()))
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{}, {"HEALTH_SWEEPS": "off"}, {"REGISTRY_PASSWORD": SECRET}, {"DATABASE_URL": "postgresql://me@127.0.0.1/mine"}],
+)
+def test_the_ready_message_fits_into_eighty_columns(environment):
+    database_url = environment.get("DATABASE_URL", "postgresql://registry@127.0.0.1:54321/registry")
+    message = run._welcome(65535, run.Settings.of(environment), database_url)
+    assert message.startswith("\nMCP Registry ready on http://127.0.0.1:65535\n")
+    assert [line for line in message.splitlines() if len(line) > 80] == []
+    assert SECRET not in message
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])
