@@ -515,8 +515,8 @@ SHOWN = (
     ("StoredTool", "tools", set[str]()),
 )
 INTERNAL = {
-    *("canonical_name", "tools_count", "revision", "body_digest", "content_digest", "search_text", "search_fold"),
-    "extra",
+    *("canonical_name", "name_key", "look_key", "search_text", "search_fold", "tags_fold"),
+    *("tools_count", "revision", "body_digest", "content_digest", "extra"),
     *("server_id", "position", "moved_at", "up_at"),
 }
 
