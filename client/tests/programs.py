@@ -14,8 +14,10 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.request import Request, urlopen
+
+import pytest
 
 from tests.conftest import PASSWORD, USERNAME
 from tests.real import environments
@@ -25,6 +27,8 @@ SOURCE = CLIENT / "src"
 SERVERS = Path(__file__).parent / "servers"
 EXAMPLES = environments.ROOT / "examples"
 PATIENCE = 60.0
+# What people write new servers with is tested every time, the rest by `make test-client-matrix`.
+ERAS = ["current", *(pytest.param(era, marks=pytest.mark.matrix) for era in ("early", "older"))]
 
 # What tools/list says of a tool and the registry keeps, by MCP's name and by the registry's.
 FIELDS = {
@@ -70,11 +74,16 @@ class Program:
         environment: Mapping[str, str],
         source: Path | None = SOURCE,
         cwd: Path | None = None,
+        apart: bool = False,
     ) -> None:
-        """`command`: a program of the era's environment and its arguments. `source`: where the client comes from."""
+        """`command`: a program of the era's environment and its arguments. `source`: where the client comes from.
+
+        `apart`: whether what it writes to stdout is in `printed`, too.
+        """
         folder = environments.programs(era)
         inherited = {name: os.environ[name] for name in ("HOME", "LANG", "PATH") if name in os.environ}
         self.lines: list[str] = []
+        self.printed: list[str] = []
         self.process = subprocess.Popen(
             [str(folder / command[0]), *command[1:]],
             env={
@@ -87,23 +96,26 @@ class Program:
             cwd=cwd or SERVERS,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.PIPE if apart else subprocess.STDOUT,
             text=True,
             start_new_session=True,
         )
         self._written = threading.Condition()
-        self._ended = False
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        streams = [stream for stream in (self.process.stdout, self.process.stderr) if stream is not None]
+        self._open = len(streams)
+        self._readers = [threading.Thread(target=self._read, args=(stream,), daemon=True) for stream in streams]
+        for reader in self._readers:
+            reader.start()
 
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
+    def _read(self, stream: IO[str]) -> None:
+        for line in stream:
             with self._written:
                 self.lines.append(line.rstrip("\n"))
+                if stream is self.process.stdout:
+                    self.printed.append(line.rstrip("\n"))
                 self._written.notify_all()
         with self._written:
-            self._ended = True
+            self._open -= 1
             self._written.notify_all()
 
     @property
@@ -122,7 +134,7 @@ class Program:
             return [line for line in self.lines if re.search(pattern, line)]
 
         with self._written:
-            self._written.wait_for(lambda: len(found()) >= number or self._ended, seconds)
+            self._written.wait_for(lambda: len(found()) >= number or not self._open, seconds)
         lines = found()
         assert len(lines) >= number, f"not {number} lines have {pattern!r}:\n{self.output}"
         return lines
@@ -147,7 +159,8 @@ class Program:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        self._reader.join(10)
+        for reader in self._readers:
+            reader.join(10)
 
 
 @contextmanager

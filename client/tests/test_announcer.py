@@ -19,8 +19,9 @@ from client.tests.conftest import Asked, Registry, Script, Scripted, answers, in
 from mcp_registry_client import _announcer, _settings, _transport
 from mcp_registry_client._announcer import Pace, Registration
 from mcp_registry_client._canonical import digest
-from mcp_registry_client._document import Unusable
-from mcp_registry_client._presence import Included, NotServing, Unlisted
+from mcp_registry_client._document import Draft, Unusable
+from mcp_registry_client._presence import Included, Missing, NotServing, Toolless
+from mcp_registry_client._trimming import LeftOut
 from tests.conftest import PASSWORD, USERNAME, registration
 
 Start = Callable[[Script], Scripted]
@@ -38,11 +39,11 @@ class Fixed:
         self.asked = 0
         self.failures: list[Exception] = []
 
-    def document(self) -> dict[str, Any]:
+    def draft(self) -> Draft:
         self.asked += 1
         if self.failures:
             raise self.failures.pop(0)
-        return self.current
+        return Draft(self.current)
 
 
 def announce(url: str, source: Any = None, pace: Pace = QUICK) -> Registration:
@@ -81,29 +82,63 @@ def test_the_registration_follows_where_the_digest_is_not_known(scripted: Start,
     assert [record.getMessage() for record in caplog.records] == ["Registered weather in the MCP registry (created)"]
 
 
-@pytest.mark.parametrize(
-    ("status", "body", "said"),
-    [
-        (400, {"error": "Validation failed", "details": [{"path": "name", "message": "Too long"}]}, "name: Too long"),
-        (401, {"error": "Unauthorized"}, "MCP_REGISTRY_USERNAME"),
-        (403, {"message": "Forbidden"}, "ask who runs the registry"),
-        (409, {"error": "Server with this name already exists, spelled Weather"}, "spelled Weather"),
-        (413, {"error": "Too large"}, "Shorten"),
-        (422, b"<html>", "Correct what it names"),
-    ],
-)
-def test_a_refusal_is_final_and_one_line_says_what_to_do(
+REFUSED = [
+    (400, {"error": "Validation failed", "details": [{"path": "version", "message": "Too long"}]}, "version: Too long"),
+    (400, {"error": "Validation failed", "details": [{"path": "name", "message": "It is reserved"}]}, "by name='...'"),
+    (401, {"error": "Unauthorized"}, "MCP_REGISTRY_USERNAME"),
+    (403, {"message": "Forbidden"}, "ask who runs the registry"),
+    (409, {"error": "Server with this name already exists, spelled Weather"}, "spelled Weather"),
+    (413, {"error": "Too large"}, "Shorten"),
+    (415, {"error": "Send JSON"}, "Send JSON"),
+    (422, b"<html>", "Correct what it names"),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "said"), REFUSED)
+def test_a_refusal_is_one_line_that_says_what_to_do_and_is_tried_again_slowly(
     status: int, body: Any, said: str, scripted: Start, caplog: pytest.LogCaptureFixture
 ):
     registry = scripted(answers(status, body))
-    handle = announce(registry.url)
-    assert not handle.wait(10)
-    assert handle.state == "refused" and said in str(handle.error)
-    assert handle._thread is not None
-    handle._thread.join(10)
-    assert not handle._thread.is_alive() and len(registry.asked) == 1
+    handle = Registration(Fixed(registration("weather")), _settings.Settings(registry.url, USERNAME, PASSWORD))
+    pauses = [handle._round() for _ in range(8)]
+    # Five minutes, and not all at the same moment: a thousand servers are refused together.
+    assert all(pause is not None and 240 <= pause <= 360 for pause in pauses) and len(set(pauses)) == 8
+    assert len(registry.asked) == 8
+    assert handle.state == "failed" and said in str(handle.error)
     (line,) = warnings(caplog)
     assert said in line and "\n" not in line and PASSWORD not in line.split()
+    # It may well be there, from an earlier start or another process.
+    assert "not in the registry" not in line
+
+
+def test_credentials_that_are_taken_again_are_said_once_to_be(scripted: Start, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("DEBUG", "mcp_registry_client")
+    refused = answers(401, {"error": "Unauthorized"})
+    registry = scripted(in_turn(refused, refused, refused, KNOWN))
+    handle = announce(registry.url, pace=QUICK._replace(again=0.02))
+    assert handle.wait(10) and handle.error is None
+    registry.wait_for(7)
+    said = [record.getMessage() for record in caplog.records if record.levelno >= logging.INFO]
+    assert len(said) == 2 and said[1].endswith("(unchanged). What was wrong before is mended.")
+
+
+def test_a_server_that_is_registered_stays_so_while_it_is_refused_and_nothing_else_is_said(
+    scripted: Start, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO")
+    registry = scripted(KNOWN)
+    handle = announce(registry.url, pace=QUICK._replace(again=0.02))
+    assert handle.wait(10)
+    registry.script = answers(401, {"error": "Unauthorized"})
+    with handle._changed:
+        assert handle._changed.wait_for(lambda: handle.error is not None, 10)
+        assert handle.state == "registered" and "401" in str(handle.error)
+        registry.script = KNOWN
+        assert handle._changed.wait_for(lambda: handle.error is None, 10)
+        assert handle.state == "registered"
+    (line,) = warnings(caplog)
+    assert "what the registry has of it stays" in line and "not in the registry" not in line
+    assert caplog.records[-1].getMessage().endswith("What was wrong before is mended.")
 
 
 @pytest.mark.parametrize("trouble", [answers(503), answers(500, b"oops"), answers(429, {"message": "Too Many"})])
@@ -201,28 +236,254 @@ def test_a_server_that_cannot_be_registered_says_why(scripted: Start, caplog: py
     assert registry.asked == [] and len(warnings(caplog)) == 1
 
 
+def toolless(name: str, number: int = 1, **more: Any) -> list[Exception]:
+    """So many times: the tools of this server cannot be listed."""
+    lasts = more.pop("lasts", False)
+    document = registration(name, tools=[], **more)
+    return [Toolless(document, "RuntimeError: no request", lasts=lasts) for _ in range(number)]
+
+
 def test_tools_that_cannot_be_listed_now_are_tried_again_soon_and_never_announced_as_none(
     scripted: Start, caplog: pytest.LogCaptureFixture
 ):
     registry = scripted(KNOWN)
     source = Fixed(registration("weather"))
-    source.failures = [RuntimeError("the server behind is down")]
+    source.failures = toolless("weather", 3)
     # Before the five minutes that the next announcement is away; and one failure is nothing to talk about.
     assert announce(registry.url, source, QUICK).wait(10)
     assert len(registry.asked) == 1 and warnings(caplog) == []
+    assert registry.asked[0].headers["x-registration-digest"] == digest(registration("weather"))
 
 
-def test_tools_that_do_not_come_are_one_line_and_wait_for_the_next_time(
+IMPATIENT = QUICK._replace(patience=0.02, window=0.05)
+
+
+def test_a_server_whose_tools_cannot_be_listed_is_registered_with_none_and_one_line_says_so(
+    registry: Registry, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO")
+    name = registry.new_name("toolless")
+    source = Fixed({})
+    source.failures = toolless(name, 10_000)
+    handle = announce(registry.url, source, IMPATIENT._replace(again=0.02))
+    assert handle.wait(20) and handle.state == "registered" and "no request" in str(handle.error)
+    asked = source.asked
+    assert asked > 1
+    (row,) = registry.named(name)
+    assert row["tools"] == [] and row["endpoint_url"]
+    while source.asked < asked + 5:
+        threading.Event().wait(0.01)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2 and said[0] == f"Registered {name} in the MCP registry (created)"
+    assert (
+        said[1] == f"The tools of {name} cannot be listed, and it is registered without any: RuntimeError: no request"
+    )
+
+
+def test_what_another_try_would_not_bring_is_not_waited_for(registry: Registry):
+    name = registry.new_name("gated")
+    source = Fixed({})
+    source.failures = toolless(name, 1, lasts=True)
+    assert announce(registry.url, source, QUICK._replace(patience=60, window=60)).wait(20)
+    assert source.asked == 1 and registry.named(name)[0]["tools"] == []
+
+
+TOOLS = [
+    {
+        "name": "convert",
+        "title": "Convert",
+        "description": "From one currency to another.",
+        "input_schema": {
+            "type": "object",
+            "properties": {"amount": {"type": "number", "minimum": 0.0, "default": None}},
+        },
+        "output_schema": {"type": "object"},
+        "annotations": {"readOnlyHint": True},
+        "category": "money",
+    },
+    {"name": "add", "input_schema": {}},
+]
+
+
+def test_a_server_that_starts_while_its_tools_cannot_be_listed_keeps_those_that_the_registry_has(
+    registry: Registry, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO")
+    name = registry.new_name("restarted")
+    assert announce(registry.url, Fixed(registration(name, tools=TOOLS))).wait(20)
+    (before,) = registry.named(name)
+    for version, result in ((None, "unchanged"), ("2.0", "updated")):
+        source = Fixed({})
+        source.failures = toolless(name, 10_000, **({"version": version} if version else {}))
+        caplog.clear()
+        handle = announce(registry.url, source, IMPATIENT)
+        assert handle.wait(20)
+        handle.stop()
+        said = [record.getMessage() for record in caplog.records]
+        assert said[0] == f"Registered {name} in the MCP registry ({result})"
+        assert "registered with 2 that are known of it" in said[1] and len(said) == 2
+        (row,) = registry.named(name)
+        assert row["version"] == version
+        kept = [{key: tool[key] for key in tool if key not in ("id", "created_at")} for tool in row["tools"]]
+        assert kept == [{key: tool[key] for key in tool if key not in ("id", "created_at")} for tool in before["tools"]]
+
+
+def test_tools_that_were_listed_before_stay_while_they_cannot_be(scripted: Start, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
+    registry = scripted(KNOWN)
+    source = Fixed(registration("weather"))
+    handle = announce(registry.url, source, IMPATIENT._replace(again=0.02))
+    assert handle.wait(10)
+    source.failures = toolless("weather", 20)
+    with handle._changed:
+        assert handle._changed.wait_for(lambda: handle.error is not None, 10)
+        assert handle._changed.wait_for(lambda: handle.error is None and not source.failures, 10)
+    assert handle.state == "registered"
+    # Never with fewer than it has.
+    assert {asked.headers["x-registration-digest"] for asked in registry.asked} == {digest(registration("weather"))}
+    said = [record.getMessage() for record in caplog.records]
+    assert [line.partition(" ")[0] for line in said] == ["Registered", "The", "Registered"]
+    assert "registered with 1 that are known of it" in said[1] and said[2].endswith("What was wrong before is mended.")
+
+
+def test_a_registry_that_does_not_say_which_tools_it_has_is_told_of_none(
+    scripted: Start, caplog: pytest.LogCaptureFixture
+):
+    registry = scripted(KNOWN)  # it answers 404 to every GET
+    source = Fixed({})
+    source.failures = toolless("weather", 1, lasts=True)
+    handle = announce(registry.url, source)
+    until(handle, "failed")
+    assert registry.asked == [] and "cannot be asked for the tools that it has" in str(handle.error)
+    assert len(warnings(caplog)) == 1
+
+
+def test_an_endpoint_that_does_not_answer_is_one_line_and_waits_for_the_next_time(
     scripted: Start, caplog: pytest.LogCaptureFixture
 ):
     registry = scripted(KNOWN)
     source = Fixed(registration("weather"))
-    source.failures = [Unlisted("they did not come within 10 s") for _ in range(50)]
+    source.failures = [Missing("nothing answers at http://127.0.0.1:1/mcp") for _ in range(50)]
     handle = announce(registry.url, source, QUICK._replace(window=0.05))
     until(handle, "failed")
     assert source.asked > 1 and registry.asked == []
     (line,) = warnings(caplog)
-    assert line.endswith("it cannot be asked for its tools (they did not come within 10 s)")
+    assert line.endswith("nothing answers at http://127.0.0.1:1/mcp")
+
+
+# ------------------------------------------------------------------ what the registry does not take
+
+
+@pytest.fixture
+def bodies(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """What is sent to registries, the digests alone not counted."""
+    sent: list[bytes] = []
+    request = _transport.request
+
+    def noting(*arguments: Any, **options: Any) -> _transport.Response:
+        if options.get("body"):
+            sent.append(options["body"])
+        return request(*arguments, **options)
+
+    monkeypatch.setattr(_transport, "request", noting)
+    return sent
+
+
+def test_tools_that_the_registry_does_not_take_are_left_out_and_named_in_one_line(
+    registry: Registry, caplog: pytest.LogCaptureFixture, bodies: list[bytes]
+):
+    caplog.set_level("INFO")
+    name = registry.new_name("one-bad")
+    bad = [
+        {"name": "n" * 129, "input_schema": {}},
+        {"name": "wordy", "description": "w" * 70_000, "input_schema": {}},
+        {"name": "not-a-number", "input_schema": {"default": float("nan")}},
+    ]
+    source = Fixed(registration(name, tools=[*TOOLS, *bad]))
+    handle = announce(registry.url, source)
+    assert handle.wait(20) and handle.error is None
+    assert [tool["name"] for tool in registry.named(name)[0]["tools"]] == ["convert", "add"]
+    assert [(one.name, one.rule.partition(":")[0]) for one in handle.tools_left_out] == [
+        ("n" * 129, "name"),
+        ("wordy", "description"),
+        ("not-a-number", "It is not JSON (NaN and infinities are not JSON)"),
+    ]
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2 and said[0] == f"Registered {name} in the MCP registry (created)"
+    assert said[1].startswith(f"{name} is registered without 3 of its tools: {'n' * 129} (name: Must have at most 128")
+    # Two kinds of faults are found one after the other. What was refused once is not sent again by this process.
+    assert 2 <= len(bodies) <= 3
+    handle.refresh()
+    while source.asked < 2 or handle._due:
+        threading.Event().wait(0.01)
+    source.current = registration(name, tools=[*TOOLS[:1], *bad])
+    handle.refresh()
+    while len(registry.named(name)[0]["tools"]) != 1:
+        threading.Event().wait(0.01)
+    assert len(bodies) <= 4 and len(caplog.records) == 3
+
+
+def test_more_faults_than_one_answer_names_are_left_out_all_the_same(registry: Registry):
+    name = registry.new_name("many-bad")
+    bad = [{"name": f"{number}{'n' * 128}", "input_schema": {}} for number in range(250)]
+    handle = announce(registry.url, Fixed(registration(name, tools=[*bad, *TOOLS])))
+    assert handle.wait(20) and len(handle.tools_left_out) == 250
+    assert [tool["name"] for tool in registry.named(name)[0]["tools"]] == ["convert", "add"]
+
+
+def test_a_fault_outside_of_the_tools_is_a_refusal_and_no_tool_is_left_out_for_it(
+    registry: Registry, caplog: pytest.LogCaptureFixture, bodies: list[bytes]
+):
+    name = registry.new_name("otherwise")
+    document = registration(name, tools=[{"name": "n" * 129, "input_schema": {}}], author="nobody")
+    handle = announce(registry.url, Fixed(document))
+    until(handle, "failed")
+    assert "author: There is no such field" in str(handle.error) and len(bodies) == 1
+    assert registry.named(name) == [] and handle.tools_left_out == [] and len(warnings(caplog)) == 1
+
+
+def test_a_registration_that_is_too_long_is_registered_with_every_description(
+    registry: Registry, caplog: pytest.LogCaptureFixture
+):
+    name = registry.new_name("long")
+    tools = [
+        {"name": f"t{size}", "description": "What it does.", "input_schema": {"title": "x" * size}}
+        for size in (200_000, 240_000, 220_000, 230_000, 210_000)
+    ]
+    handle = announce(registry.url, Fixed(registration(name, tools=tools)))
+    assert handle.wait(20) and handle.tools_left_out == []
+    stored = registry.named(name)[0]["tools"]
+    assert [tool["description"] for tool in stored] == ["What it does."] * 5
+    assert [tool["name"] for tool in stored if tool["input_schema"] == {"type": "object"}] == ["t240000"]
+    (line,) = warnings(caplog)
+    assert "the largest" in line and line.endswith("1 MiB: input_schema of t240000")
+
+
+def test_what_something_on_the_way_does_not_let_through_is_sent_shorter(scripted: Start):
+    def narrow(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
+        if len(asked.body) > 300_000:
+            answers(413, b"<html>Request Entity Too Large")(handler, asked)
+        else:
+            (CREATED if asked.body else REQUIRED)(handler, asked)
+
+    registry = scripted(narrow)
+    tools = [{"name": f"t{place}", "input_schema": {"title": "x" * 90_000}} for place in range(10)]
+    assert announce(registry.url, Fixed(registration("weather", tools=tools))).wait(10)
+    assert 50_000 < len(registry.asked[-1].body) <= 300_000
+
+
+def test_what_could_not_even_be_put_into_a_registration_is_told(scripted: Start, caplog: pytest.LogCaptureFixture):
+    class Short(Fixed):
+        def draft(self) -> Draft:
+            return Draft(self.current, [LeftOut("number 2", "It has no name, which MCP requires")])
+
+    handle = announce(scripted(KNOWN).url, Short(registration("weather")))
+    assert handle.wait(10) and [one.name for one in handle.tools_left_out] == ["number 2"]
+    (line,) = warnings(caplog)
+    assert "number 2 (It has no name, which MCP requires)" in line
+
+
+# ------------------------------------------------------------------ where there is none to be registered
 
 
 def test_a_part_of_another_server_is_said_once_and_worries_nobody(scripted: Start, caplog: pytest.LogCaptureFixture):
@@ -259,8 +520,7 @@ def test_the_looking_for_a_server_slows_down_to_a_minute():
 
 def test_what_others_say_cannot_forge_a_line_of_the_log(scripted: Start, caplog: pytest.LogCaptureFixture):
     said = "no\nWARNING root: all is lost\x1b[2J"
-    handle = announce(scripted(answers(400, {"error": said})).url)
-    assert not handle.wait(10)
+    until(announce(scripted(answers(400, {"error": said})).url), "failed")
     (line,) = warnings(caplog)
     assert "no WARNING root: all is lost?[2J" in line and line.isprintable()
 

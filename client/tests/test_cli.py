@@ -23,7 +23,18 @@ from typing import Any, NamedTuple, cast
 import pytest
 
 from client.tests.test_introspect import Asked, current, hang, older, respond, result, stranger, tool
-from mcp_registry_client import _api, _document, _ending, _options, _terminal, _tools, _views, cli, introspect
+from mcp_registry_client import (
+    _api,
+    _document,
+    _ending,
+    _options,
+    _settings,
+    _terminal,
+    _tools,
+    _views,
+    cli,
+    introspect,
+)
 from mcp_registry_client._terminal import Cell, Column
 from tests.conftest import CRON_SECRET, PASSWORD, USERNAME, Api, over_http, registration
 from tests.real.fixtures import TOKEN, RealServer, running
@@ -224,7 +235,7 @@ def introduced(**info: Any) -> Any:
     return lambda asked: respond(200, result(asked, hello), "application/json", "Mcp-Session-Id: s-1")
 
 
-@pytest.mark.parametrize("given", ["acme/weather", "Café rates", "@scope/a/b", "weather"])
+@pytest.mark.parametrize("given", ["acme/weather", "Café rates", "@scope/a/b", "weather", "天气", "w" * 250])
 def test_the_command_calls_a_server_what_the_library_calls_it(run, given):
     with stranger(older(initialize=introduced(name=given, version="1"))) as server:
         sent = run("register", "--url", server.url, "--dry-run", "--json").document
@@ -287,10 +298,68 @@ def test_a_server_that_an_operator_took_out_stays_out_and_it_is_said_how_it_come
     run(*arguments)
     number = run("show", name, "--json").document["server"]["id"]
     assert api("PATCH", f"/api/registry/servers/{number}", {"status": "inactive"}).status == 200
-    assert f"(PATCH /api/registry/servers/{number} with status active puts it back)" in run(*arguments).err
+    assert f"(mcp-registry enable {name} puts it back)" in run(*arguments).err
+
+
+def test_tools_that_the_registry_does_not_take_are_left_out_and_named(run, api):
+    listed = [tool("good"), {"name": "none"}, tool("n" * 129), tool("wordy", description="w" * 70_000)]
+    with stranger(current(tools_list=lambda asked: respond(200, result(asked, {"tools": listed})))) as server:
+        arguments = ("register", "--url", server.url, "--name", api.new_name("one-bad"))
+        done = run(*arguments)
+        assert (done.code, done.out.partition(": ")[2]) == (0, "1 tool, active\n")
+        assert "is registered without 3 of its tools: none (It has no inputSchema, which MCP requires); nnn" in done.err
+        answer = run(*arguments, "--json").document
+        assert answer["result"] == "unchanged" and answer["schemas_left_out"] == []
+        assert answer["tools_left_out"] == [
+            {"name": "none", "rule": "It has no inputSchema, which MCP requires"},
+            {"name": "n" * 129, "rule": "name: Must have at most 128 characters"},
+            {"name": "wordy", "rule": "description: Longer than 65536 bytes of UTF-8"},
+        ]
+        # Without a registry nobody knows its rules.
+        dry = run(*arguments, "--dry-run", "--json")
+        assert len(dry.document["tools"]) == 3 and "without one of its tools: none" in dry.err
+        out = run("check", "--url", server.url).out
+        assert re.search(r"No tool +none: It has no inputSchema", out) and "Tools (3)" in out
+        document = run("check", "--url", server.url, "--json").document
+        assert document["server"]["tools_left_out"] == answer["tools_left_out"][:1]
+
+
+def test_of_a_registration_that_is_too_long_every_description_is_registered(run, api):
+    listed = [
+        tool(f"t{place}", description=f"Tool {place}.", inputSchema={"title": "x" * (90_000 + place)})
+        for place in range(12)
+    ]
+    with stranger(current(tools_list=lambda asked: respond(200, result(asked, {"tools": listed})))) as server:
+        name = api.new_name("long")
+        done = run("register", "--url", server.url, "--name", name, "--json")
+    assert done.document["tools_left_out"] == []
+    assert done.document["schemas_left_out"] == [{"name": "t11", "field": "input_schema"}]
+    assert "without one of its schemas, the largest, for the whole may have 1 MiB: input_schema of t11" in done.err
+    stored = run("show", name, "--json").document["server"]["tools"]
+    assert [tool["description"] for tool in stored] == [f"Tool {place}." for place in range(12)]
+    assert [tool["name"] for tool in stored if tool["input_schema"] == {"type": "object"}] == ["t11"]
+
+
+def test_a_name_without_a_letter_of_ascii_becomes_a_stable_one_and_is_shown_as_it_is(run):
+    with stranger(older(initialize=introduced(name="天气服务", version="1"))) as server:
+        document = run("register", "--url", server.url, "--dry-run", "--json").document
+    assert re.fullmatch("mcp-[0-9a-f]{8}", document["name"]) and document["display_name"] == "天气服务"
 
 
 # ------------------------------------------------------------------ list
+
+
+def test_every_filter_is_asked_for_and_the_next_page_brings_them_along(run, monkeypatch):
+    monkeypatch.setattr(_api, "MAX_PAGE", 1)
+    pages = iter([{"servers": [{"id": 1, "name": "a"}], "total": 2, "next_cursor": "c"}])
+    last = {"servers": [{"id": 2, "name": "b"}], "total": 2, "next_cursor": None}
+    with stranger(lambda _: respond(200, next(pages, last))) as registry:
+        root = registry.url.removesuffix("/mcp")
+        filters = ("--tag", "Geo & more", "--status", "error", "--type", "mock", "--search", "w")
+        assert len(run("list", "--all", *filters, "--registry", root).out.splitlines()) == 3
+    first, second = (asked.path for asked in registry.asked)
+    assert first == "/api/registry/servers?limit=1&status=error&type=mock&tag=Geo%20%26%20more&search=w"
+    assert second == "/api/registry/servers?limit=1&cursor=c"
 
 
 def test_a_list_has_a_row_for_each_server_that_matches(run, api):
@@ -492,6 +561,56 @@ def test_a_check_is_taken_for_one_of_the_registry():
     with stranger(current()) as server:
         introspect.check(server.url)
         assert [asked.headers["user-agent"] for asked in server.asked] == ["mcp-registry/1.0"]
+
+
+def test_what_a_server_that_is_well_answers_is_not_shown_as_a_fault(run):
+    refusal = {"jsonrpc": "2.0", "id": 1, "error": {"code": -32601, "message": "Method not found"}}
+    with stranger(older(server_discover=lambda _: respond(404, refusal))) as server:
+        out = run("check", "--url", server.url).out
+        assert re.search(r"A check sees +healthy in \d+ ms: it answers as an MCP server does\n", out)
+        assert "404" not in out
+        assert run("check", "--url", server.url, "--json").document["health"]["status_code"] == 404
+    last = {"verdict": "healthy", "status_code": 404, "response_time_ms": 5, "error_message": None, "checked_at": None}
+    nothing = {"servers": [], "total": 0, "next_cursor": None}
+    detail = {**nothing, "id": 1, "name": "x", "status": "active", "last_check": last}
+    with stranger(lambda _: respond(200, detail)) as registry:
+        out = run("show", "1", "--registry", registry.url.removesuffix("/mcp")).out
+        assert re.search(r"Last check +healthy in 5 ms, never: it answers as an MCP server does\n", out)
+    last |= {"verdict": "gated", "status_code": 401}
+    with stranger(lambda _: respond(200, detail)) as registry:
+        out = run("show", "1", "--registry", registry.url.removesuffix("/mcp")).out
+        assert re.search(r"Last check +gated \(HTTP 401\) in 5 ms, never: it is there, and wants credentials\n", out)
+
+
+# ------------------------------------------------------------------ disable, enable
+
+
+def test_a_server_is_taken_out_of_service_and_put_back_by_its_name_or_its_id(run, api):
+    for given in ("name", "id"):
+        server = api.register(name=api.new_name("switched"))
+        name, number = server["name"], server["id"]
+        done = run("disable", str(server[given]))
+        assert (done.code, done.out) == (0, f"inactive {name} (id {number})\n")
+        assert f"(mcp-registry enable {name})" in done.err
+        assert run("show", name, "--json").document["server"]["status"] == "inactive"
+        assert run("disable", name).code == 0  # as often as one likes
+        assert run("enable", str(server[given])) == (0, f"active {name} (id {number})\n", "")
+        document = run("enable", name, "--json").document
+        assert (document["id"], document["name"], document["status"]) == (number, name, "active")
+    assert "No server has the name" in error(run("disable", "zzzzzzzzzzzz"), 3)
+    assert "No server has the name" in error(run("enable", "zzzzzzzzzzzz"), 3)
+
+
+def test_a_server_that_is_down_is_not_said_to_be_well_because_it_is_enabled(run):
+    detail = {"id": 1, "name": "x", "servers": [], "total": 0, "next_cursor": None}
+    answers = {"GET": detail, "PATCH": {"id": 1, "name": "x", "status": "error"}}
+    with stranger(lambda asked: respond(200, answers[asked.method])) as registry:
+        root = registry.url.removesuffix("/mcp")
+        done = run("enable", "1", "--registry", root)
+        assert (done.code, done.out) == (0, "error x (id 1)\n") and "mcp-registry show x" in done.err
+        assert [asked.body for asked in registry.asked if asked.method == "PATCH"] == [b'{"status": "active"}']
+        answers["PATCH"] = {"id": 1, "name": "x"}
+        assert "is not an MCP registry" in error(run("disable", "1", "--registry", root), 1)
 
 
 # ------------------------------------------------------------------ deregister
@@ -713,6 +832,19 @@ def test_what_is_missing_is_said_before_anything_is_sent(run, real, monkeypatch)
     assert "http://" in error(run("list", "--registry", "host:3000"), 2)
 
 
+@pytest.mark.parametrize("path", ["/", "/api", "/api/", "/api/registry", "/api/registry/", "/api/registry/servers"])
+def test_the_address_of_the_api_is_as_good_as_that_of_the_registry(run, stack_url, monkeypatch, path):
+    assert run("list", "--json", "--registry", stack_url + path).code == 0
+    monkeypatch.setenv("MCP_REGISTRY_URL", stack_url + path)
+    assert run("list", "--json").code == 0
+    assert _settings.from_environment({"MCP_REGISTRY_URL": f"https://h/prod{path}"}).registry_url == "https://h/prod"
+
+
+@pytest.mark.parametrize("url", ["http://api", "https://h/apis", "https://h/v/api/v0", "https://h/capi"])
+def test_another_address_is_left_as_it_is(url):
+    assert _settings.base_of(url) == url
+
+
 def test_options_stand_before_and_after_the_command(run, stack_url, monkeypatch):
     monkeypatch.setenv("MCP_REGISTRY_URL", "http://127.0.0.1:1")
     assert run("--json", "--registry", stack_url, "list").document["servers"] is not None
@@ -806,7 +938,7 @@ def test_a_command_line_that_is_not_right_ends_with_2_and_one_sentence(run, argu
     assert (document["code"], document["exit_code"]) == ("USAGE", 2)
 
 
-@pytest.mark.parametrize("command", [(), ("register",), ("list",), ("show",), ("check",), ("deregister",)])
+@pytest.mark.parametrize("command", [(), *((name,) for name in cli.COMMANDS)])
 def test_every_command_has_help_that_fits_80_columns(run, command):
     done = run(*command, "--help")
     assert done.code == 0 and "--json" in done.out and not done.err

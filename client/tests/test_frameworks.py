@@ -10,7 +10,7 @@ from urllib.request import urlopen
 import pytest
 
 from client.tests.conftest import Registry
-from client.tests.programs import Program, free_port, kept, running, settings, wire_tools
+from client.tests.programs import ERAS, Program, free_port, kept, running, settings, wire_tools
 
 TOKEN = "8c2f6a"
 
@@ -88,7 +88,7 @@ def test_a_server_with_one_added_line_is_in_the_registry_with_all_its_tools(
     (row,) = registry.named(one.name)
     assert row["endpoint_url"] == one.url
     assert shown(row) == kept(wire_tools(one.url, one.case.token)) and len(row["tools"]) >= 2
-    assert not one.program.complaints()
+    assert not one.program.complaints() and "Nothing is registered" not in one.program.output
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -120,9 +120,13 @@ def test_the_next_sweep_finds_them_all_active(started: dict[str, Started], regis
 @pytest.mark.parametrize("key", KEYS)
 def test_a_restart_writes_nothing_and_a_changed_tool_is_an_update(key: str, registry: Registry):
     case, name, port = CASES[key], f"again-{key}", free_port()
-    environment = settings(registry.url)
-    with running(case.era, *command(case, name, port), environment=environment) as first:
+    # What the SDK logs is broken into lines as wide as this.
+    environment = settings(registry.url, COLUMNS="200")
+    # An author who has set up no log sees that it worked, too; and once, whatever the framework sets up.
+    with running(case.era, *command(case, name, port, "--silent"), environment=environment) as first:
         first.wait_for_line(r"Registered .* \(created\)")
+        first.stop()
+        assert len([line for line in first.lines if "Registered" in line]) == 1, first.output
     (before,) = registry.named(name)
     with running(case.era, *command(case, name, port), environment=environment) as again:
         again.wait_for_line(r"Registered .* \(unchanged\)")
@@ -133,6 +137,29 @@ def test_a_restart_writes_nothing_and_a_changed_tool_is_an_update(key: str, regi
         assert shown(after) == kept(wire_tools(f"http://127.0.0.1:{port}{case.path}", case.token))
     different = [new["name"] for old, new in zip(shown(before), shown(after), strict=True) if old != new]
     assert len(different) == 1 and after["id"] == before["id"] and after["created_at"] == before["created_at"]
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_tools_that_only_a_request_can_list_are_registered_as_anybody_sees_them(era: str, registry: Registry):
+    name, port = f"tenant-{era}", free_port()
+    command = ("python", "tenant.py", str(port), "--name", name)
+    with running(era, *command, environment=settings(registry.url)) as program:
+        program.wait_for_line(r"Registered .* \(created\)")
+        (row,) = registry.named(name)
+        assert shown(row) == kept(wire_tools(f"http://127.0.0.1:{port}/mcp")) and len(row["tools"]) == 1
+
+
+@pytest.mark.matrix
+def test_a_server_that_tells_nobody_its_tools_keeps_those_that_the_registry_has(registry: Registry):
+    name, port = registry.new_name("deaf"), free_port()
+    command = ("python", "tenant.py", str(port), "--name", name)
+    with running("current", *command, environment=settings(registry.url)) as program:
+        program.wait_for_line(r"Registered .* \(created\)")
+    (before,) = registry.named(name)
+    with running("current", *command, "--deaf", environment=settings(registry.url)) as program:
+        line = program.wait_for_line("The tools of .* cannot be listed")
+        assert "with 1 that are known of it" in line and "over HTTP" in line and not program.complaints()
+    assert registry.named(name) == [before] and len(before["tools"]) == 1
 
 
 def shown(row: dict[str, Any]) -> list[dict[str, Any]]:

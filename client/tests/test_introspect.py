@@ -16,11 +16,9 @@ from typing import Any, NamedTuple
 
 import pytest
 import trustme
-from mcp_registry.catalogue import registration
 
-from mcp_registry_client import introspect
+from mcp_registry_client import _transport, introspect
 from mcp_registry_client.introspect import Failed
-from tests.conftest import registration as document
 from tests.real.fixtures import SERVERS, TOKEN, RealServer, running
 
 TOOLS = {
@@ -458,14 +456,21 @@ def test_a_server_that_speaks_newer_versions_only_is_not_asked_in_the_old_way():
 WRONG: dict[str, Any] = {
     "no list": {},
     "a list that is none": {"tools": {"a": 1}},
-    "a tool that is none": {"tools": [7]},
-    "a tool without a name": {"tools": [{"inputSchema": {}}]},
-    "a name that is a number": {"tools": [tool("t") | {"name": 7}]},
-    "a tool without a schema": {"tools": [{"name": "t"}]},
-    "a schema that is a list": {"tools": [tool("t", inputSchema=[])]},
-    "a description that is a number": {"tools": [tool("t", description=7)]},
     "a cursor that is a number": {"tools": [], "nextCursor": 7},
     "a cursor that leads in a circle": {"tools": [], "nextCursor": "c"},
+}
+# A tool that is none, what it is called, and what is wrong with it.
+BAD: dict[str, tuple[Any, str, str]] = {
+    "a number": (7, "number 2", "has no name"),
+    "no name": ({"inputSchema": {}}, "number 2", "has no name"),
+    "a name that is a number": (tool("t") | {"name": 7}, "number 2", "has no name"),
+    "no schema": ({"name": "t"}, "t", "has no inputSchema"),
+    "a schema that is a list": (tool("t", inputSchema=[]), "t", "inputSchema is not an object"),
+    "a description that is a number": (tool("t", description=7), "t", "description is not a string"),
+    "annotations that are a text": (tool("t", annotations="x"), "t", "annotations is not an object"),
+    "a value that is no number": (tool("t", inputSchema={"default": float("nan")}), "t", "not JSON"),
+    "a value beyond all numbers": (tool("t", inputSchema={"maximum": float("inf")}), "t", "not JSON"),
+    "half a surrogate pair": (tool("t", description="\ud800"), "t", "half a surrogate pair"),
 }
 
 
@@ -484,19 +489,47 @@ def test_a_list_that_never_ends_is_given_up_after_a_hundred_pages_without_a_tool
         assert server.methods().count("tools/list") == introspect.MAX_EMPTY_PAGES
 
 
-def test_pages_are_as_small_as_a_server_likes_while_its_tools_are_no_more_than_the_registry_takes(monkeypatch):
-    monkeypatch.setattr(introspect, "MAX_TOOLS", 130)  # of 2,000, which would be as many requests
+@pytest.mark.parametrize("case", BAD)
+def test_a_tool_that_is_none_is_left_out_and_the_others_are_there(case):
+    bad, name, rule = BAD[case]
+    for era in (current, older):
+        page = {"tools": [tool("one"), bad, tool("two")]}
+        with stranger(era(tools_list=lambda asked, page=page: respond(200, result(asked, page)))) as server:
+            found = introspect.introspect(server.url, deadline_seconds=5)
+        assert [tool["name"] for tool in found.tools] == ["one", "two"]
+        (left_out,) = found.tools_left_out
+        assert left_out.name == name and rule in left_out.rule
 
+
+def test_who_it_is_that_cannot_list_its_tools_is_known():
+    for era, name in ((current, "new"), (older, "old")):
+        with stranger(era(tools_list=lambda asked: respond(200, error(asked, -32603, "Down")))) as server:
+            failed = fault(server.url)
+        assert failed.server is not None and (failed.server.name, failed.server.tools) == (name, [])
+    with stranger(lambda _: respond(503, "")) as server:
+        assert fault(server.url).server is None
+
+
+def test_a_server_is_asked_by_the_connections_that_are_given(authority):
+    """As where a certificate is made for another name, or the socket is one of the file system."""
+    with stranger(current(), context(authority, "other.example")) as server:
+
+        def connect(deadline: _transport.Deadline) -> socket.socket:
+            sock = socket.create_connection(("127.0.0.1", server.server_address[1]), deadline.left())
+            return _transport.secured(sock, "other.example", deadline, verified=False)
+
+        found = introspect.introspect("https://other.example/mcp", deadline_seconds=5, connect=connect)
+        assert found.name == "new" and {asked.headers["host"] for asked in server.asked} == {"other.example"}
+
+
+def test_pages_are_as_small_as_a_server_likes():
     def page(asked: Asked) -> Iterable[bytes]:
         place = int(asked.message["params"].get("cursor", "0"))
-        more = {"nextCursor": str(place + 1)} if place + 1 < pages else {}
+        more = {"nextCursor": str(place + 1)} if place + 1 < 130 else {}
         return respond(200, result(asked, {"tools": [tool(f"t{place}")], **more}))
 
     with stranger(current(tools_list=page)) as server:
-        pages = 130
         assert len(introspect.introspect(server.url, deadline_seconds=20).tools) == 130
-        pages = 131
-        assert "more than 130 tools" in fault(server.url, 20).message
 
 
 def test_an_empty_cursor_is_the_end_of_the_list():
@@ -507,21 +540,30 @@ def test_an_empty_cursor_is_the_end_of_the_list():
         assert server.methods().count("tools/list") == 1
 
 
-@pytest.mark.parametrize(("levels", "kept"), [(64, True), (65, False), (400, False), (990, False)])
-def test_a_schema_is_as_deep_as_the_registry_takes_it_and_no_deeper(levels, kept):
+@pytest.mark.parametrize(
+    ("levels", "rule"), [(64, None), (200, None), (201, "more than 200 levels"), (400, "more than 200 levels")]
+)
+def test_a_schema_is_deeper_than_the_registry_takes_it_and_never_deeper_than_it_reads(levels, rule):
     def page(asked: Asked) -> Iterable[bytes]:
-        schema = '{"a":' * (levels - 1) + "{}" + "}" * (levels - 1)
+        schema = '{"a":' * (levels - 2) + "{}" + "}" * (levels - 2)
         listed = f'{{"tools":[{{"name":"t","inputSchema":{schema}}}]}}'
         return respond(200, f'{{"jsonrpc":"2.0","id":{asked.message["id"]},"result":{listed}}}')
 
     with stranger(current(tools_list=page)) as server:
-        if kept:
-            found = introspect.introspect(server.url, deadline_seconds=5).tools
-            assert registration.parse(document("deep", tools=found))
-        else:
-            failed = fault(server.url)
-            assert failed.kind == "invalid"
-            assert "64 levels" in failed.message or "without a result" in failed.message
+        found = introspect.introspect(server.url, deadline_seconds=5)
+    assert len(found.tools) == (rule is None)
+    assert [rule in one.rule for one in found.tools_left_out] == ([True] if rule else [])
+
+
+def test_a_schema_deeper_than_python_reads_makes_an_answer_that_is_none():
+    schema = '{"a":' * 5_000 + "{}" + "}" * 5_000
+
+    def page(asked: Asked) -> Iterable[bytes]:
+        listed = f'{{"tools":[{{"name":"t","inputSchema":{schema}}}]}}'
+        return respond(200, f'{{"jsonrpc":"2.0","id":{asked.message["id"]},"result":{listed}}}')
+
+    with stranger(current(tools_list=page)) as server:
+        assert fault(server.url).kind == "invalid"
 
 
 # ------------------------------------------------------------------ servers of before, at the first question
@@ -625,8 +667,6 @@ def test_a_website_becomes_the_documentation_where_it_is_a_link():
 
 BODIES = {
     "too deep": '{"jsonrpc":"2.0","id":2,"result":{"tools":' + "[" * 100_000,
-    "not a number": '{"jsonrpc":"2.0","id":2,"result":{"tools":[{"name":"t","inputSchema":{"a":NaN}}]}}',
-    "beyond all numbers": '{"jsonrpc":"2.0","id":2,"result":{"tools":[{"name":"t","inputSchema":{"a":1e999}}]}}',
     "another number": '{"jsonrpc":"2.0","id":7,"result":{"tools":[]}}',
     "not UTF-8": b"\xff\xfe\x00",
     "empty": "",

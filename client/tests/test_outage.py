@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from client.tests.conftest import Asked, Script, Scripted, answers
-from client.tests.programs import Program, free_port, running, settings, wire_tools
+from client.tests.programs import ERAS, Program, free_port, running, settings, wire_tools
 
 Start = Callable[[Script], Scripted]
 LINE = "The MCP server is not"
@@ -65,19 +65,27 @@ def test_the_server_runs_on_and_says_so_once(scripted: Start, without: list[str]
     released.set()
 
 
-def test_a_server_on_stdio_registers_nothing_and_is_not_disturbed(scripted: Start):
+@pytest.mark.parametrize("program", ["sdk.py", "library.py", "lowlevel.py"])
+@pytest.mark.parametrize("era", ERAS)
+def test_a_server_on_stdio_registers_nothing_says_why_and_is_not_disturbed(era: str, program: str, scripted: Start):
     registry = scripted(answers(204))
     environment = settings(registry.url, MCP_ENDPOINT_URL="https://mcp.example.com/mcp")
-    with running("current", "python", "sdk.py", "0", "--transport", "stdio", environment=environment) as program:
-        assert program.process.stdin is not None
+    # The log goes to stdout, which on stdio belongs to the protocol: what the client says must not go there.
+    command = ("python", program, "0", "--name", "stock room", "--transport", "stdio", "--log-to-stdout")
+    with running(era, *command, environment=environment, apart=True) as started:
+        assert started.process.stdin is not None
         client = {"name": "test", "version": "1"}
         params = {"protocolVersion": "2025-03-26", "capabilities": {}, "clientInfo": client}
         message = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}
-        program.process.stdin.write(json.dumps(message) + "\n")
-        program.process.stdin.flush()
-        assert json.loads(program.wait_for_line(r'^\{"jsonrpc"'))["result"]["serverInfo"]["name"] == "stock room"
-        program.process.stdin.close()
-        assert program.process.wait(20) == 0
+        started.process.stdin.write(json.dumps(message) + "\n")
+        started.process.stdin.flush()
+        assert json.loads(started.wait_for_line(r'^\{"jsonrpc"'))["result"]["serverInfo"]["name"] == "stock room"
+        started.wait_for_line("Nothing is registered in the MCP registry: the server runs on stdio")
+        started.process.stdin.close()
+        assert started.process.wait(20) == 0
+        started.stop()
+        assert not [line for line in started.printed if "registr" in line]
+        assert len([line for line in started.lines if "Nothing is registered" in line]) == 1
     assert registry.asked == []
 
 

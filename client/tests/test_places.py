@@ -16,13 +16,12 @@ import mangum
 import pytest
 
 from client.tests.conftest import Registry, Script, Scripted, answers
-from client.tests.programs import SERVERS, SOURCE, Program, free_port, kept, running, settings, wire_tools
+from client.tests.programs import ERAS, SERVERS, SOURCE, Program, free_port, kept, running, settings, wire_tools
 from client.tests.test_lambda import MANGUM
 from mcp_registry_client.aws_lambda import RUNTIME
 
 Start = Callable[[Script], Scripted]
 PLACES = {"root_path": "/mcp", "mount": "/analytics/", "main": "/mcp", "sse": "/events"}
-ERAS = ["current", *(pytest.param(era, marks=pytest.mark.matrix) for era in ("early", "older"))]
 
 
 @pytest.mark.parametrize("era", ERAS)

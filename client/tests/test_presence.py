@@ -30,7 +30,7 @@ from starlette.routing import Mount, Route
 from client.tests.conftest import Registry, Script, Scripted, answers
 from client.tests.programs import settings
 from mcp_registry_client import RegistryMiddleware, _listening, _presence, _settings, register
-from mcp_registry_client._presence import WELL_KNOWN, NotServing, Presence
+from mcp_registry_client._presence import WELL_KNOWN, NotServing, Presence, Toolless
 
 Start = Callable[[Script], Scripted]
 TOOLS = [{"name": "now", "inputSchema": {"type": "object"}}]
@@ -499,6 +499,105 @@ def test_an_application_that_nobody_holds_leaves_no_thread(announced: Scripted):
     assert not thread.is_alive()
 
 
+# ------------------------------------------------------------------ tools that only a request can list
+
+
+class Tenant:
+    """A server object that lists its tools by who asks."""
+
+    name = "tenant"
+
+    async def list_tools(self) -> Any:
+        raise RuntimeError("No active HTTP request found.")
+
+
+def tools_missed(presence: Presence) -> Toolless:
+    """How the tools of a server that serves could not be listed."""
+    while True:
+        with suppress(NotServing):
+            with pytest.raises(Toolless) as missed:
+                presence.draft()
+            return missed.value
+
+
+@pytest.mark.parametrize("how", ["plain", "TLS", "a socket in the file system"])
+def test_tools_that_only_a_request_can_list_are_those_that_anybody_sees(
+    how: str, serve: Callable[..., Any], announced: Scripted, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    options: dict[str, Any] = {}
+    if how == "TLS":
+        certificate = trustme.CA().issue_cert("mcp.example.com")
+        certificate.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))
+        options = {"ssl_certfile": str(tmp_path / "both.pem")}
+    elif how != "plain":
+        monkeypatch.setenv("MCP_ENDPOINT_URL", ENDPOINT)
+        options = {"uds": str(tmp_path / "socket")}
+    asked: list[str] = []
+    bad = {"name": "bad", "description": "It has no schema."}
+    app = RegistryMiddleware(speaking("tenant", [*TOOLS, bad], asked), server=Tenant())
+    serve(app, **options)
+    assert app.registration.wait(20), app.registration.error
+    assert sent(announced)["tools"] == [{"name": "now", "input_schema": {"type": "object"}}]
+    assert [one.name for one in app.registration.tools_left_out] == ["bad"]
+    assert asked.count("tools/list") == 1
+
+
+def test_a_server_behind_a_path_that_a_proxy_adds_is_asked_where_it_is(
+    serve: Callable[..., Any], announced: Scripted, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MCP_ENDPOINT_URL", ENDPOINT)  # at /clock/mcp, of which nobody here knows
+    app = RegistryMiddleware(speaking("tenant", TOOLS), server=Tenant())
+    serve(app)
+    assert app.registration.wait(20) and len(sent(announced)["tools"]) == 1
+
+
+@pytest.mark.parametrize("says", [401, 403, 500, 404])
+def test_a_server_that_tells_nobody_its_tools_says_so_with_what_was_tried(
+    says: int, serve: Callable[..., Any], announced: Scripted, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MCP_ENDPOINT_URL", ENDPOINT)
+
+    async def refuse(request: Any) -> PlainTextResponse:
+        return PlainTextResponse("", says)
+
+    app = RegistryMiddleware(Starlette(routes=[Route("/mcp", refuse, methods=["POST"])]), server=Tenant())
+    app.registration.stop()
+    serve(app)
+    absent = tools_missed(app._presence)
+    assert absent.document["name"] == "tenant" and absent.document["tools"] == []
+    assert absent.reason.startswith("RuntimeError: No active HTTP request found.; and over HTTP ")
+    # Credentials will not be had by asking again.
+    assert absent.lasts == (says in (401, 403)) and "tools=[...]" in absent.reason
+
+
+def test_tools_that_an_author_gives_are_not_asked_for_over_http(serve: Callable[..., Any], announced: Scripted):
+    def fails() -> Any:
+        raise OSError("the list is away")
+
+    asked: list[str] = []
+    app = RegistryMiddleware(speaking("tenant", TOOLS, asked), server=Tenant(), tools=fails)
+    app.registration.stop()
+    serve(app)
+    assert tools_missed(app._presence).reason == "OSError: the list is away" and "tools/list" not in asked
+
+
+def test_a_server_whose_list_hangs_is_not_asked_for_it_by_a_request(
+    serve: Callable[..., Any], announced: Scripted, monkeypatch: pytest.MonkeyPatch
+):
+    """A server that is told to stop waits for its requests, however long one hangs."""
+    monkeypatch.setattr(_presence, "SECONDS", 0.2)
+
+    class Hanging(Tenant):
+        async def list_tools(self) -> Any:
+            await asyncio.Event().wait()
+
+    asked: list[str] = []
+    app = RegistryMiddleware(speaking("tenant", TOOLS, asked), server=Hanging())
+    app.registration.stop()
+    serve(app)
+    assert "did not come within" in tools_missed(app._presence).reason and "tools/list" not in asked
+
+
 # ------------------------------------------------------------------ others that listen in this process
 
 
@@ -521,7 +620,7 @@ def test_whoever_is_answered_by_another_worker_need_not_worry(serve: Callable[..
     serve(server.app())
     assert handle.wait(20)
     with pytest.raises(NotServing) as absent:
-        second.document()
+        second.draft()
     assert absent.value.hint is None and {seen.kind for seen in second._seen.values()} >= {"known"}
 
 
@@ -529,7 +628,7 @@ def looked_for(presence: Presence, kinds: set[str]) -> NotServing:
     """How a server was not found, once sockets have done all of this."""
     while True:
         with pytest.raises(NotServing) as absent:
-            presence.document()
+            presence.draft()
         if kinds <= {seen.kind for seen in presence._seen.values()}:
             return absent.value
 
@@ -589,7 +688,7 @@ def test_what_is_not_http_is_asked_a_few_times_and_then_left_alone(
     presence = Presence(Framework("clock"), None, {}, _settings.from_environment(), None)
     for _ in range(10):
         with pytest.raises(NotServing):
-            presence.document()
+            presence.draft()
     plain = [heard for heard in other.heard if heard.startswith(b"GET ")]
     # TLS only where it looks like that: where nothing was answered, or an alert.
     assert len(plain) == 3 and len(other.heard) - len(plain) == tls
@@ -648,11 +747,15 @@ class Low:
         self.request_handlers: dict[type, Any] = {}
 
 
-def speaking(name: str, tools: list[dict[str, Any]]) -> Starlette:
-    """An MCP endpoint of this name."""
+def speaking(name: str, tools: list[dict[str, Any]] | None, asked_for: list[str] | None = None) -> Starlette:
+    """An MCP endpoint of this name. None: it lists no tools. `asked_for`: what it was asked is added to that."""
 
     async def answer(request: Any) -> JSONResponse:
         asked = await request.json()
+        if asked_for is not None:
+            asked_for.append(asked["method"])
+        if tools is None and asked["method"] == "tools/list":
+            return JSONResponse({"jsonrpc": "2.0", "id": asked["id"], "error": {"code": -32603, "message": "Down"}})
         info = {"io.modelcontextprotocol/serverInfo": {"name": name, "version": "1"}}
         discovered = {"supportedVersions": ["2026-07-28"], "capabilities": {}, "_meta": info}
         result = discovered if asked["method"] == "server/discover" else {"tools": tools}
@@ -668,6 +771,16 @@ def test_a_server_without_routes_is_known_by_its_name_and_has_the_tools_of_the_w
     serve(speaking("low", TOOLS))
     assert handle.wait(20), handle.error
     assert sent(announced)["tools"] == [{"name": "now", "input_schema": {"type": "object"}}]
+
+
+def test_a_server_without_routes_that_cannot_list_its_tools_is_known_all_the_same(
+    serve: Callable[..., Any], announced: Scripted
+):
+    serve(speaking("low", None))
+    presence = Presence(Low("low"), None, {}, _settings.from_environment(), None, routed=False)
+    absent = tools_missed(presence)
+    assert absent.document["name"] == "low" and absent.document["endpoint_url"].endswith("/mcp")
+    assert absent.reason.endswith("refuses to list its tools: Down") and not absent.lasts
 
 
 def test_a_server_without_routes_and_without_tools_is_registered_with_none(

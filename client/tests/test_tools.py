@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from mcp_registry.catalogue import names
+from mcp_registry.catalogue import registration as rules
 
 from mcp_registry_client import _tools
 from mcp_registry_client._document import Unusable, document, legal_name
@@ -50,10 +54,31 @@ def test_the_order_is_that_of_the_list():
     assert [tool["name"] for tool in tools_of([{"name": name, "inputSchema": SCHEMA} for name in names])] == names
 
 
-@pytest.mark.parametrize("source", [object(), 7, [3], [{"inputSchema": SCHEMA}]])
+@pytest.mark.parametrize("source", [object(), 7, [3], "now"])
 def test_what_has_no_tools_says_so(source: Any):
     with pytest.raises((Unreadable, TypeError)):
         tools_of(source)
+
+
+def test_a_tool_that_is_not_as_it_should_be_does_not_keep_the_others_out():
+    """What the registry does not take of them is found out when they are sent."""
+
+    class Odd:
+        name = "odd"
+
+        def model_dump(self, mode: str = "python", **options: Any) -> dict[str, Any]:
+            if mode == "json":
+                raise ValueError("Unable to serialize unknown type")  # as pydantic does
+            return {"name": "odd", "inputSchema": {"default": object}}
+
+    found = tools_of([TOOL, {"inputSchema": SCHEMA}, Odd(), {"name": 7}, {"inputSchema": SCHEMA}, TOOL])
+    assert found == [
+        KEPT,
+        {"input_schema": SCHEMA},
+        {"name": "odd", "input_schema": {"default": object}},
+        {"name": 7},
+        {"input_schema": SCHEMA},
+    ]
 
 
 @pytest.mark.parametrize(
@@ -116,24 +141,103 @@ def test_a_name_for_people_becomes_one_for_the_registry():
 @pytest.mark.parametrize(
     ("given", "legal"),
     [
+        ("weather", "weather"),
+        ("3.14", "3.14"),
         ("Mein Wetter für alle", "Mein-Wetter-fur-alle"),
         ("Café rates", "Cafe-rates"),
+        ("Cafe\u0301 rates", "Cafe-rates"),
         ("io.github.ann/weather", "io.github.ann/weather"),
         ("acme/Café", "acme/Cafe"),
         ("@scope/a/b", "scope-a-b"),
         ("https://x.y/z", "https-x.y-z"),
         ("--x--", "x"),
-        ("天気", ""),
-        ("._/_.", ""),
-        ("a" * 200, "a" * 100),
-        ("a" * 99 + "/b", "a" * 99),
         ("a/", "a"),
         ("-/b", "b"),
+        ("Łódź", "Lodz"),
+        ("Ærø Ferry", "Aero-Ferry"),
+        ("Große Straße", "Grosse-Strasse"),
+        ("Đà Nẵng", "Da-Nang"),
+        ("İstanbul ışık", "Istanbul-isik"),
+        ("ＡＢＣ ①", "ABC-1"),
+        ("Acme® Weather™ — beta", "Acme-WeatherTM-beta"),
     ],
 )
 def test_a_name_that_is_not_legal_becomes_the_nearest_that_is(given: str, legal: str):
-    assert legal_name(given) == legal
-    assert not legal or names.fault(legal) is None
+    assert legal_name(given) == legal and names.fault(legal) is None
+
+
+LOST = {
+    "Chinese": "天气服务",
+    "Chinese, another": "天气",
+    "Japanese": "カフェ",
+    "Korean": "날씨",
+    "Greek": "Ελλάδα",
+    "Cyrillic": "Погода",
+    "Hebrew, from right to left": "מזג אוויר",
+    "Arabic": "الطقس",
+    "Hindi": "मौसम",
+    "an emoji": "🌤",
+    "another emoji": "🌧",
+    "a flag": "🇨🇭",
+    "people": "👩\u200d💻",
+    "punctuation": "._/_.",
+    "a dash": "--",
+    "digits, which would be an id": "2024",
+    "digits and more": "天气1",
+    "digits and more, another": "服务1",
+    "digits of another script": "٣٤",
+    "a letter that no other stands for": "ð",
+    "half a surrogate pair": "\ud800",
+}
+
+
+@pytest.mark.parametrize("case", LOST)
+def test_a_name_without_a_letter_that_the_registry_takes_becomes_a_stable_one(case: str):
+    digest = hashlib.sha256(LOST[case].encode("utf-8", "backslashreplace")).hexdigest()
+    assert legal_name(LOST[case]) == f"mcp-{digest[:8]}" and names.fault(legal_name(LOST[case])) is None
+
+
+def test_two_names_that_lose_what_tells_them_apart_do_not_become_one():
+    pairs = [
+        ("天气 weather", "weather"),
+        ("天气 weather", "服务 weather"),
+        ("🌤 weather", "🌧 weather"),
+        ("acme/天気", "acme/カフェ"),
+        ("天気/weather", "weather"),
+        ("€ rates", "¥€ rates"),
+        ("a" * 101, "a" * 102),
+        ("a" * 101, "a" * 100),
+        ("a" * 99 + "/b", "a" * 99 + "/c"),
+        *zip(list(LOST.values())[:-1], list(LOST.values())[1:], strict=True),
+    ]
+    for one, other in pairs:
+        assert names.canonical(legal_name(one)) != names.canonical(legal_name(other)), (one, other)
+        for legal in map(legal_name, (one, other)):
+            assert names.fault(legal) is None and len(legal) <= 100 and not legal.isdigit()
+    assert legal_name("天气 weather").startswith("weather-") and legal_name("acme/天気").startswith("acme-")
+
+
+@given(st.text(min_size=1, max_size=150))
+@example("½")
+@example("_" * 90 + "/" + "a" * 20)
+def test_whatever_a_server_is_called_the_name_is_one_that_the_registry_takes_or_has_reserved(text: str):
+    legal = legal_name(text)
+    assert legal == legal_name(text) and len(legal) <= 100 and not legal.isdigit()
+    assert names.fault(legal) is None or "reserved" in str(names.fault(legal))
+
+
+def test_what_people_read_is_as_the_server_says_it_as_far_as_the_registry_takes_it():
+    sent = document({}, Facts(name="天" * 250, version="1" * 300), "https://h/mcp", [])
+    assert (sent["display_name"], sent["version"]) == ("天" * 200, "1" * 255)
+    assert rules.parse(sent)
+    # What its owner says is left to the registry to refuse.
+    given = document({"display_name": "天" * 250, "version": "1" * 300}, Facts(name="a"), "https://h/mcp", [])
+    assert len(given["display_name"]) == 250 and len(given["version"]) == 300
+
+
+@pytest.mark.parametrize("website", ["docs", "javascript:1", "https://h/ä"])
+def test_a_website_that_is_no_link_does_not_keep_the_server_out(website: str):
+    assert "metadata" not in document({}, Facts(name="a", website_url=website), "https://h/mcp", [])
 
 
 def test_what_the_owner_says_goes_before_what_the_server_says():

@@ -1,4 +1,8 @@
-"""The thread that tells the registry of a server, and never troubles the server with it."""
+"""The thread that tells the registry of a server, and never troubles the server with it.
+
+It goes on for as long as the process lives, slowly where it was refused: a password is rotated, another server gives a
+name free, a registry is upgraded, and none of that may need a restart of every server.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,18 @@ import sys
 import threading
 import time
 import weakref
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from mcp_registry_client import _settings, _transport
-from mcp_registry_client._document import Unusable
-from mcp_registry_client._presence import Included, NotServing, Unlisted
+from mcp_registry_client import _settings, _telling, _transport
+from mcp_registry_client._document import Draft, Unusable
+from mcp_registry_client._presence import Included, Missing, NotServing, Toolless
+
+if TYPE_CHECKING:
+    from mcp_registry_client._trimming import LeftOut, Trimming
 
 State = Literal["off", "waiting", "announcing", "registered", "failed", "refused"]
 
-# What repeating does not change.
+# What is not mended by repeating it soon, and may be in five minutes.
 REFUSALS = frozenset({400, 401, 403, 409, 413, 415, 422})
 # A registry that has much to do: no reason to worry anybody, unless it stays that way.
 BUSY = frozenset({429, 503})
@@ -25,6 +32,14 @@ MAX_REASON = 600
 HINT_SECONDS = 60.0
 # Between two looks for the server, at first and at last.
 SHORTEST_LOOK, LONGEST_LOOK = 0.05, 60.0
+# What is said where the server turns out to have no address.
+OVER_STDIO = (
+    "Nothing is registered in the MCP registry: the server runs on stdio, where it has no address that others could "
+    "call. Run it over HTTP to have it registered."
+)
+# Added to what is said of an announcement that arrived after one that did not.
+MENDED = ". What was wrong before is mended."
+NAME_IT = "Register the server under another name, by name='...'"
 # Nobody means a day; what is longer than a C long can hold is no pause at all.
 MAX_RETRY_AFTER = 3600.0
 
@@ -32,11 +47,11 @@ MAX_RETRY_AFTER = 3600.0
 class Source(Protocol):
     """Where a registration comes from."""
 
-    def document(self) -> dict[str, Any]:
+    def draft(self) -> Draft:
         """The registration as it is now. May take its time.
 
         Raises NotServing where there is none yet, Unusable where there will be none, Included where it is part of
-        another one, and what else went wrong.
+        another one, Toolless where only its tools are missing, and what else went wrong.
         """
         ...
 
@@ -47,6 +62,7 @@ class Pace(NamedTuple):
     first: float = 0.5  # the longest first pause between two attempts; it doubles each time
     longest: float = 15.0
     window: float = 60.0  # for which attempts go on
+    patience: float = 15.0  # for which a server is not announced without tools that it may soon have
     again: float = 300.0  # between two announcements, and after a window that brought nothing
     spread: float = 0.2  # so much of that more or less, lest servers that started together stay together
     deadline: float = 10.0  # for one request
@@ -59,20 +75,20 @@ class _Tries:
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
         self.number = 0
-        self._spent = 0.0
+        self.spent = 0.0
 
     def pause(self, took: float, at_least: float = 0.0) -> float | None:
         """Note one more that took so many seconds; those until the next, or None where the window is over."""
         pause = max(at_least, _random() * min(self._pace.longest, self._pace.first * 2 ** min(self.number, 16)))
-        self._spent += took + pause
+        self.spent += took + pause
         self.number += 1
-        return pause if self._spent <= self._pace.window else None
+        return pause if self.spent <= self._pace.window else None
 
 
 class _Verdict(NamedTuple):
     """How an attempt ended."""
 
-    kind: Literal["done", "again", "pointless", "refused"]
+    kind: Literal["done", "trimmed", "again", "later", "refused"]
     text: str
     retry_after: float = 0.0
     busy: bool = False
@@ -82,8 +98,17 @@ class _Verdict(NamedTuple):
 class Registration:
     """A server's registration, under way in a thread of its own.
 
-    `state`: `off` (no registry is set, or it was stopped), `waiting` (for the server to answer), `announcing`,
-    `registered`, `failed` (not for now: it is tried again) or `refused` (for good: `error` and the log say what to do).
+    `state` is one of these; where something is wrong, `error` and the log say what to do:
+
+    - `off`: no registry is set, or it was stopped.
+    - `waiting`: for the server to answer over HTTP.
+    - `announcing`: it is being sent, or will be sent again within seconds.
+    - `registered`: the registry has taken it. So it stays, whatever becomes of later announcements, for what the
+      registry has of it stays too.
+    - `failed`: the registry cannot be asked, or refuses (credentials, a name that is taken, a registration that is not
+      valid). It is tried again every five minutes, for as long as the process lives.
+    - `refused`: for good, because only another start can change it: an address that is none, a server without a name,
+      one that is a part of another registered server.
     """
 
     def __init__(self, source: Source, settings: _settings.Settings, pace: Pace | None = None) -> None:
@@ -100,7 +125,15 @@ class Registration:
         self._stopped = False
         self._complained = False
         self._told = False
+        self._told_stdio = False
+        self._told_missing: list[str] = []
         self._listing = _Tries(self._pace)
+        # Those that were listed last; None where none were.
+        self._tools: list[Any] | None = None
+        self._is_toolless = False
+        # The rules that were broken by tools, by their digests: a list that was refused once need not be again.
+        self._broken: dict[str, str] = {}
+        self._left_out: list[LeftOut] = []
         self._started = time.monotonic()
         self._thread: threading.Thread | None = None
 
@@ -113,6 +146,11 @@ class Registration:
     def error(self) -> str | None:
         """What went wrong last, as a sentence; None while nothing has."""
         return self._error
+
+    @property
+    def tools_left_out(self) -> list[LeftOut]:
+        """The tools that the registry does not take, each with its `name` and the `rule` that it breaks."""
+        return list(self._left_out)
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until the server is registered, or will not be; whether it is."""
@@ -150,7 +188,7 @@ class Registration:
     def refuse(self, reason: str) -> None:
         """Give up for good, and say why in one line."""
         reason = _line(reason)
-        _log("warning", "The MCP server is not in the registry, and runs on without it: %s", reason)
+        self._log("warning", "The MCP server is not announced to the registry, and runs on: %s", reason)
         self._set("refused", reason)
 
     def after_fork(self) -> None:
@@ -176,69 +214,102 @@ class Registration:
         """Announce the server once, if it serves; the seconds until the next time, or None where there is none."""
         began = time.monotonic()
         try:
-            document = self._source.document()
+            draft = self._source.draft()
         except NotServing as absent:
             elapsed = time.monotonic() - self._started
             if absent.hint and elapsed > HINT_SECONDS and self._state == "waiting":
                 self._complain(absent.hint)
+            if absent.over_stdio and not self._told_stdio:
+                self._told_stdio = True
+                # Never to the log: where a host writes it to stdout, that is the protocol's.
+                _telling.on_stderr(OVER_STDIO)
             # Often at first, when a server is about to start, and seldom in a process that never serves.
             return math.inf if absent.told else min(LONGEST_LOOK, max(SHORTEST_LOOK, elapsed / 10))
         except Unusable as reason:
             self.refuse(str(reason))
             return None
         except Included as reason:
-            _log("info", "The MCP server is not in the registry by itself: %s", _line(str(reason)))
+            self._log("notice", "The MCP server is not announced by itself: %s", _line(str(reason)))
             self._set("refused", _line(str(reason)))
             return None
+        except Toolless as absent:
+            return self._without_tools(absent, time.monotonic() - began)
+        except Missing as reason:
+            return self._failed(str(reason), time.monotonic() - began)
         except Exception as error:  # noqa: BLE001 - what a server's own code raises may be anything
-            # An upstream that is down for a moment is no reason to stay away for five minutes.
-            if isinstance(error, Unlisted):
-                return self._failed(f"it cannot be asked for its tools ({error})", time.monotonic() - began)
-            reason = f"its tools cannot be listed ({type(error).__name__}: {error})"
+            reason = f"what it is cannot be told ({type(error).__name__}: {error})"
             return self._failed(reason, time.monotonic() - began)
         self._listing = _Tries(self._pace)
-        return self._announce(document)
+        self._tools = draft.document["tools"]
+        return self._announce(draft)
 
     def _failed(self, reason: str, took: float) -> float:
-        """The tools could not be listed; the seconds until they are tried again."""
+        """The server could not be asked; the seconds until it is again."""
         if self._stopped:
             return 0.0
         pause = self._listing.pause(took)
         if pause is None or self._listing.number > 1:
             self._complain(reason)
-        self._set("announcing" if pause is not None else "failed", _line(reason))
+        self._trouble("announcing" if pause is not None else "failed", reason)
         if pause is None:
             self._listing = _Tries(self._pace)
             return self._apart()
         return pause
 
-    def _announce(self, document: dict[str, Any]) -> float | None:
-        """Send the registration until it has arrived; the seconds until the next time, or None."""
-        from mcp_registry_client._canonical import canonical
+    def _without_tools(self, absent: Toolless, took: float) -> float | None:
+        """Announce a server whose tools cannot be listed; the seconds until they are tried again, or None.
 
-        try:
-            body = canonical(document)
-        except (TypeError, ValueError) as error:
-            self.refuse(f"its registration is not JSON ({error})")
+        Not at once, for what stands behind a server may be down for a moment; and never so that it loses tools: it is
+        announced with those that it had last, or that the registry has of it. Only where there are none, without.
+        """
+        if self._stopped:
             return None
-        name = document["name"]
+        pause = None if absent.lasts else self._listing.pause(took)
+        if pause is not None and (self._is_toolless or self._listing.spent <= self._pace.patience):
+            self._trouble("announcing", absent.reason)
+            return pause
+        # Not begun anew before it went well: one look in five minutes is enough then.
+        apart = self._announce(Draft(absent.document), absent)
+        return apart if apart is None or pause is None else min(pause, apart)
+
+    def _announce(self, draft: Draft, absent: Toolless | None = None) -> float | None:
+        """Send the registration until it has arrived; the seconds until the next time, or None.
+
+        `absent`: that its tools cannot be listed, and why.
+        """
+        from mcp_registry_client._trimming import Trimming
+
+        name = draft.document["name"]
         if self._stopped:
             return None
         if self._state != "registered":
             self._set("announcing", self._error)
         tries = _Tries(self._pace)
+        tools = self._tools
+        trimming: Trimming | None = None
         while not self._is_over():
             began = time.monotonic()
-            verdict = self._attempt(body, name)
+            if tools is None:
+                tools = self._recalled(name)
+            if isinstance(tools, _Verdict):
+                verdict, tools = tools, None
+            else:
+                try:
+                    trimming = trimming or Trimming({**draft.document, "tools": tools}, self._broken, draft.left_out)
+                except (TypeError, ValueError, RecursionError) as error:
+                    self.refuse(f"its registration is not JSON ({error})")
+                    return None
+                began = time.monotonic()
+                verdict = self._attempt(trimming, name)
             if self._stopped:
                 return None
             elapsed = time.monotonic() - began
+            if verdict.kind == "trimmed":
+                continue
             if verdict.kind == "done":
-                # Every five minutes of every worker is too much for a log that people read.
-                _log("debug" if self._told and verdict.same else "info", "%s", verdict.text)
-                self._told, self._complained = True, False
-                self._set("registered")
-                return None if self._pace.once else self._apart()
+                assert trimming is not None
+                self._arrived(verdict, name, trimming, absent)
+                return None if self._pace.once and absent is None else self._apart()
             if verdict.kind == "refused":
                 self.refuse(verdict.text)
                 return None
@@ -246,35 +317,80 @@ class Registration:
             if elapsed > 2 * self._pace.deadline + 1:
                 continue
             pause = tries.pause(elapsed, verdict.retry_after)
-            if verdict.kind == "pointless":
+            if verdict.kind == "later":
                 pause = None
             # One failure is nothing to talk about: a sandbox that was frozen has lost its connection, for one.
             if pause is None or (tries.number > 1 and not verdict.busy):
                 self._complain(verdict.text)
-            self._set("failed" if pause is None else "announcing", _line(verdict.text))
+            self._trouble("failed" if pause is None else "announcing", verdict.text)
             if pause is None:
                 return max(verdict.retry_after, self._apart())
             self._sleep(pause)
         return None
 
-    def _attempt(self, body: bytes, name: str) -> _Verdict:
+    def _arrived(self, verdict: _Verdict, name: str, trimming: Trimming, absent: Toolless | None) -> None:
+        """Note that the registry has the server, and say so: once, and again where something was or is wrong."""
+        mended = self._complained or (self._is_toolless and absent is None)
+        text = f"{verdict.text}{MENDED if mended else ''}"
+        # Every five minutes of every worker is too much for a log that people read.
+        quiet = "debug" if verdict.same else "info"
+        self._log("notice" if mended or not self._told else quiet, "%s", text)
+        missing = trimming.told(name)
+        if absent is not None:
+            number = len(trimming.document["tools"])
+            kept = f"with {number} that are known of it" if number else "without any"
+            missing.append(f"The tools of {name} cannot be listed, and it is registered {kept}: {absent.reason}")
+        for sentence in missing:
+            if sentence not in self._told_missing:
+                self._log("warning", "%s", _line(sentence))
+        self._told, self._complained = True, False
+        self._told_missing, self._is_toolless = missing, absent is not None
+        self._left_out = trimming.left_out
+        self._set("registered", None if absent is None else _line(missing[-1]))
+
+    def _recalled(self, name: str) -> list[Any] | _Verdict:
+        """The tools that the registry has of the server; how that failed where it did.
+
+        Asked for each time: another process may be the same server, and have listed them meanwhile.
+        """
+        from mcp_registry_client._api import Registry
+        from mcp_registry_client._ending import Exit, Stopped
+        from mcp_registry_client._json import mappings
+
+        url, deadline = self._settings.registry_url or "", self._pace.deadline
+        try:
+            found = Registry(url, self._settings.credentials, deadline).registered(name) or {}
+        except Stopped as stopped:
+            kind = "again" if stopped.ending == Exit.UNREACHABLE else "later"
+            return _Verdict(kind, f"the registry at {url} cannot be asked for the tools that it has: {stopped}")
+        # As they were sent, without what the registry says of them.
+        return [
+            {field: value for field, value in tool.items() if value is not None and field not in ("id", "created_at")}
+            for tool in mappings(found.get("tools"))
+        ]
+
+    def _attempt(self, trimming: Trimming, name: str) -> _Verdict:
         """The digest, and where the registry does not know it, the registration."""
         import hashlib
 
         url = f"{self._settings.registry_url}/api/registry/register"
-        digest = hashlib.sha256(body).hexdigest()
+        digest = hashlib.sha256(trimming.body).hexdigest()
         try:
             answer = self._put(url, b"", {"X-Registration-Digest": digest})
             if answer.status == 204:
                 return _Verdict("done", f"Registered {name} in the MCP registry (unchanged)", same=True)
             if answer.status == 428:
-                answer = self._put(url, body, {"Content-Type": "application/json"})
+                answer = self._put(url, trimming.body, {"Content-Type": "application/json"})
+                if (answer.status == 400 and trimming.learn(_faults(answer))) or (
+                    answer.status == 413 and trimming.shorten()
+                ):
+                    return _Verdict("trimmed", "")
             return self._judged(answer, name)
         except _transport.Failed as failure:
             if failure.kind == "url":
                 return _Verdict("refused", f"{failure}; set {_settings.REGISTRY_URL} right")
-            kind = "pointless" if failure.kind in ("garbage", "too_large") else "again"
-            hint = f"; is {_settings.REGISTRY_URL} the address of a registry?" if kind == "pointless" else ""
+            kind = "later" if failure.kind in ("garbage", "too_large") else "again"
+            hint = f"; is {_settings.REGISTRY_URL} the address of a registry?" if kind == "later" else ""
             return _Verdict(kind, f"the registry at {self._settings.registry_url} cannot be asked ({failure}){hint}")
 
     def _put(self, url: str, body: bytes, headers: dict[str, str]) -> _transport.Response:
@@ -295,12 +411,11 @@ class Registration:
         said = _said(answer)
         refusal = f"the registry at {registry} answers {status}{said}"
         if status in REFUSALS:
-            return _Verdict("refused", f"{refusal}. {_advice(status, name)}")
+            is_named = any(path == "name" for path, _ in _faults(answer))
+            return _Verdict("later", f"{refusal}. {NAME_IT if is_named else _advice(status, name)}")
         if status == 429 or status >= 500:
             return _Verdict("again", refusal, _retry_after(answer), busy=status in BUSY)
-        return _Verdict(
-            "pointless", f"{refusal}. Set {_settings.REGISTRY_URL} to the address of a registry, without /api"
-        )
+        return _Verdict("later", f"{refusal}. Set {_settings.REGISTRY_URL} to the address of a registry")
 
     def _is_over(self) -> bool:
         return self._stopped or _exiting.is_set()
@@ -329,11 +444,22 @@ class Registration:
             self._state, self._error = state, error
             self._changed.notify_all()
 
+    def _trouble(self, state: State, reason: str) -> None:
+        """Note what is wrong. A server that the registry has taken stays registered."""
+        self._set("registered" if self._state == "registered" else state, _line(reason))
+
     def _complain(self, reason: str) -> None:
         """Say once what is wrong; and not again before it was right."""
         if not self._complained:
             self._complained = True
-            _log("warning", "The MCP server is not announced, and runs on; it is tried again: %s", _line(reason))
+            still = " again: what the registry has of it stays, and it" if self._state == "registered" else ", and"
+            message = f"The MCP server is not announced{still} runs on; it is tried again: %s"
+            self._log("warning", message, _line(reason))
+
+    def _log(self, level: Literal["debug", "info", "notice", "warning"], message: str, *arguments: object) -> None:
+        """One line to the host's log; none while the process ends."""
+        if not _exiting.is_set():
+            _telling.log(level, message, *arguments)
 
 
 def _line(text: str) -> str:
@@ -344,14 +470,24 @@ def _line(text: str) -> str:
 def _advice(status: int, name: str) -> str:
     """What to do about a refusal."""
     if status == 401:
-        return f"Set {_settings.USERNAME} and {_settings.PASSWORD} to credentials of the registry, and start again"
+        return f"Start the server with {_settings.USERNAME} and {_settings.PASSWORD} that the registry takes"
     if status == 403:
         return "These credentials, or a firewall on the way, do not let it pass: ask who runs the registry"
     if status == 409:
-        return f"Register under the spelling that is there, or under another name than {name}"
+        return f"Register under the spelling that is there, or under another name than {name}, by name='...'"
     if status == 413:
-        return "Shorten the descriptions and schemas of its tools, or split the server, and start again"
-    return "Correct what it names, and start again"
+        return "Shorten what the server says of itself, or have more let through on the way: the registry takes 1 MiB"
+    return "Correct what it names"
+
+
+def _faults(answer: _transport.Response) -> list[tuple[str, str]]:
+    """What a refusal names, as pairs of path and message."""
+    try:
+        details = _field(answer.json(), "details")
+    except _transport.Failed:
+        return []
+    faults: list[Any] = details if isinstance(details, list) else []
+    return [(str(_field(fault, "path")), str(_field(fault, "message"))) for fault in faults]
 
 
 def _said(answer: _transport.Response) -> str:
@@ -388,14 +524,6 @@ def _retry_after(answer: _transport.Response) -> float:
 def _random() -> float:
     """A number between 0 and 1 from the system: two processes that were forked or thawed alike must not act alike."""
     return int.from_bytes(os.urandom(6), "big") / 2**48
-
-
-def _log(level: str, message: str, *arguments: object) -> None:
-    """One line to the host's log; none while the process ends."""
-    if not _exiting.is_set():
-        import logging
-
-        getattr(logging.getLogger("mcp_registry_client"), level)(message, *arguments)
 
 
 # ------------------------------------------------------------------ the process

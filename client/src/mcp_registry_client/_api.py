@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, Final, cast
 from urllib.parse import quote, urlencode
 
-from mcp_registry_client import _canonical, _transport
+from mcp_registry_client import _transport
 from mcp_registry_client._ending import Exit, Stopped, misused
 from mcp_registry_client._json import depth, mappings, parsed
+from mcp_registry_client._trimming import Trimming
 
 MAX_PAGE: Final = 1000
 # How many names are looked through for one that is spelled another way, or nearly so.
@@ -33,16 +35,30 @@ class Registry:
         self._credentials = credentials
         self._seconds = seconds
 
-    def put(self, registration: Mapping[str, Any]) -> dict[str, Any]:
-        """Register a server or bring it up to date; the answer, which has `id`, `name` and `result`."""
-        try:
-            body = _canonical.canonical(registration)
-        except (ValueError, RecursionError):
-            sentence = "The server's tools hold what cannot be sent as JSON (a lone surrogate, or endless nesting)"
-            raise Stopped(Exit.FAILED, "INVALID", f"{sentence}: mend them") from None
-        status, answer = self._ask("PUT", "/api/registry/register", body)
-        if not _is_server(answer) or not isinstance(answer.get("result"), str):
-            raise self._strange(status)
+    def put(self, trimming: Trimming) -> dict[str, Any]:
+        """Register a server or bring it up to date; the answer, which has `id`, `name` and `result`.
+
+        What the registry does not take of its tools is left out: `trimming` then says what that is.
+        """
+        while True:
+            try:
+                status, answer = self._ask("PUT", "/api/registry/register", trimming.body)
+            except Stopped as stopped:
+                if stopped.code == "VALIDATION_ERROR" and trimming.learn(stopped.details):
+                    continue
+                if stopped.code == "PAYLOAD_TOO_LARGE" and trimming.shorten():
+                    continue
+                raise
+            if not _is_server(answer) or not isinstance(answer.get("result"), str):
+                raise self._strange(status)
+            return answer
+
+    def set_status(self, number: int, status: str) -> dict[str, Any]:
+        """Take a server out of service (`inactive`) or put it back (`active`); the answer, with its `status` now."""
+        body = json.dumps({"status": status}).encode()
+        code, answer = self._ask("PATCH", f"/api/registry/servers/{number}", body)
+        if not _is_server(answer) or not isinstance(answer.get("status"), str):
+            raise self._strange(code)
         return answer
 
     def detail(self, number: int) -> dict[str, Any]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import ssl
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from mcp_registry_client import _answer, _transport
 from mcp_registry_client._transport import Deadline, Target
+
+if TYPE_CHECKING:
+    from mcp_registry_client.introspect import Introspection
 
 Kind = Literal[
     "url",  # no address that can be asked
@@ -34,13 +37,17 @@ NO_TLS: Final = frozenset(
 
 
 class Failed(Exception):
-    """A server could not be asked: of which kind the fault is, and one sentence on it for people."""
+    """A server could not be asked: of which kind the fault is, and one sentence on it for people.
+
+    `server`: what it had said of itself by then, where only its tools are missing.
+    """
 
     def __init__(self, kind: Kind, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.kind: Kind = kind
         self.message = message
         self.status = status
+        self.server: Introspection | None = None
 
 
 @contextmanager

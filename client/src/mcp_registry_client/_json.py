@@ -7,10 +7,14 @@ import math
 from typing import Any, cast
 
 
-def parsed(body: bytes) -> Any:
-    """The value; None where this is no JSON, or holds NaN or a number beyond all bounds, or is nested without end."""
+def parsed(body: bytes, *, strict: bool = True) -> Any:
+    """The value; None where this is no JSON, or is nested without end.
+
+    `strict`: also where it holds NaN or a number beyond all bounds, which Python takes for JSON.
+    """
+    hooks: dict[str, Any] = {"parse_constant": _refuse, "parse_float": _finite} if strict else {}
     try:
-        return json.loads(body.decode("utf-8-sig"), parse_constant=_refuse, parse_float=_finite)
+        return json.loads(body.decode("utf-8-sig"), **hooks)
     except (ValueError, RecursionError):
         return None
 

@@ -57,7 +57,7 @@ def parse(arguments: Sequence[str], commands: Mapping[str, Command]) -> argparse
 def registry(options: argparse.Namespace) -> Registry:
     """The registry that options and environment name, and who asks it. Raises Stopped where either cannot be used."""
     settings = _settings.from_environment()
-    url: str = (options.registry or settings.registry_url or "").rstrip("/")
+    url = _settings.base_of(options.registry) if options.registry else settings.registry_url or ""
     if not url:
         raise misused("No registry is given: set MCP_REGISTRY_URL, or add --registry https://host")
     fault = _urls.link_fault(url) or ("it has a query" if "?" in url or "#" in url else None)
@@ -154,6 +154,8 @@ def _parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         "list": _explain_list,
         "show": _explain_show,
         "check": _explain_check,
+        "disable": _explain_disable,
+        "enable": _explain_enable,
         "deregister": _explain_deregister,
     }
     for name, run in commands.items():
@@ -166,7 +168,8 @@ def _explain_register(commands: Any, run: Command) -> None:
     command.description = (
         "Asks a running MCP server for its name, version and tools, and makes the registry agree with it. May be"
         " repeated at will: what has not changed is not written. The registration is replaced as a whole: what an"
-        " earlier one had and this one has not is gone, and is named after 'updated'."
+        " earlier one had and this one has not is gone, and is named after 'updated'. A tool that the registry does not"
+        " take is left out and named, with the rule that it breaks; so are the largest schemas beyond 1 MiB."
     )
     command.epilog = _examples(
         "mcp-registry register --url https://host/mcp --dry-run",
@@ -196,6 +199,7 @@ def _explain_list(commands: Any, run: Command) -> None:
     )
     command.add_argument("--status", choices=STATUSES, help="only servers of this status")
     command.add_argument("--type", choices=TYPES, help="only servers of this type")
+    command.add_argument("--tag", metavar="TAG", help="only servers that have this tag, in any case")
     command.add_argument("--search", metavar="TEXT", help="only servers whose name or display name contains this")
     how_many = command.add_mutually_exclusive_group()
     how_many.add_argument("--limit", type=_positive, default=100, metavar="N", help="at most so many (default: 100)")
@@ -220,6 +224,18 @@ def _explain_check(commands: Any, run: Command) -> None:
     command.epilog = _examples("mcp-registry check --url http://127.0.0.1:8080/mcp")
     _add_url(command)
     _add_common(command, registry=False)
+
+
+def _explain_disable(commands: Any, run: Command) -> None:
+    command = _add(commands, "disable", run, "take a server out of service: it stays listed, and is not checked")
+    _add_server(command)
+    _add_common(command)
+
+
+def _explain_enable(commands: Any, run: Command) -> None:
+    command = _add(commands, "enable", run, "put a server back that was taken out of service")
+    _add_server(command)
+    _add_common(command)
 
 
 def _explain_deregister(commands: Any, run: Command) -> None:
@@ -260,7 +276,8 @@ def _add_common(parser: argparse.ArgumentParser, *, first: bool = False, registr
     group = parser.add_argument_group("everywhere")
     group.add_argument("--json", action="store_true", default=default(False), help="print one JSON document")
     if registry:
-        group.add_argument("--registry", metavar="URL", default=default(None), help="where the registry is")
+        where = "where the registry is, with or without /api"
+        group.add_argument("--registry", metavar="URL", default=default(None), help=where)
         group.add_argument("--username", metavar="NAME", default=default(None), help="who asks the registry")
         stdin = "read the password from stdin; at a terminal, ask for it"
         group.add_argument("--password-stdin", action="store_true", default=default(False), help=stdin)

@@ -10,13 +10,17 @@ from __future__ import annotations
 import json
 import math
 import os
+import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
-from typing import Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 from urllib.parse import urlsplit
 
-from mcp_registry_client import _document, _listening, _settings, _tools, _transport
+from mcp_registry_client import _document, _listening, _settings, _stdio, _tools, _transport
+
+if TYPE_CHECKING:
+    from mcp_registry_client.introspect import Introspection
 
 # The route that we ask ourselves; it answers whatever the endpoint's path is.
 WELL_KNOWN = "/.well-known/mcp-registry"
@@ -69,19 +73,38 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 class NotServing(Exception):
     """Nothing in this process answers for the server, yet or any more."""
 
-    def __init__(self, hint: str | None = None, *, told: bool = False) -> None:
-        """`hint`: what to do if it stays so. `told`: whether `refresh` will say when it does not."""
+    def __init__(self, hint: str | None = None, *, told: bool = False, over_stdio: bool = False) -> None:
+        """`hint`: what to do if it stays so. `told`: whether `refresh` will say when it does not.
+
+        `over_stdio`: whether the process serves over stdio.
+        """
         super().__init__()
         self.hint = hint
         self.told = told
+        self.over_stdio = over_stdio
 
 
 class Included(Exception):
     """The server is a part of another one that is registered, and has no endpoint of its own."""
 
 
+class Missing(Exception):
+    """Nothing answers where the endpoint should be."""
+
+
 class Unlisted(Exception):
     """The tools did not come in time."""
+
+
+class Toolless(Exception):
+    """The server answers, and its tools cannot be listed."""
+
+    def __init__(self, document: dict[str, Any], reason: str, *, lasts: bool = False) -> None:
+        """`document`: the registration without tools. `lasts`: whether another try would bring the same."""
+        super().__init__(reason)
+        self.document = document
+        self.reason = reason
+        self.lasts = lasts
 
 
 class Seen:
@@ -204,11 +227,11 @@ class Presence:
 
     # -------------------------------------------------------------- asking, in a thread of ours
 
-    def document(self) -> dict[str, Any]:
+    def draft(self) -> _document.Draft:
         """The registration, once the server answers.
 
-        Raises NotServing while it doesn't, Unusable where it cannot be registered as it is, Included where another
-        server has its tools, and whatever listing its tools raises.
+        Raises NotServing while it doesn't, Missing where its endpoint doesn't, Unusable where it cannot be registered
+        as it is, Included where another server has its tools, and Toolless where they cannot be listed.
         """
         if self._process != os.getpid():
             self._begin()
@@ -223,14 +246,14 @@ class Presence:
             seen = self._seen[address]
             if address == last or seen.is_due:
                 ask = self._ask_route if self._routed else self._ask_mcp
-                if (document := ask(address, seen, endpoint)) is not None:
-                    return document
+                if (draft := ask(address, seen, endpoint)) is not None:
+                    return draft
         self._answered = None
-        raise NotServing(self._hint())
+        raise NotServing(self._hint(), over_stdio=_stdio.is_spoken())
 
     def _ask_route(
         self, address: _listening.Address, seen: Seen, endpoint: _transport.Target | None
-    ) -> dict[str, Any] | None:
+    ) -> _document.Draft | None:
         """The registration, where our route answers here: under any of the paths that an application may be under."""
         before = self._answered if self._answered and self._answered.address == address else None
         hosts = dict.fromkeys(
@@ -253,38 +276,73 @@ class Presence:
                     )
                 if said.get("instance") == self._instance:
                     self._answered = Answered(address, heard.tls, host, prefix, said.get("path"))
-                    return self._document(self._answered)
+                    return self._draft(self._answered)
                 if said.get("known"):
                     if before:  # another worker on the same socket
-                        return self._document(before)
+                        return self._draft(before)
                     seen.note("known")
                     return None
         seen.note("http")
         return None
 
-    def _document(self, answered: Answered) -> dict[str, Any]:
+    def _draft(self, answered: Answered) -> _document.Draft:
         url = endpoint_url(self._about, self._settings) or self._local_url(answered)
+        document = _document.document(tagged(self._about), _tools.facts(self._server), url, [])
         if isinstance(self._tools, Iterator):
             self._tools = list(cast("Iterator[Any]", self._tools))  # it has an end, and later announcements
-        tools = _tools.dumped(complete(_tools.read(self._tools), self._loop))
-        return _document.document(tagged(self._about), _tools.facts(self._server), url, tools)
+        try:
+            tools = _tools.dumped(complete(_tools.read(self._tools), self._loop))
+        except Unlisted as late:
+            # Nor does it answer a request in time, and that would hold up a server that is told to stop.
+            raise Toolless(document, str(late)) from None
+        except Exception as error:  # noqa: BLE001 - what a server's own code raises may be anything
+            found = self._asked_for(answered, document, f"{type(error).__name__}: {error}")
+            return _document.Draft({**document, "tools": found.tools}, found.tools_left_out)
+        return _document.Draft({**document, "tools": tools})
+
+    def _asked_for(self, answered: Answered, document: dict[str, Any], reason: str) -> Introspection:
+        """What anybody sees who asks the server, which could not list its tools without a request.
+
+        `reason`: what it raised. Raises Toolless where they cannot be had in this way either.
+        """
+        path = self._path_at(answered)
+        if self._tools is not self._server or path is None:
+            raise Toolless(document, reason)
+        from mcp_registry_client import introspect  # 30 ms, for few
+
+        def connect(deadline: _transport.Deadline) -> socket.socket:
+            return answered.address.connect(deadline, tls=answered.tls)
+
+        url = f"http{'s' if answered.tls else ''}://{answered.host}{path}"
+        try:
+            return introspect.introspect(url, deadline_seconds=SECONDS, connect=connect)
+        except introspect.Failed as failed:
+            gated = failed.kind == "credentials"
+            why = "it asks for credentials" if gated else failed.message
+            advice = "Its tools may be given by tools=[...], or by a function"
+            raise Toolless(document, f"{reason}; and over HTTP {why}. {advice}", lasts=gated) from None
+
+    def _path_at(self, answered: Answered) -> str | None:
+        """The path of the endpoint where the server answers, as far as it is known."""
+        if answered.path is None:
+            return _path(endpoint_of(self._about, self._settings))
+        return answered.path if self._absolute and self._path else answered.prefix + answered.path
 
     def _local_url(self, answered: Answered) -> str:
         """Where a registry on this machine finds the server.
 
-        Raises Unusable where that is not known, and Unlisted while nothing answers there.
+        Raises Unusable where that is not known, and Missing while nothing answers there.
         """
         self._require_local(answered.address)
-        if answered.path is None:
+        path = self._path_at(answered)
+        if path is None:
             raise _document.Unusable(
                 "The path of its endpoint is not known: give path='/...' or endpoint_url='https://...'"
             )
-        prefix = "" if self._absolute and self._path else answered.prefix
-        path = prefix + answered.path
         url = f"http{'s' if answered.tls else ''}://{answered.address.authority}{path}"
         if self._confirmed != url:
             if self._is_missing(answered, path):
-                raise Unlisted(
+                raise Missing(
                     f"nothing answers at {url}: give the path of its endpoint as path='/...', or endpoint_url='https://...'"
                 )
             self._confirmed = url
@@ -327,7 +385,7 @@ class Presence:
 
     def _ask_mcp(
         self, address: _listening.Address, seen: Seen, endpoint: _transport.Target | None
-    ) -> dict[str, Any] | None:
+    ) -> _document.Draft | None:
         """The registration, where a server of this name answers here, with the tools that it then has."""
         if address.port is None:
             seen.note("unasked")
@@ -350,35 +408,41 @@ class Presence:
                 return None
             if heard.response.status in GATED:
                 kind = "gated"
-            elif _speaks_mcp(heard.response) and (document := self._introspected(address, path)) is not None:
-                return document
+            elif _speaks_mcp(heard.response) and (draft := self._introspected(address, path)) is not None:
+                return draft
         seen.note(kind)
         return None
 
-    def _introspected(self, address: _listening.Address, path: str) -> dict[str, Any] | None:
-        """The registration, where it is this server that answers. Raises Unlisted where it answers too little."""
+    def _introspected(self, address: _listening.Address, path: str) -> _document.Draft | None:
+        """The registration, where it is this server that answers. Raises Toolless where it lists no tools."""
         from mcp_registry_client import introspect  # 30 ms, and what it needs
 
         url = f"http://{address.authority}{path}"
+        failure: introspect.Failed | None = None
         try:
             found = introspect.introspect(url, deadline_seconds=SECONDS)
         except introspect.Failed as failed:
-            if failed.kind in ("timeout", "invalid", "too_large", "version", "http_error"):
-                raise Unlisted(str(failed)) from None
-            return None
-        if found.name != getattr(self._server, "name", None):
+            if failed.server is None and failed.kind in ("timeout", "invalid", "too_large", "version", "http_error"):
+                raise Missing(f"it does not say who it is ({failed})") from None
+            failure, found = failed, failed.server
+        if found is None or found.name != getattr(self._server, "name", None):
             return None
         self._answered = Answered(address, tls=False, host=address.authority, prefix="", path=path)
         given = endpoint_url(self._about, self._settings)
         if not given:
             self._require_local(address)
+        document = _document.document(tagged(self._about), _tools.facts(self._server), given or url, [])
         if self._tools is self._server:
-            tools = found.tools
-        else:
-            if isinstance(self._tools, Iterator):
-                self._tools = list(cast("Iterator[Any]", self._tools))
+            if failure is not None:
+                raise Toolless(document, failure.message)
+            return _document.Draft({**document, "tools": found.tools}, found.tools_left_out)
+        if isinstance(self._tools, Iterator):
+            self._tools = list(cast("Iterator[Any]", self._tools))
+        try:
             tools = _tools.dumped(complete(_tools.read(self._tools)))
-        return _document.document(tagged(self._about), _tools.facts(self._server), given or url, tools)
+        except Exception as error:  # noqa: BLE001 - what a server's own code raises may be anything
+            raise Toolless(document, f"{type(error).__name__}: {error}") from None
+        return _document.Draft({**document, "tools": tools})
 
     # -------------------------------------------------------------- telling
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -12,6 +13,8 @@ PASSWORD = "MCP_REGISTRY_PASSWORD"  # noqa: S105 - the name of the variable
 ENDPOINT_URL = "MCP_ENDPOINT_URL"
 
 
+# The routes of a registry, which people give for its address.
+ROUTES = re.compile(r"(?<=[^/])/api(?:/registry(?:/servers|/register)?)?$")
 # What is said instead of such a URL.
 AMBIGUOUS = "an address with an @ behind its first slash (write that as %40)"
 
@@ -48,12 +51,17 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
 
     url, username, password = _parted(value(REGISTRY_URL) or "")
     return Settings(
-        registry_url=url.rstrip("/") or None,
+        registry_url=base_of(url) or None,
         username=value(USERNAME) or username,
         # White space may belong to a password.
         password=given.get(PASSWORD) or password,
         endpoint_url=value(ENDPOINT_URL),
     )
+
+
+def base_of(url: str) -> str:
+    """The address of a registry, whether that is given or the address of its API: 'http://host' for 'http://host/api/'."""
+    return ROUTES.sub("", url.rstrip("/"))
 
 
 def _parted(url: str) -> tuple[str, str | None, str | None]:

@@ -59,7 +59,8 @@ def read(source: Any) -> Any | Awaitable[Any]:
 def dumped(tools: Any) -> list[dict[str, Any]]:
     """What `read` found, as the registry keeps it: in the order of the list, one for each name.
 
-    Raises Unreadable where something in it is no tool.
+    A tool that the registry would not take is among them: which that is, and why, is found out when it is sent. Raises
+    Unreadable where something in it is no tool at all.
     """
     if isinstance(tools, Mapping):
         tools = cast("Mapping[str, Any]", tools).values()
@@ -68,10 +69,11 @@ def dumped(tools: Any) -> list[dict[str, Any]]:
     versions: Any = sys.modules.get("fastmcp.utilities.versions")
     if versions is not None and all(hasattr(tool, "to_mcp_tool") and hasattr(tool, "version") for tool in listed):
         listed = versions.dedupe_with_versions(listed, attrgetter("name"))
-    found: dict[str, dict[str, Any]] = {}
-    for tool in listed:
+    found: dict[object, dict[str, Any]] = {}
+    for place, tool in enumerate(listed):
         fields = _dumped(tool)
-        found.setdefault(fields["name"], fields)
+        name = fields.get("name")
+        found.setdefault(name if isinstance(name, str) else place, fields)
     return list(found.values())
 
 
@@ -79,8 +81,11 @@ def _dumped(tool: Any) -> dict[str, Any]:
     if callable(convert := getattr(tool, "to_mcp_tool", None)):
         tool = convert()
     if callable(dump := getattr(tool, "model_dump", None)):
-        tool = dump(mode="json", by_alias=True, exclude_none=True)
-    if not isinstance(tool, Mapping) or "name" not in tool:
+        try:
+            tool = dump(mode="json", by_alias=True, exclude_none=True)
+        except Exception:  # noqa: BLE001 - a value in it that is no JSON must not keep the other tools out
+            tool = dump(by_alias=True, exclude_none=True)
+    if not isinstance(tool, Mapping):
         raise Unreadable(f"{tool!r} is not a tool: a tool is a mapping with name and inputSchema")
     fields = cast("Mapping[str, Any]", tool)
     return {KEPT[name]: value for name, value in fields.items() if name in KEPT and value is not None}

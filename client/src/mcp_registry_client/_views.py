@@ -126,10 +126,7 @@ def show_check(
     """What a check of a server sees, and what the server says of itself."""
     screen.write(f"{screen.paint(clean(url), 'bold')}  {toned(screen, status)}")
     screen.write()
-    code = f" (HTTP {sight.status_code})" if sight.status_code is not None else ""
-    reason = f": {sight.error_message}" if sight.error_message else ""
-    if sight.verdict == "gated":
-        reason = ": it is there, and wants credentials"
+    code, reason = _explained(sight._asdict())
     lines: list[tuple[str, Any]] = [
         ("A check sees", f"{sight.verdict}{code} in {sight.response_time_ms} ms{reason}"),
         ("What to do", ADVICE.get(sight.verdict)),
@@ -141,6 +138,7 @@ def show_check(
     if found is not None:
         lines.append(("Server", f"{found.name or 'without a name'} {found.version or ''}"))
         lines.append(("Speaks", f"MCP {found.protocol_version}"))
+        lines += [("No tool", f"{one.name}: {one.rule}") for one in found.tools_left_out]
     _fields(screen, *lines)
     if found is not None:
         _show_tools(screen, found.tools)
@@ -153,9 +151,8 @@ def _health_lines(detail: Mapping[str, Any], health: Mapping[str, Any]) -> Itera
     if status == "inactive":
         yield "Status", "inactive: taken out of the checks by an operator"
     if last:
-        code = f" (HTTP {plain(last['status_code'])})" if last.get("status_code") is not None else ""
+        code, reason = _explained(last)
         took = f" in {_milliseconds(last.get('response_time_ms'))}" if last.get("response_time_ms") is not None else ""
-        reason = f": {plain(last['error_message'])}" if last.get("error_message") else ""
         yield "Last check", f"{plain(last.get('verdict'))}{code}{took}, {ago(last.get('checked_at'))}{reason}"
     else:
         yield "Last check", "none yet: the registry checks every half minute"
@@ -170,6 +167,20 @@ def _health_lines(detail: Mapping[str, Any], health: Mapping[str, Any]) -> Itera
     if health.get("p50_ms") is not None:
         median, high = _milliseconds(health.get("p50_ms")), _milliseconds(health.get("p95_ms"))
         yield "Answers in", f"{median} (median), {high} (95 of 100)"
+
+
+def _explained(check: Mapping[str, Any]) -> tuple[str, str]:
+    """What stands behind the verdict of a check: the status of HTTP, and the reason in words.
+
+    Without a status where it would be taken for a fault: a server that is well may answer 404 to what a check asks.
+    """
+    status, verdict = check.get("status_code"), check.get("verdict")
+    code = f" (HTTP {plain(status)})" if status is not None else ""
+    if verdict == "healthy" and not (isinstance(status, int) and 200 <= status < 300):
+        return "", ": it answers as an MCP server does"
+    if verdict == "gated":
+        return code, ": it is there, and wants credentials"
+    return code, f": {plain(check['error_message'])}" if check.get("error_message") else ""
 
 
 def _show_tools(screen: Screen, tools: Sequence[Mapping[str, Any]]) -> None:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from mcp_registry_client import _settings, _tools
 from mcp_registry_client._announcer import Pace, Registration
-from mcp_registry_client._document import document
-from mcp_registry_client._presence import NotServing, complete, endpoint_of, endpoint_url, tagged
+from mcp_registry_client._document import Draft, document
+from mcp_registry_client._presence import NotServing, Toolless, complete, endpoint_of, endpoint_url, tagged
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -55,18 +55,26 @@ class Function:
         self._endpoint_url: str | None = None
 
     def learn(self, endpoint_url: str) -> None:
-        """Take this for the endpoint: `document` has something to say from now on."""
+        """Take this for the endpoint: `draft` has something to say from now on."""
         self._endpoint_url = endpoint_url
 
-    def document(self) -> dict[str, Any]:
-        """The registration. Raises NotServing before the endpoint is learnt, and Unusable where it is no URL."""
+    def draft(self) -> Draft:
+        """The registration.
+
+        Raises NotServing before the endpoint is learnt, Unusable where it is no URL, and Toolless where the tools
+        cannot be listed.
+        """
         if self._endpoint_url is None:
             raise NotServing(told=True)
         endpoint_of(self._about, self._settings)
         if isinstance(self._tools, Iterator):
             self._tools = list(cast("Iterator[Any]", self._tools))  # it has an end, and a failure may follow
-        tools = _tools.dumped(complete(_tools.read(self._tools)))
-        return document(tagged(self._about), _tools.facts(self._server), self._endpoint_url, tools)
+        registration = document(tagged(self._about), _tools.facts(self._server), self._endpoint_url, [])
+        try:
+            tools = _tools.dumped(complete(_tools.read(self._tools)))
+        except Exception as error:  # noqa: BLE001 - what a server's own code raises may be anything
+            raise Toolless(registration, f"{type(error).__name__}: {error}") from None
+        return Draft({**registration, "tools": tools})
 
 
 def register_lambda(

@@ -23,13 +23,11 @@ from mcp_registry_client._health import Sight
 from mcp_registry_client._json import mapping, mappings
 from mcp_registry_client._terminal import Screen, clean, note, waiting
 from mcp_registry_client._tools import Facts
+from mcp_registry_client._trimming import Trimming
 from mcp_registry_client._views import counted, plain, toned
 from mcp_registry_client.introspect import Introspection
 
 UP: Final = frozenset(("healthy", "gated"))
-# The limits of the registry that a server's own words may exceed. What people give by hand is left to it to refuse.
-MAX_DISPLAY_NAME: Final = 200
-MAX_VERSION: Final = 255
 # What a registration may have and lose, and the option that gives it.
 OPTIONAL: Final = {
     "author": "--author",
@@ -173,30 +171,50 @@ def _register(options: argparse.Namespace, screen: Screen) -> int:
             found = introspect.introspect(options.url, headers=headers, deadline_seconds=options.timeout)
     except Failed as failed:
         raise unasked(failed) from None
-    registration = _registration(options, found)
+    trimming = _trimmed(options, found)
+    registration = trimming.document
     if registry is None:
         if options.json:
             screen.document(registration)
         else:
             _views.show_registration(screen, registration, found)
+        _note_missing(trimming, registration["name"])
         return Exit.OK
     with waiting("Sending the registration"):
         former = registry.registered(registration["name"])
-        answer = registry.put(registration)
+        answer = registry.put(trimming)
+    registration = trimming.document
     result, name, status = (plain(answer.get(field)) for field in ("result", "name", "status"))
     if options.json:
-        screen.document(answer)
+        left_out = [one._asdict() for one in trimming.left_out]
+        dropped = [one._asdict() for one in trimming.dropped]
+        screen.document({**answer, "tools_left_out": left_out, "schemas_left_out": dropped})
     else:
-        tools = counted(len(found.tools), "tool")
+        tools = counted(len(registration["tools"]), "tool")
         details = f" (id {plain(answer.get('id'))}): {tools}, {status}"
         screen.write(f"{toned(screen, result)} {screen.paint(name, 'bold')}{details}")
+    _note_missing(trimming, name)
     if former is not None and (lost := _lost(former, registration, options)):
         given_by = ", ".join(OPTIONAL.get(field, "--type") for field in lost)
         note(f"The former registration had what this one has not: {', '.join(lost)}. Give it again by {given_by}.")
     if status == "inactive":
-        advice = f"PATCH /api/registry/servers/{plain(answer.get('id'))} with status active puts it back"
-        note(f"An operator has taken it out of service ({advice}).")
+        note(f"An operator has taken it out of service (mcp-registry enable {name} puts it back).")
     return Exit.OK
+
+
+def _trimmed(options: argparse.Namespace, found: Introspection) -> Trimming:
+    """What is sent of a server. Raises Stopped where it cannot be."""
+    try:
+        return Trimming(_registration(options, found), left_out=found.tools_left_out)
+    except (TypeError, ValueError):
+        sentence = "What the server says of itself holds half a surrogate pair, which is no text"
+        raise Stopped(Exit.FAILED, "INVALID", f"{sentence}: mend it, or give it by an option") from None
+
+
+def _note_missing(trimming: Trimming, name: str) -> None:
+    """Say what is not registered of a server."""
+    for sentence in trimming.told(name):
+        note(f"{sentence}.")
 
 
 def _url_fault(options: argparse.Namespace) -> str | None:
@@ -212,16 +230,16 @@ def _registration(options: argparse.Namespace, found: Introspection) -> dict[str
     own_name = found.name
     if own_name and _tools.UNNAMED.fullmatch(own_name):
         own_name = None
-    if not options.name and not _document.legal_name(own_name or ""):
+    if not options.name and not own_name:
         sentence = "The server gives no name that can be registered"
         if found.name and own_name is None:
             sentence = f"The server's name {found.name} is what its framework calls a server without one"
         raise Stopped(Exit.FAILED, "NO_NAME", f"{sentence}: choose one by --name")
     facts = Facts(
-        name=own_name and own_name[:MAX_DISPLAY_NAME],
-        title=found.title and found.title[:MAX_DISPLAY_NAME],
+        name=own_name,
+        title=found.title,
         description=found.description or found.instructions,
-        version=found.version and found.version[:MAX_VERSION],
+        version=found.version,
         website_url=found.website_url,
     )
     about: About = {
@@ -253,7 +271,7 @@ def _lost(former: Mapping[str, Any], registration: Mapping[str, Any], options: a
 
 def _list(options: argparse.Namespace, screen: Screen) -> int:
     registry = _options.registry(options)
-    filters = {"status": options.status, "type": options.type, "search": options.search}
+    filters = {"status": options.status, "type": options.type, "tag": options.tag, "search": options.search}
     wanted = None if options.all else options.limit
     with waiting("Reading the list"):
         servers, total, cursor = registry.servers({k: v for k, v in filters.items() if v}, wanted)
@@ -305,7 +323,7 @@ def _check(options: argparse.Namespace, screen: Screen) -> int:
                 "url": options.url,
                 "status": status,
                 "health": sight._asdict(),
-                "server": found._asdict() if found else None,
+                "server": _said(found) if found else None,
                 "fault": {"kind": unread.kind, "message": unread.message} if unread else None,
                 "exit_code": ending,
             }
@@ -313,6 +331,11 @@ def _check(options: argparse.Namespace, screen: Screen) -> int:
     else:
         _views.show_check(screen, options.url, status, sight, found, unread)
     return ending
+
+
+def _said(found: Introspection) -> dict[str, Any]:
+    """What a server says of itself, as a document."""
+    return {**found._asdict(), "tools_left_out": [one._asdict() for one in found.tools_left_out]}
 
 
 def _asked_too(
@@ -325,6 +348,33 @@ def _asked_too(
         return introspect.introspect(options.url, headers=headers, deadline_seconds=options.timeout), None
     except Failed as failed:
         return None, failed
+
+
+# ------------------------------------------------------------------ disable, enable
+
+
+def _disable(options: argparse.Namespace, screen: Screen) -> int:
+    return _set_status(options, screen, "inactive")
+
+
+def _enable(options: argparse.Namespace, screen: Screen) -> int:
+    return _set_status(options, screen, "active")
+
+
+def _set_status(options: argparse.Namespace, screen: Screen, wanted: str) -> int:
+    registry = _options.registry(options)
+    with waiting("Changing the server"):
+        answer = registry.set_status(registry.find(options.server)["id"], wanted)
+    if options.json:
+        screen.document(answer)
+        return Exit.OK
+    status, name = plain(answer["status"]), plain(answer["name"])
+    screen.write(f"{toned(screen, status)} {screen.paint(name, 'bold')} (id {plain(answer['id'])})")
+    if wanted == "inactive":
+        note(f"It is not checked any more, and stays so when it registers itself again (mcp-registry enable {name}).")
+    elif status == "error":
+        note(f"It is checked, and the last check found it down (mcp-registry show {name}).")
+    return Exit.OK
 
 
 # ------------------------------------------------------------------ deregister
@@ -366,6 +416,8 @@ COMMANDS: Final[dict[str, _options.Command]] = {
     "list": _list,
     "show": _show,
     "check": _check,
+    "disable": _disable,
+    "enable": _enable,
     "deregister": _deregister,
 }
 

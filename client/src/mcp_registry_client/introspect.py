@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Generator, Iterable, Mapping, Sequence
+import socket
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final, NamedTuple, cast
 from urllib.parse import urljoin
@@ -20,8 +21,9 @@ from mcp_registry_client import _fault, _health, _tools, _transport, _urls
 from mcp_registry_client._answer import Answer, Room, events
 from mcp_registry_client._fault import Failed, Kind
 from mcp_registry_client._health import PROTOCOL_VERSION, Sight, check
-from mcp_registry_client._json import depth, mapping, parsed, strings
+from mcp_registry_client._json import mapping, parsed, strings
 from mcp_registry_client._transport import AGENT, Deadline, Target
+from mcp_registry_client._trimming import LeftOut, name_of, unsendable
 
 __all__ = ["Failed", "Introspection", "Kind", "Sight", "check", "introspect"]
 
@@ -40,11 +42,8 @@ SERVER_INFO: Final = "io.modelcontextprotocol/serverInfo"
 # then refuse the request and keep the session for good (2026-11-22). Current servers don't read it.
 NO_SESSION: Final = {"Mcp-Session-Id": "mcp-registry-check"}
 
-# All answers together. The registry takes 1 MiB; icons and the like, which it does not keep, may well be more.
+# All answers together. The registry takes 1 MiB; what is left out, icons and the like, may well be more.
 MAX_BYTES: Final = 8 << 20
-# What the registry takes: so many tools, and so many levels in a schema.
-MAX_TOOLS: Final = 2_000
-MAX_SCHEMA_DEPTH: Final = 64
 # Pages without a tool that lead on to another one: more of them is a list that does not end.
 MAX_EMPTY_PAGES: Final = 100
 # What deleting a session may take beyond the deadline: a server that was too slow for us must not pay with its memory.
@@ -72,7 +71,10 @@ WORTH_ANOTHER_TRY: Final = frozenset(("closed", "credentials", "http_error", "no
 
 
 class Introspection(NamedTuple):
-    """What a server says of itself. `tools` are in the spelling of a registration, without what it does not keep."""
+    """What a server says of itself. `tools` are in the spelling of a registration, without what it does not keep.
+
+    `tools_left_out` are none as MCP has them, or cannot be sent as JSON: one of them does not keep the others out.
+    """
 
     name: str | None
     title: str | None
@@ -82,14 +84,22 @@ class Introspection(NamedTuple):
     protocol_version: str
     tools: list[dict[str, Any]]
     website_url: str | None
+    tools_left_out: list[LeftOut]
 
 
-def introspect(url: str, *, headers: Mapping[str, str] | None = None, deadline_seconds: float = 30.0) -> Introspection:
+def introspect(
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    deadline_seconds: float = 30.0,
+    connect: Callable[[Deadline], socket.socket] | None = None,
+) -> Introspection:
     """Ask a running server for what a registration needs. Raises Failed.
 
-    A session that had to be opened is deleted whatever happens, within two seconds beyond the deadline.
+    A session that had to be opened is deleted whatever happens, within two seconds beyond the deadline. `connect`
+    makes the connections, where they do not go to where the URL leads.
     """
-    server = _Server(url, headers or {}, deadline_seconds)
+    server = _Server(url, headers or {}, deadline_seconds, connect)
     try:
         return _ask(server)
     finally:
@@ -120,8 +130,8 @@ def _ask(server: _Server) -> Introspection:
             raise
         first, supported, info, instructions = failed, [], {}, None
     if PROTOCOL_VERSION in supported:
-        tools = _list_tools(server, {"_meta": META}, _current_headers("tools/list"))
-        return _introspection(info, instructions, PROTOCOL_VERSION, tools)
+        introduced = _introspection(info, instructions, PROTOCOL_VERSION)
+        return _with_tools(introduced, server, {"_meta": META}, _current_headers("tools/list"))
     if supported and all(version > FIRST_WITHOUT_SESSIONS for version in supported):
         raise Failed("version", f"The server speaks MCP {', '.join(supported)} only: update mcp-registry-client")
     try:
@@ -154,13 +164,31 @@ def _ask_older(server: _Server) -> Introspection:
         raise _not_mcp(server, reply)
     server.session["MCP-Protocol-Version"] = version
     server.notify("notifications/initialized", server.session)
-    tools = _list_tools(server, {}, server.session)
-    return _introspection(mapping(reply.result.get("serverInfo")), reply.result.get("instructions"), version, tools)
+    introduced = _introspection(mapping(reply.result.get("serverInfo")), reply.result.get("instructions"), version)
+    return _with_tools(introduced, server, {}, server.session)
 
 
-def _list_tools(server: _Server, params: Mapping[str, Any], headers: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The tools of all pages."""
-    tools: list[dict[str, Any]] = []
+def _with_tools(
+    introduced: Introspection, server: _Server, params: Mapping[str, Any], headers: Mapping[str, str]
+) -> Introspection:
+    """The same, with its tools. Raises Failed, and says by it who it is that cannot list them."""
+    try:
+        listed = _list_tools(server, params, headers)
+    except Failed as failed:
+        failed.server = introduced
+        raise
+    for place, value in enumerate(listed):
+        tool, rule = _tool(value)
+        if rule is None:
+            introduced.tools.append(tool)
+        else:
+            introduced.tools_left_out.append(LeftOut(name_of(value, place), rule))
+    return introduced
+
+
+def _list_tools(server: _Server, params: Mapping[str, Any], headers: Mapping[str, str]) -> list[Any]:
+    """The tools of all pages, as they come."""
+    tools: list[Any] = []
     cursors: set[str] = set()
     empty = 0
     page: Mapping[str, Any] = params
@@ -175,10 +203,7 @@ def _list_tools(server: _Server, params: Mapping[str, Any], headers: Mapping[str
         if not isinstance(listed, list):
             raise Failed("invalid", "The server's answer to tools/list has no list of tools: mend the server")
         found = cast("list[Any]", listed)
-        tools += [_tool(tool, len(tools) + place) for place, tool in enumerate(found)]
-        if len(tools) > MAX_TOOLS:
-            advice = "the registry takes no more: split the server"
-            raise Failed("invalid", f"The server lists more than {MAX_TOOLS:,} tools, and {advice}")
+        tools += found
         cursor = reply.result.get("nextCursor")
         if not cursor:
             return tools
@@ -189,12 +214,12 @@ def _list_tools(server: _Server, params: Mapping[str, Any], headers: Mapping[str
         page = {**params, "cursor": cursor}
 
 
-def _tool(value: Any, place: int) -> dict[str, Any]:
-    """A tool as a registration has it."""
+def _tool(value: Any) -> tuple[dict[str, Any], str | None]:
+    """A tool as a registration has it, and why it is none, in one sentence; None where it is one."""
     tool = mapping(value)
     name = tool.get("name")
     if not isinstance(name, str):
-        raise Failed("invalid", f"Tool {place} of the server has no name, which MCP requires: give it one")
+        return {}, "It has no name, which MCP requires"
     kept: dict[str, Any] = {"name": name}
     for theirs, kind in (
         ("title", str),
@@ -206,24 +231,20 @@ def _tool(value: Any, place: int) -> dict[str, Any]:
         found = tool.get(theirs)
         if found is None:
             continue
-        the_field = f"The {theirs} of the server's tool {_quoted(name)}"
         if not isinstance(found, kind):
-            raise Failed("invalid", f"{the_field} is not {'a string' if kind is str else 'an object'}: mend it")
-        # Far less than what ends the recursion of whoever writes it as JSON, which is 990 levels.
-        if depth(found) > MAX_SCHEMA_DEPTH:
-            raise Failed("invalid", f"{the_field} is nested more than {MAX_SCHEMA_DEPTH} levels deep: flatten it")
+            return {}, f"Its {theirs} is not {'a string' if kind is str else 'an object'}"
         kept[_tools.KEPT[theirs]] = found
     if "input_schema" not in kept:
-        raise Failed("invalid", f"The server's tool {_quoted(name)} has no inputSchema, which MCP requires: add it")
-    return kept
+        return {}, "It has no inputSchema, which MCP requires"
+    return kept, unsendable(kept)
 
 
-def _introspection(info: dict[str, Any], instructions: Any, version: str, tools: list[dict[str, Any]]) -> Introspection:
+def _introspection(info: dict[str, Any], instructions: Any, version: str) -> Introspection:
     name, title, its_version, description = (_text(info.get(k)) for k in ("name", "title", "version", "description"))
     website = _text(info.get("websiteUrl"))
     if website and _urls.link_fault(website):
         website = None
-    return Introspection(name, title, its_version, description, _text(instructions), version, tools, website)
+    return Introspection(name, title, its_version, description, _text(instructions), version, [], website, [])
 
 
 def _no_list(reply: _Reply) -> str:
@@ -269,7 +290,13 @@ class _Reply(NamedTuple):
 class _Server:
     """A server that is being asked: its address, what is left of the deadline and of the bytes, and its session."""
 
-    def __init__(self, url: str, headers: Mapping[str, str], deadline_seconds: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        deadline_seconds: float,
+        connect: Callable[[Deadline], socket.socket] | None,
+    ) -> None:
         if fault := _urls.endpoint_fault(url):
             raise Failed("url", fault)
         for name, value in headers.items():
@@ -284,6 +311,7 @@ class _Server:
         self._number = 0
         self._redirected = False
         self._target = Target.of(url)
+        self._connect = connect or self._connected
 
     def call(
         self,
@@ -380,7 +408,7 @@ class _Server:
         """The answer to one request on a connection of its own."""
         head = [f"{method} {self._target.path} HTTP/1.1", f"Host: {self._target.authority}"]
         head += (f"{name}: {value}" for name, value in headers.items())
-        with _transport.connected(self._target, deadline) as sock:
+        with self._connect(deadline) as sock:
 
             def receive(most: int) -> bytes:
                 sock.settimeout(deadline.left())
@@ -391,6 +419,9 @@ class _Server:
                 sock.settimeout(deadline.left())
                 sock.sendall("\r\n".join([*head, "", ""]).encode("ascii") + body)
             yield Answer(receive, self._room)
+
+    def _connected(self, deadline: Deadline) -> socket.socket:
+        return _transport.connected(self._target, deadline)
 
     def _follows(self, location: str) -> bool:
         """Take on the address that a redirect names, where it is of the same origin: the headers may hold a secret."""
@@ -428,7 +459,7 @@ class _Server:
     def _reply(self, status: int, bodies: Iterable[bytes]) -> _Reply:
         """The response among what came: the first that has our number, or an error that has nobody's."""
         for body in bodies:
-            value = parsed(body)
+            value = parsed(body, strict=False)  # what is no JSON in one tool is for that tool to answer for
             for message in cast("list[Any]", value) if isinstance(value, list) else [value]:
                 reply = self._response(status, mapping(message))
                 if reply is not None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from typing import Annotated
 
 import fastmcp
@@ -15,14 +16,18 @@ from pydantic import Field
 
 from mcp_registry_client import register
 
-logging.basicConfig(level="INFO")
 parser = argparse.ArgumentParser()
 parser.add_argument("port", type=int)
 parser.add_argument("--name", default="The Library")
 parser.add_argument("--changed", action="store_true")
+parser.add_argument("--silent", action="store_true", help="set up no log")
+parser.add_argument("--log-to-stdout", action="store_true")
 parser.add_argument("--token")
 parser.add_argument("--path", default="/mcp")
+parser.add_argument("--transport", default="http")
 arguments = parser.parse_args()
+if not arguments.silent:
+    logging.basicConfig(level="INFO", stream=sys.stdout if arguments.log_to_stdout else None)
 
 gate = StaticTokenVerifier({arguments.token: {"client_id": "reader", "scopes": []}}) if arguments.token else None
 server = FastMCP(arguments.name, version="1.4.0", instructions="Books and their readers.", auth=gate)
@@ -71,4 +76,7 @@ else:
     server.mount(readers, namespace="readers")
     server.disable(names={"burn"})
 
-server.run(transport="http", host="127.0.0.1", port=arguments.port, path=arguments.path, show_banner=False)
+if arguments.transport == "stdio":
+    server.run(show_banner=False)
+else:
+    server.run(transport="http", host="127.0.0.1", port=arguments.port, path=arguments.path, show_banner=False)

@@ -5,24 +5,31 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import logging
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
 import uvicorn
 from mcp.server.lowlevel import Server
+from mcp.server.stdio import stdio_server
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from mcp_registry_client import register
 
-logging.basicConfig(level="INFO")
 parser = argparse.ArgumentParser()
 parser.add_argument("port", type=int)
 parser.add_argument("--name", default="clock")
 parser.add_argument("--changed", action="store_true")
+parser.add_argument("--transport", default="http")
+parser.add_argument("--silent", action="store_true", help="set up no log")
+parser.add_argument("--log-to-stdout", action="store_true")
 arguments = parser.parse_args()
+if not arguments.silent:
+    logging.basicConfig(level="INFO", stream=sys.stdout if arguments.log_to_stdout else None)
 
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {"zone": {"type": "string", "default": None}}}
 
@@ -65,5 +72,15 @@ else:
 
     app = Starlette(routes=[Mount("/mcp", app=sessions.handle_request)], lifespan=lifespan)
 
+
+async def over_stdio() -> None:
+    """Serve as a client wants it that starts its servers."""
+    async with stdio_server() as (incoming, outgoing):
+        await server.run(incoming, outgoing, server.create_initialization_options())
+
+
 register(server, path="/mcp/" if not hasattr(Server, "streamable_http_app") else "/mcp")
-uvicorn.run(app, host="127.0.0.1", port=arguments.port, log_level="warning")
+if arguments.transport == "stdio":
+    asyncio.run(over_stdio())
+else:
+    uvicorn.run(app, host="127.0.0.1", port=arguments.port, log_level="warning")

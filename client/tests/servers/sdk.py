@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from typing import Any
 
 from mcp_registry_client import register
@@ -21,13 +22,16 @@ except ImportError:
 
     current = False
 
-logging.basicConfig(level="INFO")
 parser = argparse.ArgumentParser()
 parser.add_argument("port", type=int)
 parser.add_argument("--name", default="stock room")
 parser.add_argument("--changed", action="store_true")
+parser.add_argument("--silent", action="store_true", help="set up no log")
+parser.add_argument("--log-to-stdout", action="store_true")
 parser.add_argument("--transport", default="streamable-http")
 arguments = parser.parse_args()
+if not arguments.silent:
+    logging.basicConfig(level="INFO", stream=sys.stdout if arguments.log_to_stdout else None)
 
 settings: dict[str, Any] = {"host": "127.0.0.1", "port": arguments.port}
 server = Server(arguments.name, instructions="What is in stock.", **({} if current else settings))
