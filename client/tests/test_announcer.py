@@ -122,6 +122,13 @@ def test_credentials_that_are_taken_again_are_said_once_to_be(scripted: Start, c
     assert len(said) == 2 and said[1].endswith("(unchanged). What was wrong before is mended.")
 
 
+def test_a_refusal_that_follows_another_trouble_is_said_too(scripted: Start, caplog: pytest.LogCaptureFixture):
+    refused, taken = answers(401, {"error": "Unauthorized"}), answers(409, {"error": "Taken"})
+    registry = scripted(in_turn(answers(404), refused, refused, taken, refused, answers(404), KNOWN))
+    assert announce(registry.url, pace=QUICK._replace(again=0.01)).wait(10)
+    assert ["404" in line or "401" in line or "409" in line for line in warnings(caplog)] == [True] * 3
+
+
 def test_a_server_that_is_registered_stays_so_while_it_is_refused_and_nothing_else_is_said(
     scripted: Start, caplog: pytest.LogCaptureFixture
 ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import unicodedata
 from types import SimpleNamespace
 from typing import Any
 
@@ -195,6 +196,12 @@ LOST = {
 def test_a_name_without_a_letter_that_the_registry_takes_becomes_a_stable_one(case: str):
     digest = hashlib.sha256(LOST[case].encode("utf-8", "backslashreplace")).hexdigest()
     assert legal_name(LOST[case]) == f"mcp-{digest[:8]}" and names.fault(legal_name(LOST[case])) is None
+
+
+@pytest.mark.parametrize("name", ["날씨", "ガス", "天气 Café"])
+def test_a_name_is_the_same_in_whichever_form_an_editor_writes_its_letters(name: str):
+    forms = {legal_name(unicodedata.normalize(form, name)) for form in ("NFC", "NFD")}
+    assert len(forms) == 1
 
 
 def test_two_names_that_lose_what_tells_them_apart_do_not_become_one():

@@ -93,6 +93,7 @@ class _Verdict(NamedTuple):
     retry_after: float = 0.0
     busy: bool = False
     same: bool = False  # nothing was written
+    refusal: int = 0  # its status
 
 
 class Registration:
@@ -123,7 +124,7 @@ class Registration:
         self._changed = threading.Condition()
         self._due = False
         self._stopped = False
-        self._complained = False
+        self._complaints: set[int] = set()
         self._told = False
         self._told_stdio = False
         self._told_missing: list[str] = []
@@ -321,7 +322,7 @@ class Registration:
                 pause = None
             # One failure is nothing to talk about: a sandbox that was frozen has lost its connection, for one.
             if pause is None or (tries.number > 1 and not verdict.busy):
-                self._complain(verdict.text)
+                self._complain(verdict.text, verdict.refusal)
             self._trouble("failed" if pause is None else "announcing", verdict.text)
             if pause is None:
                 return max(verdict.retry_after, self._apart())
@@ -330,7 +331,7 @@ class Registration:
 
     def _arrived(self, verdict: _Verdict, name: str, trimming: Trimming, absent: Toolless | None) -> None:
         """Note that the registry has the server, and say so: once, and again where something was or is wrong."""
-        mended = self._complained or (self._is_toolless and absent is None)
+        mended = bool(self._complaints) or (self._is_toolless and absent is None)
         text = f"{verdict.text}{MENDED if mended else ''}"
         # Every five minutes of every worker is too much for a log that people read.
         quiet = "debug" if verdict.same else "info"
@@ -343,7 +344,8 @@ class Registration:
         for sentence in missing:
             if sentence not in self._told_missing:
                 self._log("warning", "%s", _line(sentence))
-        self._told, self._complained = True, False
+        self._told = True
+        self._complaints.clear()
         self._told_missing, self._is_toolless = missing, absent is not None
         self._left_out = trimming.left_out
         self._set("registered", None if absent is None else _line(missing[-1]))
@@ -362,7 +364,10 @@ class Registration:
             found = Registry(url, self._settings.credentials, deadline).registered(name) or {}
         except Stopped as stopped:
             kind = "again" if stopped.ending == Exit.UNREACHABLE else "later"
-            return _Verdict(kind, f"the registry at {url} cannot be asked for the tools that it has: {stopped}")
+            reason = str(stopped).partition(": ")[0]  # what follows is advice for whoever gives commands
+            refusal = 401 if stopped.ending == Exit.UNAUTHORISED else 0
+            text = f"the registry at {url} cannot be asked for the tools that it has ({reason})"
+            return _Verdict(kind, text, refusal=refusal)
         # As they were sent, without what the registry says of them.
         return [
             {field: value for field, value in tool.items() if value is not None and field not in ("id", "created_at")}
@@ -412,7 +417,8 @@ class Registration:
         refusal = f"the registry at {registry} answers {status}{said}"
         if status in REFUSALS:
             is_named = any(path == "name" for path, _ in _faults(answer))
-            return _Verdict("later", f"{refusal}. {NAME_IT if is_named else _advice(status, name)}")
+            advice = NAME_IT if is_named else _advice(status, name)
+            return _Verdict("later", f"{refusal}. {advice}", refusal=status)
         if status == 429 or status >= 500:
             return _Verdict("again", refusal, _retry_after(answer), busy=status in BUSY)
         return _Verdict("later", f"{refusal}. Set {_settings.REGISTRY_URL} to the address of a registry")
@@ -448,10 +454,13 @@ class Registration:
         """Note what is wrong. A server that the registry has taken stays registered."""
         self._set("registered" if self._state == "registered" else state, _line(reason))
 
-    def _complain(self, reason: str) -> None:
-        """Say once what is wrong; and not again before it was right."""
-        if not self._complained:
-            self._complained = True
+    def _complain(self, reason: str, refusal: int = 0) -> None:
+        """Say once what is wrong; and not again before it was right.
+
+        A refusal is something else than whatever was wrong before, and once more where it is another one.
+        """
+        if refusal not in self._complaints:
+            self._complaints.add(refusal)
             still = " again: what the registry has of it stays, and it" if self._state == "registered" else ", and"
             message = f"The MCP server is not announced{still} runs on; it is tried again: %s"
             self._log("warning", message, _line(reason))

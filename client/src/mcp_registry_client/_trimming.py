@@ -167,7 +167,7 @@ class Trimming:
             excess -= saved
         while excess > 0 and tools:
             tool = tools.pop()
-            excess -= len(canonical(tool)) + (1 if tools else 0)
+            excess -= len(canonical(tool))
             rule = f"the whole registration may have {self._room}"
             self.left_out.append(LeftOut(name_of(tool, len(tools)), rule))
         del self._keys[len(tools) :]
