@@ -18,16 +18,16 @@ SCALE ?= 50
 	test-localstack prove schema lock mutate clean
 
 help:  ## What there is to do
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-18s %s\n", $$1, $$2}' Makefile
 
-run: $(VENV)/run.stamp  ## Serve the registry on http://127.0.0.1:3000, with a Postgres of its own
+run: $(VENV)/run.stamp  ## Serve the registry on http://127.0.0.1:3000
 	@exec $(BIN)/python -m local
 
 test: $(VENV)/dev.stamp  ## Run every check and every test
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest -q -rs
 
-test-client-matrix: $(VENV)/dev.stamp  ## Run every test of the client, those with older frameworks among them
+test-client-matrix: $(VENV)/dev.stamp  ## Test the client, with older frameworks as well
 	@$(BIN)/python -m pytest -q -rs client/tests -m 'matrix or not matrix'
 
 lint: $(VENV)/dev.stamp  ## Style, types and the template
@@ -43,36 +43,36 @@ format: $(VENV)/dev.stamp  ## Rewrite the code in the house's format
 bench: $(VENV)/dev.stamp  ## Measure what docs and goals state; takes minutes
 	@$(BIN)/python -m benchmarks
 
-build: $(VENV)/dev.stamp  ## Build what is deployed and print its sizes; needs no Python 3.13 and no Docker (ARCHITECTURE=arm64)
+build: $(VENV)/dev.stamp  ## Build what is deployed (ARCHITECTURE=arm64); no Docker
 	@PATH="$(CURDIR)/$(BIN):$$PATH" ARCHITECTURE=$(ARCHITECTURE) SAM_CLI_TELEMETRY=0 $(BIN)/sam build \
 	  --config-env $(ENV) --parameter-overrides Architecture=$(ARCHITECTURE) $(ARGS)
 	@$(BIN)/python -m local.artefacts --architecture $(ARCHITECTURE)
 
-deploy: $(VENV)/dev.stamp  ## Build and deploy an environment of samconfig.toml: make deploy ENV=prod
+deploy: $(VENV)/dev.stamp  ## Build and deploy one of samconfig.toml (ENV=prod)
 	@test "$(ARCHITECTURE)" = "$(DEPLOYED_ARCHITECTURE)" \
 	  || { echo "samconfig.toml deploys $(ENV) for $(DEPLOYED_ARCHITECTURE): change Architecture there" >&2; exit 1; }
 	@$(MAKE) --no-print-directory build ENV=$(ENV) ARCHITECTURE=$(ARCHITECTURE)
 	@SAM_CLI_TELEMETRY=0 $(BIN)/sam deploy --config-env $(ENV) $(ARGS)
 
-local-api: $(VENV)/dev.stamp  ## Serve the API by `sam local start-api`, with a Postgres of its own or DATABASE_URL; needs Docker
+local-api: $(VENV)/dev.stamp  ## Serve the API by `sam local`; needs Docker
 	@$(BIN)/python -m local.sam
 	@$(MAKE) --no-print-directory build
 	@exec $(BIN)/python -m local.sam start-api $(ARGS)
 
-local-invoke: $(VENV)/dev.stamp  ## Invoke one function: make local-invoke F=ListFunction EVENT=events/list-search.json; needs Docker
+local-invoke: $(VENV)/dev.stamp  ## One function by `sam local` (F=, EVENT=); needs Docker
 	@$(BIN)/python -m local.sam
 	@$(MAKE) --no-print-directory build
 	@$(BIN)/python -m local.sam invoke $(F) --event $(EVENT) $(ARGS)
 
-test-sam-local: $(VENV)/dev.stamp  ## Ask every route and invoke every event by `sam local`; needs Docker
+test-sam-local: $(VENV)/dev.stamp  ## Ask every route by `sam local`; needs Docker
 	@$(BIN)/python -m local.sam
 	@$(MAKE) --no-print-directory build
 	@PYTHONPATH=layers/registry $(BIN)/python -m tests.sam_local
 
-test-localstack: $(LOCALSTACK)/stamp  ## Deploy to LocalStack and run the stack there; needs no Docker, but Python 3.13
+test-localstack: $(LOCALSTACK)/stamp  ## Deploy to LocalStack and ask it; needs Python 3.13
 	@PYTHONPATH=layers/registry $(BIN)/python -m tests.localstack $(LOCALSTACK)/bin/python
 
-prove: $(VENV)/dev.stamp  ## Measure every promise of reliability, in one table; takes half an hour
+prove: $(VENV)/dev.stamp  ## Measure every promise of reliability; half an hour
 	@PYTHONPATH=layers/registry:client/src $(BIN)/python -m tests.prove --scale $(SCALE) $(ARGS)
 
 schema: $(VENV)/dev.stamp  ## Write sql/schema.sql from the migrations
@@ -84,43 +84,38 @@ lock: $(VENV)/dev.stamp  ## Pin the newest versions that requirements/*.in admit
 	    --no-header --no-annotate $$([ "$$pair" = dev.in:dev.txt ] || echo "-c dev.txt") \
 	    "$${pair%%:*}" -o "$${pair##*:}" || exit 1; done
 
-mutate: $(VENV)/mutate.stamp  ## Put a thousand defects into the guard, authentication, intake and errors: do the tests see them?
+mutate: $(VENV)/mutate.stamp  ## Put in defects one by one: which does no test see?
 	@$(BIN)/python -m tests.mutate $(ARGS)
 
 clean:  ## Remove the environment, the local data and every cache
 	rm -rf $(VENV) $(LOCALSTACK) .venv-real .venv-example .data .aws-sam .pytest_cache .ruff_cache .hypothesis .schemathesis
 
-# The lists are complete (`make lock`), so --no-deps resolves nothing; every file is checked against its hash.
-$(VENV)/run.stamp: requirements/run.txt | $(BIN)/python
-	@echo "Installing what the registry runs with ..."
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements/run.txt
+# What is there of Python: that of the environment, once it is made.
+SETUP = @python=$(BIN)/python; test -x $$python || python=$(PYTHON); \
+  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+    || { echo "The registry needs Python 3.11 or newer: make PYTHON=/path/to/python3.13 $(MAKECMDGOALS)" >&2; exit 1; }; \
+  $$python -m
+
+# A start that cannot work is told before anything is installed for it.
+$(VENV)/run.stamp: requirements/run.txt
+	$(SETUP) local.checks
+	$(SETUP) local.install $(VENV) $< 400 "what the registry runs with"
 	@touch $@
 
-$(VENV)/dev.stamp: requirements/dev.txt | $(BIN)/python
-	@echo "Installing what the tests need ..."
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.txt
+$(VENV)/dev.stamp: requirements/dev.txt
+	$(SETUP) local.install $(VENV) $< 1000 "what the tests need"
 	@touch $@ $(VENV)/run.stamp
 
 # In an environment of its own, of the packages of its day: it asks for older ones than the tests do. Of Python 3.13, for
 # the functions run by it, in the layers. A shim of pyenv may start nothing, so what is behind them is tried as well.
 $(LOCALSTACK)/stamp: requirements/localstack.txt | $(VENV)/dev.stamp
-	@echo "Installing LocalStack, 520 MB ..."
 	@for python in $(PYTHON) python3.13 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.13.*/bin/python \
 	    "$$($(BIN)/uv python find 3.13 2>/dev/null)"; do \
 	  "$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null || continue; \
-	  "$$python" -m venv --clear $(LOCALSTACK) && exec $(LOCALSTACK)/bin/python -m pip install -qq \
-	    --disable-pip-version-check --no-deps --require-hashes -r $<; \
+	  exec "$$python" -m local.install $(LOCALSTACK) $< 600 "LocalStack"; \
 	done; echo "LocalStack needs Lambda's Python, 3.13: make PYTHON=/path/to/python3.13 test-localstack" >&2; exit 1
 	@touch $@
 
 $(VENV)/mutate.stamp: requirements/mutate.txt $(VENV)/dev.stamp
-	@echo "Installing what makes mutants ..."
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements/mutate.txt
+	$(SETUP) local.install $(VENV) $< 100 "what makes mutants"
 	@touch $@
-
-$(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo "The registry needs Python 3.11 or newer: make PYTHON=/path/to/python3.13 $(MAKECMDGOALS)" >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null \
-	  || { echo "This Python cannot make virtual environments: install its venv package (Debian: python3-venv)" >&2; exit 1; }
-	@$(PYTHON) -m venv $(VENV)

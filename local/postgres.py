@@ -33,10 +33,10 @@ import psycopg
 from local.account import Account
 from local.binaries import OLDEST_SUPPORTED, Copy, find_binaries, major_version, shelves
 from local.folder import PostgresError, accounts_that_enter, beside, check_owner, explain, lock
+from local.loopback import HOST
 
 USER = "registry"
 DATABASE = "registry"
-HOST = "127.0.0.1"
 
 BUILTIN_LOCALES_SINCE = 17
 

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from local import server
+from local import loopback, server
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -68,7 +68,7 @@ class QueueService:
         if self._url:
             return self._url
         if self.pid is None:
-            with server.bind(self._port) as sock:
+            with loopback.bind(self._port) as sock:
                 self._port = sock.getsockname()[1]
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", "local.queues", str(sock.fileno())],
@@ -79,7 +79,7 @@ class QueueService:
                     pass_fds=(sock.fileno(),),
                     start_new_session=True,  # a terminal's Ctrl-C is for the run, which ends this one last
                 )
-        return f"http://{server.HOST}:{self._port}"
+        return f"http://{loopback.HOST}:{self._port}"
 
     def stop(self) -> None:
         """End the process; again does nothing."""
@@ -202,7 +202,7 @@ class _Moto:
         service, _, action = headers.get("x-amz-target", "").partition(".")
         if service not in self._services:
             return _unsupported(f"The local run serves {' and '.join(self._services)} in JSON")
-        request = self._request.from_primitives("POST", f"http://{headers.get('host', server.HOST)}/", headers, body)
+        request = self._request.from_primitives("POST", f"http://{headers.get('host', loopback.HOST)}/", headers, body)
         try:
             status, answered, content = self._services[service](request)
         except Exception as error:  # noqa: BLE001 - moto has no type of its own for what it lacks; say which it was

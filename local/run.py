@@ -5,7 +5,6 @@ What a user can put right ends the run with one line on stderr and exit code 1.
 
 import asyncio
 import contextlib
-import errno
 import importlib.util
 import os
 import shlex
@@ -15,7 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,22 +23,21 @@ import psycopg
 from botocore.exceptions import BotoCoreError, ClientError
 from psycopg.conninfo import conninfo_to_dict
 
-from local import queues, server, template
+from local import checks, queues, server, template
 from local.gateway import MAX_BODY, Gateway, HttpRequest, HttpResponse
+from local.loopback import HOST
 from local.postgres import Postgres, PostgresError
 from local.queues import QueueService
 from local.runtime import Runtime
 from local.schedule import Schedules
+from local.settings import DEFAULT_PASSWORD, LOG_LEVELS, Settings, StartError
 from local.sources import CONCURRENCY, Sources, aside, one_line
 from local.terminal import Terminal, say
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "template.yaml"
 OLDEST_POSTGRES = 15
-LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 WRITER = "HealthWriteFunction"
-SWITCH = {"on": True, "off": False}
-DEFAULT_PASSWORD = "password"  # noqa: S105 - for a registry that nobody else can reach
 # Servers on this machine may be registered and checked, which a deployment refuses.
 LOOPBACK = "127.0.0.0/8,::1/128"
 
@@ -64,59 +62,14 @@ SELECT bool_and(COALESCE(pg_has_role(to_regrole(name), 'MEMBER'), false))
 """
 
 
-class StartError(Exception):
-    """The registry cannot start; the message is the line that the user reads."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a user may set, by the environment."""
-
-    port: int
-    database_url: str | None
-    username: str
-    password: str
-    data_dir: Path
-    log_level: str
-    endpoint_url: str | None
-    health_sweeps: bool
-    cron_secret: str
-
-    @classmethod
-    def of(cls, environment: Mapping[str, str]) -> "Settings":
-        """The settings of an environment. A variable that is set but empty counts as not set."""
-        given = {name: value for name, value in environment.items() if value}
-        port = given.get("PORT", "3000")
-        if not (port.isascii() and port.isdigit() and int(port) <= 65535):
-            raise StartError(f"PORT must be a number from 0 to 65535, not {port!r}.")
-        username = given.get("REGISTRY_USERNAME", "admin")
-        if ":" in username:
-            raise StartError("REGISTRY_USERNAME must not hold a colon: in Basic credentials the password begins there.")
-        log_level = given.get("LOG_LEVEL", "WARNING").upper()
-        if log_level not in LOG_LEVELS:
-            raise StartError(f"LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}, not {log_level!r}.")
-        health_sweeps = given.get("HEALTH_SWEEPS", "on").lower()
-        if health_sweeps not in SWITCH:
-            raise StartError(f"HEALTH_SWEEPS must be one of {', '.join(SWITCH)}, not {health_sweeps!r}.")
-        return cls(
-            port=int(port),
-            database_url=given.get("DATABASE_URL"),
-            username=username,
-            password=given.get("REGISTRY_PASSWORD", DEFAULT_PASSWORD),
-            data_dir=Path(given.get("DATA_DIR", ".data")),
-            log_level=log_level,
-            endpoint_url=given.get("AWS_ENDPOINT_URL"),
-            health_sweeps=SWITCH[health_sweeps],
-            cron_secret=given.get("CRON_SECRET", "cron"),
-        )
-
-
 def main() -> int:
     """Run the registry until Ctrl-C or SIGTERM; returns the exit code."""
     try:
         settings = Settings.of(os.environ)
         # The port first: everything after it takes time, and has to be stopped again.
-        with contextlib.closing(_bind(settings.port)) as sock, contextlib.ExitStack() as cleanup:
+        with contextlib.closing(checks.take_port(settings.port)) as sock, contextlib.ExitStack() as cleanup:
+            if settings.database_url:
+                _check_database(settings.database_url)
             service = _open_queues(settings, cleanup)
             database_url = _open_database(settings, cleanup)
             _migrate(database_url, settings)
@@ -136,17 +89,6 @@ def main() -> int:
 # ------------------------------------------------------------------ checks before the start
 
 
-def _bind(port: int) -> socket.socket:
-    try:
-        return server.bind(port)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise StartError(
-                f"Port {port} is taken: stop the program that listens there, or choose another (PORT=0: any free one)."
-            ) from error
-        raise StartError(f"Port {port} can't be used: {error.strerror}. Choose another one with PORT.") from error
-
-
 def _open_queues(settings: Settings, cleanup: contextlib.ExitStack) -> QueueService | None:
     """The queue service, where there is anything for it to do. It gets ready while the database does."""
     if not settings.endpoint_url and not template.declares(TEMPLATE, "AWS::SQS::Queue"):
@@ -158,9 +100,8 @@ def _open_queues(settings: Settings, cleanup: contextlib.ExitStack) -> QueueServ
 
 
 def _open_database(settings: Settings, cleanup: contextlib.ExitStack) -> str:
-    """The URL of a database that answers: the user's, or a Postgres of our own that `cleanup` stops."""
+    """The URL of the database: the user's, or one of a Postgres of our own that `cleanup` stops."""
     if settings.database_url:
-        _check_database(settings.database_url)
         return settings.database_url
     postgres = Postgres(settings.data_dir / "postgres")
     cleanup.callback(postgres.stop)
@@ -175,18 +116,13 @@ def _check_database(url: str) -> None:
         where = _database_name(url)
     except psycopg.ProgrammingError as error:
         # libpq's own message quotes what it can't read, which may be the password.
-        raise StartError(
-            "DATABASE_URL is not a connection string; it should look like postgresql://user:password@host:5432/database."
-        ) from error
+        raise checks.no_connection_string() from error
     try:
         with psycopg.Connection.connect(url, connect_timeout=5, autocommit=True) as connection:
             version = connection.info.server_version // 10000
             may_create = connection.execute(MAY_CREATE).fetchone()
     except psycopg.Error as error:
-        raise StartError(
-            f"The database {where} can't be used: {_reason(error, url)}. "
-            "Put that right, or unset DATABASE_URL and the registry brings a Postgres of its own."
-        ) from error
+        raise checks.unusable(where, _reason(error, url)) from error
     if version < OLDEST_POSTGRES:
         raise StartError(
             f"The database {where} is PostgreSQL {version}; the registry needs {OLDEST_POSTGRES} or newer."
@@ -397,7 +333,7 @@ async def _send(send: Any, request: HttpRequest, response: HttpResponse) -> None
 
 def _welcome(port: int, settings: Settings, database_url: str) -> str:
     """The ready line, and what to try first."""
-    url = f"http://{server.HOST}:{port}"
+    url = f"http://{HOST}:{port}"
     # A password of the user's own is none for the terminal's memory.
     own = settings.password != DEFAULT_PASSWORD
     password = "$REGISTRY_PASSWORD" if own else settings.password

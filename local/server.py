@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import math
-import socket
 from collections.abc import Generator
 from typing import Any
 
@@ -12,25 +11,12 @@ from uvicorn import Config, Server
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-HOST = "127.0.0.1"
+from local.loopback import HOST
+
 GRACE = 2  # seconds for requests under way when the server stops
 
 # What uvicorn has to say is about malformed requests and about tasks that end with the server; neither is news here.
 logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
-
-
-def bind(port: int) -> socket.socket:
-    """Take a port of 127.0.0.1 (0: any free one) and listen. Raises OSError where it is taken."""
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((HOST, port))
-        # Listening is what makes a port taken: with SO_REUSEADDR two programs may bind it.
-        sock.listen(2048)
-    except OSError:
-        sock.close()
-        raise
-    return sock
 
 
 class _JsonErrors(HttpToolsProtocol):

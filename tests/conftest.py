@@ -45,6 +45,15 @@ CRON_SECRET = "cron"
 BASIC = "Basic " + b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
 READY = "MCP Registry ready on "
 
+# For tests of disks that are full, closed or run nothing: each has file systems of its own, by `unshare -m`.
+mounts = pytest.mark.skipif(
+    subprocess.run(
+        ["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False
+    ).returncode
+    != 0,
+    reason="nobody may mount here",
+)
+
 # What is tested in this process may register and dial loopback, as the local run may.
 os.environ["GUARD_OPEN_CIDRS"] = LOOPBACK
 

@@ -36,7 +36,7 @@ def test_the_make_targets_exist():
 
 
 def test_the_settings_are_those_of_the_local_run():
-    source = (ROOT / "local" / "run.py").read_text()
+    source = (ROOT / "local" / "settings.py").read_text()
     read = set(re.findall(r'given\.get\("([A-Z_]+)"', source)) - {"AWS_ENDPOINT_URL"}
     table = README.partition("## Settings")[2].partition("## ")[0]
     names = " ".join(row.split("|")[1] for row in table.splitlines() if row.startswith("| `"))

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from local import loopback, server
 from local import runtime as runtime_module
-from local import server
 from local.gateway import FunctionError, FunctionTimeout
 from local.runtime import Runtime
 from local.template import Function
@@ -468,7 +468,7 @@ async def exchange(sent: bytes, seen: list[dict[str, Any]] | None = None) -> byt
         await server.respond(send, 200, [(b"content-length", b"%d" % len(body))], body)
 
     public = server.PublicServer(application)
-    with server.bind(0) as sock:
+    with loopback.bind(0) as sock:
         serving = asyncio.create_task(public.serve(sockets=[sock]))
         reader, writer = await asyncio.open_connection(*sock.getsockname())
         writer.write(sent)
@@ -506,5 +506,5 @@ def test_a_response_to_head_has_a_length_and_no_body():
 
 
 def test_a_port_that_is_taken_cannot_be_bound():
-    with server.bind(0) as sock, pytest.raises(OSError, match="in use"):
-        server.bind(sock.getsockname()[1])
+    with loopback.bind(0) as sock, pytest.raises(OSError, match="in use"):
+        loopback.bind(sock.getsockname()[1])

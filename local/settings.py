@@ -1,0 +1,56 @@
+"""What a user may set, by the environment. The standard library only: it is read before anything is installed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+SWITCH = {"on": True, "off": False}
+DEFAULT_PASSWORD = "password"  # noqa: S105 - for a registry that nobody else can reach
+
+
+class StartError(Exception):
+    """The registry cannot start; the message is the line that the user reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a user may set, by the environment."""
+
+    port: int
+    database_url: str | None
+    username: str
+    password: str
+    data_dir: Path
+    log_level: str
+    endpoint_url: str | None
+    health_sweeps: bool
+    cron_secret: str
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> "Settings":
+        """The settings of an environment. A variable that is set but empty counts as not set."""
+        given = {name: value for name, value in environment.items() if value}
+        port = given.get("PORT", "3000")
+        if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+            raise StartError(f"PORT must be a number from 0 to 65535, not {port!r}.")
+        username = given.get("REGISTRY_USERNAME", "admin")
+        if ":" in username:
+            raise StartError("REGISTRY_USERNAME must not hold a colon: in Basic credentials the password begins there.")
+        log_level = given.get("LOG_LEVEL", "WARNING").upper()
+        if log_level not in LOG_LEVELS:
+            raise StartError(f"LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}, not {log_level!r}.")
+        health_sweeps = given.get("HEALTH_SWEEPS", "on").lower()
+        if health_sweeps not in SWITCH:
+            raise StartError(f"HEALTH_SWEEPS must be one of {', '.join(SWITCH)}, not {health_sweeps!r}.")
+        return cls(
+            port=int(port),
+            database_url=given.get("DATABASE_URL"),
+            username=username,
+            password=given.get("REGISTRY_PASSWORD", DEFAULT_PASSWORD),
+            data_dir=Path(given.get("DATA_DIR", ".data")),
+            log_level=log_level,
+            endpoint_url=given.get("AWS_ENDPOINT_URL"),
+            health_sweeps=SWITCH[health_sweeps],
+            cron_secret=given.get("CRON_SECRET", "cron"),
+        )
