@@ -12,6 +12,9 @@ ARCHITECTURE ?= $(DEPLOYED_ARCHITECTURE)
 F ?= ListFunction
 EVENT ?= events/list-first-page.json
 SCALE ?= 50
+# Half of what the tests do is waiting: four at a time keep two cores busy.
+WORKERS ?= 4
+PYTEST = $(BIN)/python -m pytest -q -rs -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-client-matrix lint format bench build deploy local-api local-invoke test-sam-local \
@@ -23,12 +26,11 @@ help:  ## What there is to do
 run: $(VENV)/run.stamp  ## Serve the registry on http://127.0.0.1:3000
 	@exec $(BIN)/python -m local
 
-test: $(VENV)/dev.stamp  ## Run every check and every test
-	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest -q -rs
+test: $(VENV)/dev.stamp  ## Run every check and every test (WORKERS=4)
+	@$(PYTEST) $(ARGS)
 
 test-client-matrix: $(VENV)/dev.stamp  ## Test the client, with older frameworks as well
-	@$(BIN)/python -m pytest -q -rs client/tests -m 'matrix or not matrix'
+	@$(PYTEST) client/tests -m 'matrix or not matrix' $(ARGS)
 
 lint: $(VENV)/dev.stamp  ## Style, types and the template
 	@$(BIN)/ruff check --quiet .

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import psycopg
@@ -28,16 +28,19 @@ import pytest
 
 from local import queues, template
 from local.gateway import FunctionError, Gateway, HttpRequest
-from local.postgres import Postgres
+from local.postgres import LEASH, Postgres
 from local.queues import QueueService
 from local.run import LOOPBACK
 from mcp_registry.aws import db
 from tests.api.transport import Answer, Headers, Remote, Secret, Transport, over_http
 from tests.redaction import search
 
-# A run in the background of a shell ignores SIGINT, and so would everything that it starts. Tests send it.
+# A run in the background of a shell ignores SIGINT, one under nohup SIGHUP, and so would everything that they start.
+# Tests send both. Nohup is heeded here: what is no SIG_IGN is not inherited.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 ROOT = Path(__file__).parent.parent
 USERNAME, PASSWORD = "admin", "password"
@@ -83,6 +86,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--cron-secret", help=f"its CronSecret, or @FILE; else ${CRON_SECRET_VARIABLE}. Without it no sweep is started"
     )
     group.addoption("--open-cidrs", default="", help="its parameter OpenCidrs, where it is not empty")
+    parser.getgroup("general").addoption(
+        "--shuffle", type=int, metavar="SEED", help="run the files, and the tests of each, in an order of chance"
+    )
 
 
 @dataclass(frozen=True)
@@ -102,9 +108,38 @@ PRINTED: list[tuple[str, str]] = []
 # How long the answers to the corpus took.
 SLOWEST = pytest.StashKey[list[tuple[float, str]]]()
 
+# What reads all that the others have printed, and comes after them; where workers run those, in the process that
+# started the workers.
+LAST = "tests/redaction/test_whole_run.py"
+LEFT = pytest.StashKey[list[str]]()
+# What takes longest, in the order in which workers begin with it: whoever is done early helps with the small files.
+LONGEST = (
+    "tests/faults/test_faults.py",
+    "tests/integration/test_local_run.py",
+    "tests/integration/test_any_stack.py",
+    "tests/real/test_probe_real.py",
+    "client/tests/test_introspect.py",
+    "tests/load/test_load.py",
+    "tests/unit/test_lint.py",
+    "tests/integration/test_build.py",
+    "tests/fuzz/test_fuzz_proofs.py",
+    "client/tests/test_cli.py",
+    "client/tests/test_frameworks.py",
+    "tests/integration/test_probe.py",
+    "tests/redaction/test_redaction.py",
+    "tests/contract/test_fuzz.py",
+    "tests/integration/test_local_postgres.py",
+    "client/tests/test_presence.py",
+    "tests/integration/test_local_queues.py",
+    "tests/integration/test_db.py",
+    "client/tests/test_announcer.py",
+)
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "whole: a case of the whole corpus that its sample does not have")
+    # Whoever ends a run from outside sends this one: what was started and registered is removed then as well.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     given = config.getoption("--api-url")
     if not given:
         if config.getoption("--credentials") or config.getoption("--cron-secret"):
@@ -119,8 +154,6 @@ def pytest_configure(config: pytest.Config) -> None:
     if not valid or "?" in url or "#" in url:
         raise pytest.UsageError("--api-url is the base URL of a registry: https://host/stage, nothing behind it.")
     config.stash[FOREIGN] = Foreign(url, _basic(config), _secret(config, "--cron-secret", CRON_SECRET_VARIABLE))
-    # Whoever ends a run from outside sends this one: what was registered is removed then as well.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _basic(config: pytest.Config) -> str:
@@ -155,12 +188,32 @@ def _secret(config: pytest.Config, option: str, variable: str) -> str | None:
     return Secret(text)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A stack that others use is asked the sample of the corpus: the requests are few, and the same for everyone."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None]:
+    """Leave out what is not for this run, and put the rest in order."""
     if FOREIGN in config.stash:
+        # A stack that others use is asked the sample of the corpus: the requests are few, and the same for everyone.
         whole = [item for item in items if item.get_closest_marker("whole")]
         config.hook.pytest_deselected(items=whole)
         items[:] = [item for item in items if item not in set(whole)]
+    if (seed := config.getoption("--shuffle")) is not None:
+        random.Random(seed).shuffle(items)
+        places = {item.path: place for place, item in reversed([*enumerate(items)])}
+        items.sort(key=lambda item: places[item.path])  # a file stays together
+    yield
+    last = [item for item in items if _file(item) == LAST]
+    others = [item for item in items if _file(item) != LAST]
+    if not is_worker(config):
+        items[:] = others + last
+        return
+    config.stash[LEFT] = [item.nodeid for item in last]
+    items[:] = others
+    if seed is None:
+        items.sort(key=lambda item: LONGEST.index(_file(item)) if _file(item) in LONGEST else len(LONGEST))
+
+
+def _file(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
 
 
 def nowhere_else(config: pytest.Config) -> None:
@@ -181,6 +234,59 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.when == "teardown" and (printed := report.capstdout + report.capstderr + report.caplog):
         PRINTED.append((report.nodeid, printed))
+
+
+# ------------------------------------------------------------------ workers (`pytest -n`)
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this process runs a part of the tests, for another one that tells what came of them."""
+    return hasattr(config, "workeroutput")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
+    """A worker ends in peace, and hands over what only it knows. Its reports are there already."""
+    config = session.config
+    if not is_worker(config):
+        if workers := getattr(config.pluginmanager.get_plugin("dsession"), "nodemanager", None):
+            workers.EXIT_TIMEOUT = 30  # seconds to end in after Ctrl-C, before they are killed: ten are not enough
+        return (yield)
+    # Ctrl-C has reached it already, and who started it sends another one after 5 s. That would leave stacks running.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    yield
+    stacks = [(dict(one.settings), one.output) for one in Local.started]
+    told = (config.stash.get(SLOWEST, []), config.stash.get(REGISTERED, []), config.stash.get(LEFT, []), stacks)
+    config.workeroutput["told"] = json.dumps(told)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a worker knows. One that crashed says nothing, and has failed the run."""
+    told = getattr(node, "workeroutput", {}).get("told")
+    if told is None:
+        return
+    slowest, registered, left, stacks = json.loads(told)
+    stash = node.config.stash
+    stash.setdefault(SLOWEST, []).extend((seconds, case) for seconds, case in slowest)
+    stash.setdefault(REGISTERED, []).extend(registered)
+    stash[LEFT] = left
+    Local.started.extend(Printed(settings, output) for settings, output in stacks)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """When the workers have ended, run what they left."""
+    done = yield
+    config = session.config
+    if left := config.stash.get(LEFT, []) if not is_worker(config) else []:
+        run = session.testscollected
+        items = session.perform_collect([str(config.rootpath / id_) for id_ in left])
+        session.testscollected += run
+        for item, following in zip(items, [*items[1:], None], strict=True):
+            config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+    return done
 
 
 def load_module(path: Path, name: str) -> ModuleType:
@@ -449,16 +555,22 @@ def in_process(database_url: str, request: pytest.FixtureRequest) -> Iterator[In
         yield stack
 
 
+class Printed(NamedTuple):
+    """What a local stack has printed so far, and with which settings."""
+
+    settings: Mapping[str, str]
+    output: list[str]
+
+
 class Local:
     """`python -m local` as a process; `program` are other arguments for Python."""
 
     # All of this run: what they have printed is searched at its end (tests/redaction/test_whole_run.py).
-    started: ClassVar[list[Local]] = []
+    started: ClassVar[list[Printed]] = []
 
     def __init__(self, environment: Mapping[str, str], program: Sequence[str] = ("-m", "local")) -> None:
-        self.settings = environment
         self.output: list[str] = []
-        Local.started.append(self)
+        Local.started.append(Printed(environment, self.output))
         self.process = subprocess.Popen(
             [sys.executable, *program],
             cwd=ROOT,
@@ -468,6 +580,9 @@ class Local:
             text=True,
             start_new_session=True,
         )
+        # Where this process is killed, nobody else ends the stack.
+        leash = [*LEASH, str(self.process.pid)]
+        self._leash = subprocess.Popen(leash, stdin=subprocess.PIPE, start_new_session=True)
         self._ready = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -481,6 +596,8 @@ class Local:
                 self.url = line.removeprefix(READY).strip()
                 self._ready.set()
         self._ready.set()
+        with self._leash:  # before the number of the stack can be another one's
+            self._leash.kill()
 
     def wait_until_ready(self, seconds: float = 60) -> str:
         """The URL of the ready line. Fails with the output where the process ends without one."""

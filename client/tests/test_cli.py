@@ -1043,14 +1043,15 @@ def test_whatever_signal_ends_a_command_it_leaves_no_session_and_one_document(en
 
 
 def test_a_signal_that_is_ignored_goes_on_being_ignored():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN), signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         with cli._ended_by_signals():
             assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
             assert callable(signal.getsignal(signal.SIGTERM))
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(signal.SIGHUP, before[0])
+        signal.signal(signal.SIGTERM, before[1])
 
 
 def test_a_person_who_waits_is_told_what_for(environment):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from mcp_registry.dial.guard import Policy
@@ -20,13 +22,24 @@ def check(*servers: RealServer, times: int = 1) -> list[Result]:
     return sorted(sweep(targets, seconds=20, policy=OPEN), key=lambda result: result.id)
 
 
+def settled(servers: dict[str, RealServer], seconds: float = 60) -> dict[str, Result]:
+    """Of each server. What times out is checked again: who asks a bridge first waits until it has started another."""
+    deadline = time.monotonic() + seconds
+    results: dict[str, Result] = {}
+    while late := [name for name in servers if name not in results or results[name].verdict == "timeout"]:
+        results |= zip(late, check(*(servers[name] for name in late)), strict=True)
+        if time.monotonic() > deadline:
+            break
+    return results
+
+
 def verdicts(servers: dict[str, RealServer]) -> dict[str, str | None]:
-    return {name: result.verdict for name, result in zip(servers, check(*servers.values()), strict=True)}
+    return {name: result.verdict for name, result in settled(servers).items()}
 
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_a_real_server_gets_the_verdict_that_it_deserves(real, name):
-    (result,) = check(real[name])
+    result = settled({name: real[name]})[name]
     assert result.verdict == SERVERS[name].verdict, result
     if SERVERS[name].verdict != "not_mcp":
         assert result.status_code in SERVERS[name].statuses

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from base64 import b64encode, urlsafe_b64encode
 from urllib.parse import quote
 
 import pytest
 
-from tests.conftest import nowhere_else
+from tests.conftest import ROOT, nowhere_else
 from tests.proof import Line, table
 from tests.redaction import canaries, search
 
@@ -40,3 +43,35 @@ def test_no_planted_secret_is_printed_logged_or_answered(lines: list[Line]):
 
 def test_the_ready_block_does_not_print_a_password_of_the_users_own(lines: list[Line]):
     assert one(lines, canaries.READY_BLOCK).met
+
+
+# What a run of one worker is given as a plugin: only there it prints what nothing may.
+PLANTED = """
+import os, pytest
+from tests.conftest import BASIC, Local
+
+@pytest.fixture(autouse=True, scope="session")
+def leaks():
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        print(BASIC)
+        stack = Local({"REGISTRY_PASSWORD": "canary-of-a-stack"}, ("-c", "print('canary-of-a-stack')"))
+        stack.process.wait()
+        stack._reader.join()
+"""
+
+
+def test_what_workers_have_printed_is_searched_when_they_have_ended(tmp_path):
+    (tmp_path / "planted.py").write_text(PLANTED)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "1", "-p", "planted", "-p", "no:cacheprovider"]
+    run = subprocess.run(
+        [*command, "tests/unit/test_token.py", "tests/redaction/test_whole_run.py"],
+        cwd=ROOT,
+        env=environment | {"PYTHONPATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout
+    for found in ("REGISTRY_PASSWORD: ...canary-of-a-stack", "the credentials: ...Basic", "2 failed, 3 passed"):
+        assert found in run.stdout, run.stdout

@@ -1,6 +1,7 @@
-"""What a whole run has printed: every local stack that its tests started, and the functions in this process.
+"""What a whole run has printed: every local stack that its tests started, and the functions that tests call.
 
-It comes after all other tests. The answers of the API are looked at where they arrive (`Api.send`).
+It comes after all other tests (tests/conftest.py), of all workers where there are several. The answers of the API are
+looked at where they arrive (`Api.send`).
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ def known() -> search.Canaries:
     """The secrets of all stacks of this run."""
     known = search.Canaries()
     known.plant("the credentials", BASIC.removeprefix("Basic "))
-    for local in Local.started:
-        own = local.settings.get("REGISTRY_PASSWORD", PASSWORD)
+    for stack in Local.started:
+        own = stack.settings.get("REGISTRY_PASSWORD", PASSWORD)
         if own != PASSWORD:  # which the ready block shows: it is the one that everybody knows
             known.plant("REGISTRY_PASSWORD", own)
         try:
-            given = conninfo_to_dict(local.settings.get("DATABASE_URL", "")).get("password")
+            given = conninfo_to_dict(stack.settings.get("DATABASE_URL", "")).get("password")
         except psycopg.ProgrammingError:
             given = None
         if given:
             known.plant("the database's password", str(given))
         # Of the Postgres that a local run brings itself.
-        if (file := Path(local.settings.get("DATA_DIR", ".data")) / "postgres.password").exists():
+        if (file := Path(stack.settings.get("DATA_DIR", ".data")) / "postgres.password").exists():
             known.plant("the password of its own database", file.read_text(encoding="ascii").strip())
     known.planted = list(dict.fromkeys(known.planted))
     return known
@@ -40,12 +41,12 @@ def known() -> search.Canaries:
 def test_no_stack_that_a_test_started_has_printed_a_secret(known: search.Canaries):
     if not Local.started:
         pytest.skip("no test of this run has started a stack")
-    for local in Local.started:
-        assert known.found("\n".join(local.output).encode()) == []
-        assert search.forbidden(local.output) == []
+    for stack in Local.started:
+        assert known.found("\n".join(stack.output).encode()) == []
+        assert search.forbidden(stack.output) == []
 
 
-def test_no_function_in_this_process_has_printed_a_secret(known: search.Canaries):
+def test_no_function_that_a_test_called_has_printed_a_secret(known: search.Canaries):
     for test, printed in PRINTED:
         assert known.found(printed.encode()) == [], test
         lines = printed.splitlines()
