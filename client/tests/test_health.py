@@ -185,7 +185,10 @@ def seen_by_both(targets: list[tuple[str, str | None]]) -> Iterator[tuple[str, A
     asked = [probe.Target(place, *target) for place, target in enumerate(targets)]
     with ThreadPoolExecutor(len(asked)) as pool:
         ours = [pool.submit(check, target.endpoint_url, health_url=target.health_url) for target in asked]
-        theirs = {result.id: result for result in probe.sweep(asked, seconds=25, policy=OPEN)}
+        theirs: dict[int, probe.Result] = {}
+        # The prober says of whom it was too busy to judge, as it may be beside these threads: those are asked again.
+        while again := [target for target in asked if target.id not in theirs or theirs[target.id].verdict is None]:
+            theirs |= {result.id: result for result in probe.sweep(again, seconds=25, policy=OPEN)}
         for target, future in zip(asked, ours, strict=True):
             result, sight = theirs[target.id], future.result()
             yield (

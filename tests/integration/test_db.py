@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -237,31 +238,38 @@ def test_a_primary_that_became_read_only_is_unavailable_and_its_connection_is_dr
     assert pid(own) != first
 
 
-def test_a_deadlock_is_undone_and_done_again(own, admin):
+def test_a_deadlock_is_undone_and_done_again(own, admin, database_url):
     """Two sessions lock two rows in opposite order; ours is the one that Postgres ends, and it goes through after."""
     admin.execute("CREATE TABLE IF NOT EXISTS public.locks (id int PRIMARY KEY, n int NOT NULL DEFAULT 0)")
     admin.execute("TRUNCATE public.locks")
     admin.execute("INSERT INTO public.locks VALUES (1), (2)")
-    # Ours looks for deadlocks at once, the other one never, so that ours is always the victim.
-    own.write("SELECT set_config('deadlock_timeout', '10ms', false)")
+    # Postgres looks for a deadlock once, so long after a wait has begun: ours closes the circle, and always finds it.
+    own.begin(60).write("SELECT set_config('deadlock_timeout', '10ms', false), set_config('lock_timeout', '0', false)")
     admin.execute("SET deadlock_timeout = '60s'")
-    ours = pid(own)
-    with admin.transaction():
-        admin.execute("UPDATE public.locks SET n = n + 1 WHERE id = 2")
-        done: list[object] = []
-        both = (
-            "WITH one AS MATERIALIZED (UPDATE public.locks SET n = n + 10 WHERE id = 1 RETURNING n),"
-            " two AS (UPDATE public.locks SET n = n + 10 WHERE id = 2 AND (SELECT n FROM one) > 0 RETURNING n)"
-            " SELECT n FROM two"
-        )
-        thread = threading.Thread(target=lambda: done.append(own.write(both)))
-        thread.start()
-        waiting = "SELECT count(*) FROM pg_locks WHERE pid = %s AND NOT granted"
-        while admin.execute(waiting, [ours]).fetchone() == (0,):
-            pass
-        admin.execute("UPDATE public.locks SET n = n + 1 WHERE id = 1")
-    thread.join(10)
-    assert done == [(11,)]
+    both = (
+        "WITH one AS MATERIALIZED (UPDATE public.locks SET n = n + 10 WHERE id = 1 RETURNING n),"
+        " gate AS MATERIALIZED (SELECT pg_advisory_xact_lock(1) FROM one),"
+        " two AS (UPDATE public.locks SET n = n + 10 WHERE id = 2 AND (SELECT count(*) FROM gate) = 1 RETURNING n)"
+        " SELECT n FROM two"
+    )
+    ours, theirs = pid(own), admin.info.backend_pid
+    with psycopg.connect(database_url, autocommit=True) as gate, ThreadPoolExecutor(2) as pool:
+
+        def waits(backend: int) -> bool:
+            return gate.execute("SELECT FROM pg_locks WHERE pid = %s AND NOT granted", [backend]).fetchone() is not None
+
+        gate.execute("SELECT pg_advisory_lock(1)")
+        with admin.transaction():
+            admin.execute("UPDATE public.locks SET n = n + 1 WHERE id = 2")
+            done = pool.submit(own.write, both)
+            while not waits(ours):
+                pass
+            other = pool.submit(admin.execute, "UPDATE public.locks SET n = n + 1 WHERE id = 1")
+            while not waits(theirs):
+                pass
+            gate.execute("SELECT pg_advisory_unlock(1)")
+            other.result()
+        assert done.result() == (11,)
     admin.execute("DROP TABLE public.locks")
 
 
