@@ -132,7 +132,6 @@ $$;
 
 CREATE FUNCTION registry.count_server() RETURNS trigger
     LANGUAGE plpgsql
-    SET search_path TO ''
     AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
