@@ -11,6 +11,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from base64 import b64encode
@@ -49,12 +50,9 @@ BASIC = "Basic " + b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
 READY = "MCP Registry ready on "
 
 # For tests of disks that are full, closed or run nothing: each has file systems of its own, by `unshare -m`.
+MOUNT = ("sh", "-c", "unshare -m mount -t tmpfs tmpfs /mnt")
 mounts = pytest.mark.skipif(
-    subprocess.run(
-        ["unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, check=False
-    ).returncode
-    != 0,
-    reason="nobody may mount here",
+    subprocess.run(MOUNT, capture_output=True, check=False).returncode != 0, reason="nobody may mount here"
 )
 
 # What is tested in this process may register and dial loopback, as the local run may.
@@ -616,6 +614,14 @@ class Local:
             raise
         self._reader.join(10)
         return code
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody can pass, as pytest's own are not."""
+    with tempfile.TemporaryDirectory(prefix="registry-test-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

@@ -72,14 +72,6 @@ def server(data: Path) -> Iterator[Postgres]:
     server.stop()
 
 
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that everybody can pass, as pytest's own are not."""
-    with tempfile.TemporaryDirectory(prefix="registry-test-") as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
-
-
 def execute(url: str, statement: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(statement.encode())
