@@ -105,7 +105,7 @@ $(VENV)/run.stamp: requirements/run.txt
 	@touch $@
 
 $(VENV)/dev.stamp: requirements/dev.txt
-	$(SETUP) local.install $(VENV) $< 1000 "what the tests need"
+	$(SETUP) local.install $(VENV) $< 1200 "what the tests need"
 	@touch $@ $(VENV)/run.stamp
 
 # In an environment of its own, of the packages of its day: it asks for older ones than the tests do. Of Python 3.13, for

@@ -152,7 +152,8 @@ class Environment:
             command += ["--no-deps", "--require-hashes", "-r", str(requirements)]
             # Compiling took 26 of 40 s, on 2 cores, 2026-11-30. The first start compiles what is imported, if it may.
             command += [] if sys.dont_write_bytecode else ["--no-compile"]
-            self._run(command, lambda: f"{len(listed & self._installed())} of {len(listed)} packages, ")
+            packages = len({pin.partition("==")[0] for pin in listed})  # one may be pinned anew for a newer Python
+            self._run(command, lambda: f"{len(listed & self._installed())} of {packages} packages, ")
         finally:
             self._progress.end()
             shutil.rmtree(temporary, ignore_errors=True)
@@ -194,6 +195,7 @@ class Environment:
             if process.poll() is None:
                 process.terminate()
                 process.wait()
+        self._progress.show(how_far())
         if process.returncode != 0:
             self._progress.end()
             cause = next((cause for said, cause in CAUSES if re.search(said, output)), "pip says why")

@@ -296,7 +296,9 @@ def test_ci_is_told_nothing(venv: Path, index: Index) -> None:
 
 
 def test_a_terminal_is_told_how_far_it_is_in_one_line(venv: Path, index: Index) -> None:
-    requirements = index.add("shown") + "for-windows==1.0 ; sys_platform == 'win32' --hash=sha256:00\n"
+    requirements = index.add("shown").replace(" --hash", " ; python_version >= '3.11' --hash")
+    requirements += "shown==0.1 ; python_version < '3.11' --hash=sha256:00\n"
+    requirements += "for-windows==1.0 ; sys_platform == 'win32' --hash=sha256:00\n"
     ours, theirs = pty.openpty()
     index.hold()
     with subprocess.Popen(command(venv, requirements), cwd=ROOT, env=from_index(index), stdout=theirs) as run:
