@@ -20,7 +20,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
+from mcp_registry.catalogue import names
 
 from client.tests.test_introspect import Asked, current, hang, older, respond, result, stranger, tool
 from mcp_registry_client import (
@@ -661,24 +664,23 @@ def test_an_answer_that_is_no_text_is_a_no(environment, api):
     assert api("GET", f"/api/registry/servers/{server['id']}").status == 200
 
 
-def test_digits_are_an_id_and_may_be_a_name(run, api):
-    first = api.register(name=api.new_name("numbered"))
-    number = str(first["id"])
-    second = api.register(name=number)
-    # Whichever is meant: nobody guesses.
-    sentence = error(run("deregister", number, "--yes"), 2)
-    assert str(first["name"]) in sentence and str(second["id"]) in sentence
-    assert run("show", str(second["id"]), "--json").document["server"]["name"] == number
-    assert run("deregister", str(first["name"]), "--yes").code == 0
-    # Only the name is left.
-    assert run("deregister", number, "--yes").out == f"removed {number} (id {second['id']})\n"
-    for none in ("0", "007", "9223372036854775808", "9" * 40):
+def test_digits_are_an_id_and_no_name(run, api, real):
+    server = api.register(name=api.new_name("numbered"))
+    number = str(server["id"])
+    assert run("show", number, "--json").document["server"]["name"] == server["name"]
+    refused = run("register", "--url", real["example"].url, "--name", number)
+    assert "the name by --name" in error(refused, 1) and "name: A name is not all digits" in refused.err
+    assert run("deregister", number, "--yes").out == f"removed {server['name']} (id {number})\n"
+    for none in (number, "0", "007", "9223372036854775808", "9" * 40):
         assert error(run("show", none), 3)
     assert "a name or an id" in error(run("show", ""), 2)
 
 
-def test_a_name_is_found_however_many_names_contain_it(run):
-    """A search of one page would end before it, and its digits are the id of another."""
+NOT_FOUND = {"error": "Server not found", "code": "SERVER_NOT_FOUND"}
+
+
+def test_a_name_of_digits_from_before_that_was_refused_is_told_from_an_id(run):
+    """However many names contain it: a search of one page would end before it."""
     first, wanted = {"id": 2, "name": "rates"}, {"id": 1019, "name": "2"}
     pages = {None: [{"id": place, "name": f"x2-{place}"} for place in range(10, 1010)], "c": [wanted]}
 
@@ -691,9 +693,69 @@ def test_a_name_is_found_however_many_names_contain_it(run):
         return respond(200, first if path.endswith("/2") else wanted)
 
     with stranger(answer) as registry:
+        # Whichever is meant: nobody guesses.
         sentence = error(run("--registry", registry.url.removesuffix("/mcp"), "deregister", "2", "--yes"), 2)
         assert "rates" in sentence and "1019" in sentence
         assert "DELETE" not in registry.methods()
+    # Nobody has the id: only the name is left.
+    with stranger(lambda asked: respond(404, NOT_FOUND) if asked.path.endswith("/2") else answer(asked)) as registry:
+        shown = run("--registry", registry.url.removesuffix("/mcp"), "show", "2", "--json").document
+        assert shown["server"] == wanted
+
+
+def without_names(status: int, code: str, *servers: dict[str, Any]) -> Any:
+    """What a registry answers that takes no name where an id belongs, but this refusal; and whom it has."""
+
+    def answer(asked: Asked) -> Iterable[bytes]:
+        path = asked.path.partition("?")[0]
+        reference = path.removeprefix("/api/registry/servers").removesuffix("/health").strip("/")
+        if not reference:
+            return respond(200, {"servers": list(servers), "total": len(servers), "next_cursor": None})
+        if not reference.isdigit():
+            return respond(status, {"error": "It cannot be read", "code": code})
+        return respond(200, next(one for one in servers if str(one["id"]) == reference))
+
+    return answer
+
+
+@pytest.mark.parametrize(("status", "code"), [(400, "VALIDATION_ERROR"), (404, "ROUTE_NOT_FOUND")])
+def test_a_registry_that_takes_no_name_for_an_id_is_searched(run, status, code):
+    """An older one; or one behind what takes the slash of a name for that of a path."""
+    servers = [{"id": 7, "name": "ann/weather"}, {"id": 8, "name": "ann/weather-two"}]
+    with stranger(without_names(status, code, *servers)) as registry:
+        root = registry.url.removesuffix("/mcp")
+        for given in ("ann/weather", "Ann/Weather"):
+            assert run("show", given, "--json", "--registry", root).document["server"] == servers[0]
+        assert "is it ann/weather" in error(run("show", "ann/weathr", "--registry", root), 3)
+
+
+def test_a_server_is_asked_for_by_its_name_and_no_other_is_read(run):
+    with stranger(lambda _: respond(200, {"id": 7, "name": "ann/weather"})) as registry:
+        assert run("show", "ann/weather", "--registry", registry.url.removesuffix("/mcp")).code == 0
+    paths = [asked.path for asked in registry.asked]
+    assert paths == ["/api/registry/servers/ann%2Fweather", "/api/registry/servers/7/health?period=24h"]
+
+
+def test_a_spelling_of_two_names_is_taken_for_neither(run, api):
+    """A capital I is an i to who reads, and an l to who looks."""
+    word = api.new_name("x")
+    one, other = (api.register(name=f"{word}-{end}")["name"] for end in ("heilo", "hello"))
+    sentence = error(run("deregister", f"{word}-heIlo", "--yes"), 2)
+    assert one in sentence and other in sentence
+    assert run("show", one).code == run("show", other).code == 0
+
+
+LETTERS = st.text("aBlLiIoO01/._-", min_size=1, max_size=12)
+
+
+@hypothesis.given(LETTERS, LETTERS)
+@hypothesis.example("shard-1-11", "shard-11-1")
+@hypothesis.example("co-op/x", "coop/x")
+@hypothesis.example("heIlo", "hello")
+def test_names_are_one_where_the_registry_calls_them_one(one, other):
+    assert _api._keys(one) == tuple(names.keys(one))
+    same = any(a == b for a, b in zip(names.keys(one), names.keys(other), strict=True))
+    assert bool(_api._same([{"name": one}], other)) == same
 
 
 def test_an_answer_that_says_nothing_is_no_success(run):
@@ -904,7 +966,7 @@ def test_a_registry_that_says_other_types_than_it_should_breaks_nothing(run):
         assert "not an MCP registry" in error(run("show", "1", "--registry", server.url), 1)
     strange |= {"id": 1, "name": "x", "last_check": 3, "transitions": [1], "checks": "x"}
     with stranger(lambda _: respond(200, strange)) as server:
-        assert run("show", "x", "--registry", server.url).code == 3
+        assert run("show", "y", "--registry", server.url).code == 3
     strange["servers"] = []
     with stranger(lambda _: respond(200, strange)) as server:
         assert run("show", "1", "--registry", server.url).code == 0

@@ -218,7 +218,8 @@ def test_two_names_that_lose_what_tells_them_apart_do_not_become_one():
         *zip(list(LOST.values())[:-1], list(LOST.values())[1:], strict=True),
     ]
     for one, other in pairs:
-        assert names.canonical(legal_name(one)) != names.canonical(legal_name(other)), (one, other)
+        same = zip(names.keys(legal_name(one)), names.keys(legal_name(other)), strict=True)
+        assert not any(key == its_key for key, its_key in same), (one, other)
         for legal in map(legal_name, (one, other)):
             assert names.fault(legal) is None and len(legal) <= 100 and not legal.isdigit()
     assert legal_name("天气 weather").startswith("weather-") and legal_name("acme/天気").startswith("acme-")

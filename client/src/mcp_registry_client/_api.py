@@ -18,8 +18,12 @@ MAX_PAGE: Final = 1000
 MAX_SEARCHED: Final = 20_000
 MAX_SEARCH: Final = 200
 SUGGESTIONS: Final = 5
-# Names in which case, separators and look-alikes do not count: the registry's own rule.
-FOLD: Final = str.maketrans({"0": "o", "1": "l", "i": "l", ".": None, "_": None, "-": None})
+# The registry's own rule of which names are one (see `_keys`). A separator that counts stands between two digits; to
+# the eye, l and o may be digits.
+SEPARATORS: Final = re.compile(r"[._-]+")
+UNREAD: Final = re.compile(r"(?<![0-9])-|-(?![0-9])")
+UNSEEN: Final = re.compile(r"(?<![0-9lo])-|-(?![0-9lo])")
+LOOK_ALIKE: Final = str.maketrans("01", "ol")
 # An id, as the registry writes one. The greatest is that of a bigint.
 ID: Final = re.compile(r"[1-9][0-9]{0,18}")
 MAX_ID: Final = 2**63 - 1
@@ -61,9 +65,10 @@ class Registry:
             raise self._strange(code)
         return answer
 
-    def detail(self, number: int) -> dict[str, Any]:
-        """Everything that is stored of one server; at least `id` and `name`."""
-        status, answer = self._ask("GET", f"/api/registry/servers/{number}")
+    def detail(self, id_or_name: int | str) -> dict[str, Any]:
+        """Everything that is stored of one server; at least `id` and `name`. By its name, registries do not always."""
+        reference = quote(str(id_or_name), safe="", errors="replace")
+        status, answer = self._ask("GET", f"/api/registry/servers/{reference}")
         if not _is_server(answer):
             raise self._strange(status)
         return answer
@@ -103,6 +108,18 @@ class Registry:
 
     def registered(self, name: str) -> dict[str, Any] | None:
         """Everything that is stored of the server of exactly this name; None where there is none."""
+        if not name.isdigit():  # which would be an id
+            try:
+                found = self.detail(name)
+            except Stopped as stopped:
+                if stopped.ending == Exit.NOT_FOUND:
+                    return None
+                if stopped.ending != Exit.FAILED:
+                    raise
+            else:
+                if found["name"] == name:
+                    return found
+        # A name from before digits were an id; or a registry of before 1 December 2026, which knows ids only.
         for server in self._search(name):
             if server.get("name") == name:
                 return self.detail(self._id(server))
@@ -121,15 +138,17 @@ class Registry:
                 return numbered
             sentence = f"{given} is the id of {numbered['name']}, and the name of the server with the id {named['id']}"
             raise misused(f"{sentence}: give {numbered['name']} or {named['id']}")
-        similar = self._search(given)
-        found = _same(similar, given)
-        if found is None:
-            # A search finds parts of names as they are spelled. Another spelling is found by looking at all.
-            servers = self.servers({}, MAX_SEARCHED)[0]
-            found = _same(servers, given)
-            if found is None:
-                raise _unknown(given, similar, servers)
-        return self.detail(self._id(found))
+        if (exact := self.registered(given)) is not None:
+            return exact
+        # A search finds parts of names as they are spelled. Another spelling is found by looking at all.
+        servers = self.servers({}, MAX_SEARCHED)[0]
+        same = _same(servers, given)
+        if not same:
+            raise _unknown(given, self._search(given), servers)
+        if len(same) > 1:
+            names = " or ".join(str(server["name"]) for server in same)
+            raise misused(f"{given} may be read as the name of more than one server: give {names}")
+        return self.detail(self._id(same[0]))
 
     def _numbered(self, given: str) -> dict[str, Any] | None:
         """The server of this id; None where there is none, or this is no id."""
@@ -241,14 +260,28 @@ class Registry:
         return Stopped(Exit.FAILED, code, f"{sentence}: {advice}" if advice else sentence, details)
 
 
-def _canonical_name(name: str) -> str:
-    return name.lower().translate(FOLD)
+def _keys(name: str) -> tuple[str, str]:
+    """What a reader takes a name for, by the registry's rule: two names are one where either of the two is equal.
+
+    By the first, case does not count; by the second, a capital I is the l that it looks like. 0 is o and 1 is l.
+    Separators count between two digits and before the slash; of which kind they are never does.
+    """
+    return _spelling(name.lower(), UNREAD), _spelling(name.replace("I", "l").lower(), UNSEEN)
 
 
-def _same(servers: list[dict[str, Any]], name: str) -> dict[str, Any] | None:
-    """The server whose name the registry calls equal to this one."""
-    wanted = _canonical_name(name)
-    return next((server for server in servers if _canonical_name(str(server.get("name"))) == wanted), None)
+def _spelling(name: str, uncounted: re.Pattern[str]) -> str:
+    namespace, slash, rest = name.rpartition("/")
+    read = uncounted.sub("", SEPARATORS.sub("-", rest))
+    if slash:
+        read = f"{SEPARATORS.sub('-', namespace).strip('-')}/{read}"
+    return read.translate(LOOK_ALIKE)
+
+
+def _same(servers: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """The servers whose name the registry calls equal to this one: two at most, one for each key."""
+    read, look = _keys(name)
+    wanted = [(server, _keys(str(server.get("name")))) for server in servers]
+    return [server for server, keys in wanted if keys[0] == read or keys[1] == look]
 
 
 def _is_server(answer: Mapping[str, Any]) -> bool:
