@@ -49,7 +49,7 @@ SUCCESSES = (200, 201, 204)
 # Parts of statements by which the proxy knows them.
 REGISTERS, REPLACES, DELETES = "INSERT INTO registry.mcp_servers", "revision = revision + 1", "DELETE FROM registry.mcp"
 STATEMENTS = 7  # cases of _cut_at_statements
-SETS_STATUS, LISTS, SHOWS = "FOR NO KEY UPDATE", "json_agg(shown)", "row_to_json(server)"
+SETS_STATUS, LISTS, SHOWS = "FOR NO KEY UPDATE", "row_to_json(shown)", "row_to_json(server)"
 
 
 class Asked(NamedTuple):
