@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from local import queues, template
 from local.gateway import FunctionError, Gateway, HttpRequest
@@ -42,6 +43,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)
+
+# Hypothesis looks at the clock, which beside other tests tells nothing of ours.
+settings.register_profile("beside others", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("beside others")
 
 ROOT = Path(__file__).parent.parent
 USERNAME, PASSWORD = "admin", "password"

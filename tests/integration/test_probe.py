@@ -1064,6 +1064,10 @@ def test_two_thousand_checks_leave_nothing_behind(trusting):
         on_our_loop(main(targets[-60:]))
         before = len(descriptors())
         results = on_our_loop(main(targets))
+        # Where the machine is too busy to judge a server, that is said, and the server is asked again.
+        while unjudged := {result.id for result in results if result.verdict is None}:
+            again = on_our_loop(main([target for target in targets if target.id in unjudged]))
+            results = [result for result in results if result.id not in unjudged] + again
     verdicts = Counter((result.id % len(urls), result.verdict) for result in results if result.id < 2_000)
     expected = ["healthy", "refused", "not_mcp", *["healthy"] * 4, "refused", "tls", "healthy"]
     assert verdicts == dict.fromkeys(enumerate(expected), 195)

@@ -23,10 +23,13 @@ def check(*servers: RealServer, times: int = 1) -> list[Result]:
 
 
 def settled(servers: dict[str, RealServer], seconds: float = 60) -> dict[str, Result]:
-    """Of each server. What times out is checked again: who asks a bridge first waits until it has started another."""
+    """Of each server. What times out is checked again: who asks a bridge first waits until it has started another.
+
+    So is what the prober was too busy to judge.
+    """
     deadline = time.monotonic() + seconds
     results: dict[str, Result] = {}
-    while late := [name for name in servers if name not in results or results[name].verdict == "timeout"]:
+    while late := [name for name in servers if name not in results or results[name].verdict in ("timeout", None)]:
         results |= zip(late, check(*(servers[name] for name in late)), strict=True)
         if time.monotonic() > deadline:
             break
