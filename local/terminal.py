@@ -18,6 +18,8 @@ from local.gateway import HttpRequest, HttpResponse
 REGISTER = "/api/registry/register"
 # Of refused registrations; a larger body is none, and is not read for its name.
 MAX_REGISTRATION = 1024 * 1024
+# What msgspec raises for what is no JSON: besides its own error those of text that is not UTF-8 and of deep nesting.
+UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
 # What of a body can do nothing to a terminal, and hardly is a secret: a name as the registry takes it, and where in a
 # registration a fault is, as long as that is a field of ours.
 _NAME = re.compile(r"[A-Za-z0-9._/-]{1,100}")
@@ -42,7 +44,7 @@ class Terminal:
         """A line that a function printed."""
         try:
             told = msgspec.json.decode(line, type=_Line)
-        except msgspec.DecodeError:  # nobody's log: what Python itself says, or a function that prints
+        except UNREADABLE:  # nobody's log: what Python itself says, or a function that prints
             told = _Line()
         if told.error_type == "Exception" and told.error_message == "Unauthorized":
             # How a Lambda authorizer says no, reported by the runtime with a stack. The line of the request says it.
@@ -121,7 +123,7 @@ def _of_registration(request: HttpRequest, response: HttpResponse) -> str:
 def _answer(response: HttpResponse) -> _Answer:
     try:
         return msgspec.json.decode(response.body, type=_Answer)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return _Answer()
 
 
@@ -129,7 +131,7 @@ def _name(body: bytes) -> str:
     """The name in a registration that was refused; empty where it has none, or what can be none."""
     try:
         name = msgspec.json.decode(body, type=_Named).name if len(body) <= MAX_REGISTRATION else ""
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return ""
     return name if _NAME.fullmatch(name) else ""
 

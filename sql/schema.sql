@@ -160,27 +160,36 @@ CREATE FUNCTION registry.derive_server() RETURNS trigger
 BEGIN
     NEW.name_key := registry.name_key(NEW.name);
     NEW.look_key := registry.look_key(NEW.name);
+    NEW.figure_key := registry.figure_key(NEW.name);
     -- The separator is a control character that no search may contain.
     NEW.search_fold := registry.fold(NEW.name || E'\x1f' || NEW.display_name);
     RETURN NEW;
 END
 $$;
 
-CREATE FUNCTION registry.fold(given text) RETURNS text
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN NORMALIZE(casefold((NORMALIZE(given, NFKC) COLLATE pg_unicode_fast)), NFKC);
-
-CREATE FUNCTION registry.fold_tags(tags jsonb) RETURNS text[]
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN (SELECT array_agg(registry.fold(tag.value)) AS array_agg FROM jsonb_array_elements_text(fold_tags.tags) tag(value));
-
 CREATE FUNCTION registry.spelling(name text, number text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN translate((CASE WHEN (name ~~ '%/%'::text) THEN (btrim(regexp_replace(split_part(lower((name COLLATE "C")), '/'::text, 1), '[._-]+'::text, '-'::text, 'g'::text), '-'::text) || '/'::text) ELSE ''::text END || regexp_replace(regexp_replace(split_part(lower((name COLLATE "C")), '/'::text, '-1'::integer), '[._-]+'::text, '-'::text, 'g'::text), (((('(?<!'::text || number) || ')-|-(?!'::text) || number) || ')'::text), ''::text, 'g'::text)), '01'::text, 'ol'::text);
 
-CREATE FUNCTION registry.look_key(name text) RETURNS text
+CREATE FUNCTION registry.figure_key(name text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN registry.spelling(translate(name, 'I'::text, 'l'::text), '[0-9lo]'::text);
+
+CREATE FUNCTION registry.seen(given text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN regexp_replace(given, '[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]'::text, ''::text, 'g'::text);
+
+CREATE FUNCTION registry.fold(given text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN NORMALIZE(casefold((NORMALIZE(registry.seen(given), NFKC) COLLATE pg_unicode_fast)), NFKC);
+
+CREATE FUNCTION registry.fold_tags(tags jsonb) RETURNS text[]
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN (SELECT array_agg(registry.fold(regexp_replace(tag.value, '^\s+|\s+$'::text, ''::text, 'g'::text))) AS array_agg FROM jsonb_array_elements_text(fold_tags.tags) tag(value) WHERE (char_length(tag.value) <= 64));
+
+CREATE FUNCTION registry.look_key(name text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN registry.spelling(translate(name, 'I'::text, 'l'::text), '[0-9]'::text);
 
 CREATE FUNCTION registry.name_key(name text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -295,8 +304,9 @@ CREATE TABLE registry.mcp_servers (
     moved_at timestamp with time zone DEFAULT now() NOT NULL,
     name_key character varying(100) COLLATE pg_catalog."C",
     look_key character varying(100) COLLATE pg_catalog."C",
+    figure_key character varying(100) COLLATE pg_catalog."C",
     search_fold text,
-    CONSTRAINT mcp_servers_derived_not_null CHECK (((name_key IS NOT NULL) AND (look_key IS NOT NULL) AND (search_fold IS NOT NULL)))
+    CONSTRAINT mcp_servers_derived_not_null CHECK (((name_key IS NOT NULL) AND (look_key IS NOT NULL) AND (figure_key IS NOT NULL) AND (search_fold IS NOT NULL)))
 )
 WITH (fillfactor='80');
 
@@ -431,6 +441,8 @@ CREATE INDEX tool_invocations_server_idx ON metrics.tool_invocations USING btree
 CREATE INDEX tool_invocations_tool_idx ON metrics.tool_invocations USING btree (tool_id);
 
 CREATE INDEX mcp_servers_body_digest_idx ON registry.mcp_servers USING btree (body_digest);
+
+CREATE UNIQUE INDEX mcp_servers_figure_key_idx ON registry.mcp_servers USING btree (figure_key);
 
 CREATE UNIQUE INDEX mcp_servers_look_key_idx ON registry.mcp_servers USING btree (look_key);
 

@@ -1,13 +1,15 @@
 -- Names that only an eye confuses, text that is found as it is read, and what MCP says of a tool besides our columns.
 --
--- What now exists: mcp_servers.name_key and look_key (two names are one where either is equal), mcp_servers.search_fold
+-- What now exists: mcp_servers.name_key, look_key and figure_key (two names are one where any is equal), search_fold
 -- and server_metadata.tags_fold (text as it is compared), tools.extra; and the functions and triggers that fill what the
 -- code of the release before leaves out. Quick, because readers wait for it: what takes time is in 0004.
 --
 -- The old rule of names, canonical_name, took for one what nobody confuses (shard-1-11 and shard-11-1, mariax and
 -- marlax). Names that are one by the new keys were one by the old rule too, so that no two rows of a database agree
 -- now that differed; names that were refused may come. canonical_name, search_text and everything of this file that is
--- for the release before go with the next one.
+-- for the release before go with the next one. That release finds a server by canonical_name, which a new server does not
+-- get where another has it; should that other be deleted while both run, the release before answers 500 to the new one's
+-- registration, and this one answers it.
 --
 -- locks: registry.mcp_servers, registry.server_metadata, registry.tools
 
@@ -15,16 +17,26 @@ ALTER TABLE registry.mcp_servers
     -- Columns that are filled, and not generated ones: to generate a column rewrites the table, and every reader waits.
     ADD COLUMN name_key varchar(100) COLLATE "C",
     ADD COLUMN look_key varchar(100) COLLATE "C",
+    ADD COLUMN figure_key varchar(100) COLLATE "C",
     ADD COLUMN search_fold text,
     -- Validated by 0004.
     ADD CONSTRAINT mcp_servers_derived_not_null
-        CHECK (name_key IS NOT NULL AND look_key IS NOT NULL AND search_fold IS NOT NULL) NOT VALID,
+        CHECK (name_key IS NOT NULL AND look_key IS NOT NULL AND figure_key IS NOT NULL
+               AND search_fold IS NOT NULL) NOT VALID,
     ALTER COLUMN canonical_name DROP NOT NULL;
 
 ALTER TABLE registry.server_metadata ADD COLUMN tags_fold text[];
 
 -- What MCP says of a tool, and will say, besides our columns (_meta, icons, execution), as it was received.
 ALTER TABLE registry.tools ADD COLUMN extra json;
+
+-- What nobody sees of a text, as catalogue/folding.py lists it.
+CREATE FUNCTION registry.seen(given text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN regexp_replace(given,
+        '[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164'
+        '\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]',
+        '', 'g');
 
 -- Text as people compare it, as catalogue/folding.py makes it: compatible forms are one (NFKC), and so are the cases of a
 -- letter. Full case folding is of Postgres 18; an older one does without the foldings of rare letters to several.
@@ -34,13 +46,13 @@ BEGIN
         EXECUTE $sql$
             CREATE FUNCTION registry.fold(given text) RETURNS text
                 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-                RETURN normalize(casefold(normalize(given, NFKC) COLLATE pg_catalog.pg_unicode_fast), NFKC)
+                RETURN normalize(casefold(normalize(registry.seen(given), NFKC) COLLATE pg_catalog.pg_unicode_fast), NFKC)
         $sql$;
     ELSE
         EXECUTE $sql$
             CREATE FUNCTION registry.fold(given text) RETURNS text
                 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-                RETURN normalize(replace(replace(lower(normalize(given, NFKC)), 'ς', 'σ'), 'ß', 'ss'), NFKC)
+                RETURN normalize(replace(replace(lower(normalize(registry.seen(given), NFKC)), 'ς', 'σ'), 'ß', 'ss'), NFKC)
         $sql$;
     END IF;
 END
@@ -64,11 +76,18 @@ CREATE FUNCTION registry.name_key(name text) RETURNS text
 
 CREATE FUNCTION registry.look_key(name text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN registry.spelling(translate(name, 'I', 'l'), '[0-9]');
+
+CREATE FUNCTION registry.figure_key(name text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN registry.spelling(translate(name, 'I', 'l'), '[0-9lo]');
 
+-- A tag of more than 64 characters, which the release before took, cannot be asked for, and might not fit into an index.
 CREATE FUNCTION registry.fold_tags(tags jsonb) RETURNS text[]
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN (SELECT array_agg(registry.fold(tag)) FROM jsonb_array_elements_text(tags) AS tag);
+    RETURN (SELECT array_agg(registry.fold(regexp_replace(tag, '^\s+|\s+$', '', 'g')))
+              FROM jsonb_array_elements_text(tags) AS tag
+             WHERE char_length(tag) <= 64);
 
 CREATE FUNCTION registry.derive_server() RETURNS trigger
     LANGUAGE plpgsql
@@ -76,6 +95,7 @@ AS $$
 BEGIN
     NEW.name_key := registry.name_key(NEW.name);
     NEW.look_key := registry.look_key(NEW.name);
+    NEW.figure_key := registry.figure_key(NEW.name);
     -- The separator is a control character that no search may contain.
     NEW.search_fold := registry.fold(NEW.name || E'\x1f' || NEW.display_name);
     RETURN NEW;

@@ -124,6 +124,8 @@ def test_search_finds_part_of_a_name_or_display_name_in_any_case(api):
         ("farm-ok", " farm ok  "),  # blanks that came along, and words
         ("Weather of Europe", "europe weather"),
         ("İstanbul", "i̇stanbul"),
+        ("wea\u00adther", "weather"),  # a soft hyphen, which nobody sees
+        ("\u2600 sun", "\u2600\ufe0f"),  # as a keyboard writes an emoji
     ],
 )
 def test_text_is_found_as_it_is_read(api, shown, typed):
@@ -149,7 +151,7 @@ def test_a_search_for_blanks_alone_is_none(api):
 
 def test_a_list_is_narrowed_to_a_tag(api):
     mark = api.new_name("tagged")
-    tags = [f"{mark}-Geo", "Été", "%"], ["Ete"], None
+    tags = [f" {mark}-Geo ", "Été", "%"], ["Ete"], None
     made = [api.register(name=f"{mark}-{n}", metadata={"tags": each})["id"] for n, each in enumerate(tags)]
 
     def ids(query: str) -> list[int]:

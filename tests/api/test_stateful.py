@@ -47,19 +47,20 @@ SELECT count(*)
 """
 
 
-def readings(name: str) -> tuple[str, str]:
-    """What a reader takes a name for, in two ways: without case, and by the shapes of its letters.
+def readings(name: str) -> tuple[str, ...]:
+    """What a reader takes a name for, in three ways: without case, by the shapes of its letters, and as figures.
 
     For names without a slash. Written apart from the product's (registry.name_key), letter by letter.
     """
     taken = []
-    for text, numerals in ((name.lower(), "0123456789"), (name.replace("I", "l").lower(), "0123456789lo")):
+    digits, shapes = "0123456789", name.replace("I", "l").lower()
+    for text, numerals in ((name.lower(), digits), (shapes, digits), (shapes, digits + "lo")):
         parts = [part for part in re.split(r"[._-]+", text) if part]
         read = parts[0]
         for part in parts[1:]:
             read += ("-" if read[-1] in numerals and part[0] in numerals else "") + part
         taken.append(read.replace("0", "o").replace("1", "l"))
-    return taken[0], taken[1]
+    return tuple(taken)
 
 
 def are_one(name: str, other: str) -> bool:

@@ -515,7 +515,7 @@ SHOWN = (
     ("StoredTool", "tools", set[str]()),
 )
 INTERNAL = {
-    *("canonical_name", "name_key", "look_key", "search_text", "search_fold", "tags_fold"),
+    *("canonical_name", "name_key", "look_key", "figure_key", "search_text", "search_fold", "tags_fold"),
     *("tools_count", "revision", "body_digest", "content_digest", "extra"),
     *("server_id", "position", "moved_at", "up_at"),
 }

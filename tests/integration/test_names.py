@@ -17,10 +17,11 @@ CLOSE_NAMES = st.text("aAiIlLoO019.-_", min_size=1, max_size=6).filter(lambda na
 ON_ONE_DATABASE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
 
-def keys(database: Database, name: str) -> tuple[str, str]:
-    row = database.read("SELECT registry.name_key(%(name)s), registry.look_key(%(name)s)", {"name": name})
+def keys(database: Database, name: str) -> tuple[str, str, str]:
+    statement = "SELECT registry.name_key(%(name)s), registry.look_key(%(name)s), registry.figure_key(%(name)s)"
+    row = database.read(statement, {"name": name})
     assert row is not None
-    return row[0], row[1]
+    return row[0], row[1], row[2]
 
 
 @ON_ONE_DATABASE

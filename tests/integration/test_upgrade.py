@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import random
 import shutil
+import string
 
 import psycopg
 import pytest
@@ -25,6 +28,17 @@ RETURNING id
 OLD_FIND = "SELECT name FROM registry.mcp_servers WHERE canonical_name = %(canonical)s"
 OLD_SEARCH = "SELECT name FROM registry.mcp_servers WHERE search_text LIKE lower(%(pattern)s) ORDER BY id"
 
+OLD_TAGS = """
+INSERT INTO registry.server_metadata (server_id, tags)
+SELECT id, %(tags)s::jsonb
+  FROM registry.mcp_servers
+ WHERE name = %(name)s
+    ON CONFLICT (server_id) DO UPDATE
+   SET tags = excluded.tags
+"""
+# That release had no limit on tags.
+LONG = "".join(random.Random(1).choices(string.ascii_letters, k=100_000))
+
 NAMES = ["mariax", "shard-1-11", "io.github.co-op/notes", "2048", "plain"]
 
 
@@ -45,6 +59,15 @@ def old_find(url: str, name: str) -> str | None:
         return row[0] if row else None
 
 
+def old_tag(url: str, name: str, *tags: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(OLD_TAGS, {"name": name, "tags": json.dumps(tags)})
+
+
+def tagged(database: Database, tag: str) -> int:
+    return servers.list_page(database, Filters(tag=tag), 100, 0).total
+
+
 def parsed(name: str, **fields: object) -> registration.Registration:
     return registration.parse(document(name, **fields))
 
@@ -58,6 +81,7 @@ def upgraded(new_database, tmp_path):
     migrate.migrate(url, tmp_path)
     for name in NAMES:
         assert old_register(url, name) is not None
+    old_tag(url, "plain", " Géo ", LONG)
     migrate.migrate(url)
     return url
 
@@ -75,6 +99,19 @@ def test_the_rows_that_were_there_are_found_by_name_and_by_search(catalogue):
     assert servers.list_page(catalogue, Filters(search="οδυσσευς"), 100, 0).total == len(NAMES)
     for name in NAMES:
         assert servers.list_page(catalogue, Filters(search=name.upper()), 100, 0).total == 1
+
+
+def test_the_tags_that_were_there_are_found_but_those_that_nobody_can_ask_for(catalogue):
+    assert tagged(catalogue, "GÉO") == 1
+
+
+def test_while_both_releases_run_tags_are_found_whoever_writes_them(catalogue, upgraded):
+    old_tag(upgraded, "mariax", "Older", LONG)
+    assert tagged(catalogue, "older") == 1
+    old_tag(upgraded, "mariax", "Other")
+    assert (tagged(catalogue, "older"), tagged(catalogue, "other")) == (0, 1)
+    servers.replace(catalogue, parsed("mariax", metadata={"tags": ["Newer"]}))
+    assert (tagged(catalogue, "other"), tagged(catalogue, "newer")) == (0, 1)
 
 
 def test_a_server_that_was_there_goes_on_registering_whatever_its_name(catalogue):

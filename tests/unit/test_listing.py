@@ -45,6 +45,19 @@ def test_a_search_that_can_match_nothing_is_refused(search):
     assert paths({"search": search}) == ["search"]
 
 
+@pytest.mark.parametrize("text", ["\n", "\x1f", "abc\n", "\x1ca", "\ta"])
+@pytest.mark.parametrize("name", ["search", "tag"])
+def test_a_control_character_is_refused_wherever_it_stands(name, text):
+    with pytest.raises(ValidationFailed) as refused:
+        listing.parse({name: text})
+    assert [fault.path for fault in refused.value.faults] == [name]
+
+
+@pytest.mark.parametrize("text", ["", " ", "\u3000 "])
+def test_blanks_alone_are_no_filter(text):
+    assert listing.parse({"search": text, "tag": text}) == listing.parse({})
+
+
 def test_every_fault_is_told_at_once():
     assert paths({"offset": "1", "status": "x", "limit": "0", "cursor": "abc"}) == [
         "offset",

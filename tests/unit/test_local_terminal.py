@@ -103,7 +103,14 @@ def test_what_can_be_no_name_is_not_shown(name):
     assert said("POST", 400, {"error": "No", "code": "X"}, sent={"name": name}) == "refused: No"
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'{"name": "a"' + b" " * 1024 * 1024 + b"}"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"{", b"[]", b"\xff", b'{"name":"\xff"}', b'{"name":"a","b":' + b"[" * 100_000),
+        b'{"name": "a"' + b" " * 1024 * 1024 + b"}",
+    ],
+    ids=len,
+)
 def test_what_is_no_registration_is_not_read_for_a_name(body):
     response = HttpResponse(400, (), b'{"error":"No","code":"X"}')
     assert outcome(HttpRequest("POST", REGISTER, body=body), response) == "refused: No"

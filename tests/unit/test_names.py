@@ -56,7 +56,9 @@ def test_reserved_names_are_refused_in_every_spelling(name):
     assert "reserved" in (names.fault(name) or "")
 
 
-@pytest.mark.parametrize("name", ["heaIth", "HEALTH", "he-a1th", "C0N", "too1s"])
+@pytest.mark.parametrize(
+    "name", ["heaIth", "HEALTH", "he-a1th", "C0N", "too1s", "AP1", "ADM1N", "mcp-reg1stry", "lo.modelcontextprotocol/x"]
+)
 def test_what_an_eye_takes_for_a_reserved_name_is_reserved(name):
     assert "reserved" in (names.fault(name) or "")
 
@@ -88,6 +90,11 @@ ONE = [
     ("hello", "heIlo"),
     ("hello-world", "heIlo.world"),
     ("v1.10", "vl.lo"),
+    ("cool-logger", "cooIlogger"),
+    ("hello-lo", "heIlolo"),
+    ("tool-1", "toolI"),
+    ("sqll2", "sqlI-2"),
+    ("metaI-0s", "metal0s"),
     ("io.github.ann/x", "io-github-ann/X"),
 ]
 TWO = [

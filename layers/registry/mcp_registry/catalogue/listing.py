@@ -39,9 +39,8 @@ def parse(query: Mapping[str, str]) -> Listing:
     parameters that do not exist included: a misspelt filter would silently list everything.
     """
     faults = [Fault(name, "There is no such parameter", "unknown") for name in query if name not in PARAMETERS]
-    # Blanks come along with what is copied.
-    words, tag = query.get("search", "").strip(), query.get("tag", "").strip()
-    filters = Filters(query.get("status") or None, query.get("type") or None, words or None, tag or None)
+    texts = (_trimmed(query.get(name, "")) for name in ("search", "tag"))
+    filters = Filters(query.get("status") or None, query.get("type") or None, *texts)
     faults += _filter_faults(filters)
     limit = query.get("limit", str(DEFAULT_LIMIT))
     if not LIMIT.fullmatch(limit) or int(limit) > MAX_LIMIT:
@@ -61,6 +60,12 @@ def parse(query: Mapping[str, str]) -> Listing:
     if faults:
         raise ValidationFailed(faults=faults)
     return Listing(filters, int(limit), after)
+
+
+def _trimmed(text: str) -> str | None:
+    """A text without the blanks that come along with what is copied; None where nothing else is in it."""
+    # strip() takes control characters too, which are for the check to refuse.
+    return text if UNSEARCHABLE.search(text) else text.strip() or None
 
 
 def _filter_faults(filters: Filters) -> list[Fault]:

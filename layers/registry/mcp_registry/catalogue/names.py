@@ -14,9 +14,9 @@ RULE = "A name has ASCII letters, digits, '.', '_', '-' and at most one '/', wit
 NUMBER = "A name is not all digits, because those are the id of a server: put a letter into it"
 
 SEPARATORS = re.compile(r"[._-]+")
-# A separator that counts stands between two digits; to the eye, l and o may be digits.
-UNREAD = re.compile(r"(?<![0-9])-|-(?![0-9])")
-UNSEEN = re.compile(r"(?<![0-9lo])-|-(?![0-9lo])")
+# A separator counts between two digits only. To the eye, l and o may be digits.
+UNCOUNTED = re.compile(r"(?<![0-9])-|-(?![0-9])")
+UNCOUNTED_IN_FIGURES = re.compile(r"(?<![0-9lo])-|-(?![0-9lo])")
 LOOK_ALIKE = str.maketrans("01", "ol")
 
 # What does not count where a word is reserved: separators, 0 for o, 1 for l.
@@ -36,23 +36,27 @@ RESERVED_NAMESPACE = "io.modelcontextprotocol"
 
 
 class Keys(NamedTuple):
-    """What a reader takes a name for. Two names are one where either of the two is equal.
+    """What a reader takes a name for, in three ways. Two names are one where any of the three is equal.
 
-    By `read`, case does not count: WIKI is wiki. By `look`, a capital I is the l that it looks like: heIlo is hello.
-    One key cannot say both, for mariax and marlax are two names.
+    By `read`, case does not count: WIKI is wiki. By `look`, a capital I is the l that it looks like: heIlo is hello. By
+    `figure`, l and o are the digits that they look like: vl.lo is v1.10. One key cannot say it all, for mariax and
+    marlax are two names, and so are v1.10 and v11.0.
     """
 
     read: str
     look: str
+    figure: str
 
 
 def keys(name: str) -> Keys:
     """The keys by which a legal name is unique; no longer than the name.
 
     0 is o, and 1 is l. Separators do not count, but between two digits (v1.10 is not v11.0) and before the slash, where
-    co-op is not coop; of which kind they are never counts. registry.name_key and registry.look_key say the same.
+    co-op is not coop; of which kind they are never counts. The functions of the same names in sql/ say the same.
     """
-    return Keys(_spelling(name.lower(), UNREAD), _spelling(name.replace("I", "l").lower(), UNSEEN))
+    look = name.replace("I", "l").lower()
+    figure = _spelling(look, UNCOUNTED_IN_FIGURES)
+    return Keys(_spelling(name.lower(), UNCOUNTED), _spelling(look, UNCOUNTED), figure)
 
 
 def _spelling(name: str, uncounted: re.Pattern[str]) -> str:
@@ -68,7 +72,9 @@ def _readings(name: str) -> set[str]:
     return {name.lower().translate(FOLD), name.replace("I", "l").lower().translate(FOLD)}
 
 
-RESERVED = frozenset(word.translate(FOLD) for word in RESERVED_WORDS)
+# Of each word what either case looks like: ADM1N is ADMIN to the eye.
+RESERVED = frozenset(reading for word in RESERVED_WORDS for reading in _readings(word) | _readings(word.upper()))
+RESERVED_NAMESPACES = _readings(RESERVED_NAMESPACE) | _readings(RESERVED_NAMESPACE.upper())
 
 
 def fault(name: str) -> str | None:
@@ -76,8 +82,7 @@ def fault(name: str) -> str | None:
     if not LEGAL.fullmatch(name):
         return RULE
     namespace, slash, _ = name.rpartition("/")
-    reserved_namespace = RESERVED_NAMESPACE.translate(FOLD)
-    if not RESERVED.isdisjoint(_readings(name)) or (slash and reserved_namespace in _readings(namespace)):
+    if not RESERVED.isdisjoint(_readings(name)) or (slash and not RESERVED_NAMESPACES.isdisjoint(_readings(namespace))):
         return "This name is reserved: choose another"
     return None
 

@@ -22,16 +22,16 @@ MAX_RACES = 50
 # Of a search so many matches are counted exactly. The statement counts one more, as a literal.
 MAX_COUNTED = 1_000
 
-# No row where the name is one that exists, by whichever of the two keys. canonical_name is what the release before 0003
-# finds a server by, unless a server has it whose name differs by the keys; a trigger could say it, for 45 us more.
+# No row where the name is one that exists, by whichever of the three keys. canonical_name is what the release before
+# 0003 finds a server by, unless a server has it whose name differs by the keys; a trigger could say it, for 45 us more.
 REGISTER = """
 WITH server AS (
     INSERT INTO registry.mcp_servers
-           (name, name_key, look_key, canonical_name, display_name, search_fold, description, server_type,
+           (name, name_key, look_key, figure_key, canonical_name, display_name, search_fold, description, server_type,
             endpoint_url, health_url, version, tools_count, body_digest, content_digest)
-    SELECT %(name)s, %(name_key)s, %(look_key)s, CASE WHEN taken.id IS NULL THEN before.name END, %(display_name)s,
-           %(search_fold)s, %(description)s, %(server_type)s::registry.server_type, %(endpoint_url)s, %(health_url)s,
-           %(version)s, %(tools_count)s, %(body_digest)s, %(content_digest)s
+    SELECT %(name)s, %(name_key)s, %(look_key)s, %(figure_key)s, CASE WHEN taken.id IS NULL THEN before.name END,
+           %(display_name)s, %(search_fold)s, %(description)s, %(server_type)s::registry.server_type,
+           %(endpoint_url)s, %(health_url)s, %(version)s, %(tools_count)s, %(body_digest)s, %(content_digest)s
       FROM (SELECT translate(%(look_key)s, 'i-', 'l')) AS before (name)
       LEFT JOIN registry.mcp_servers AS taken ON taken.canonical_name = before.name
         ON CONFLICT DO NOTHING
@@ -63,6 +63,7 @@ SELECT id, name, status::text, registry.rfc3339(created_at), revision, body_dige
   FROM registry.mcp_servers
  WHERE name_key = %(name_key)s
     OR look_key = %(look_key)s
+    OR figure_key = %(figure_key)s
  ORDER BY name = %(name)s DESC, id
  LIMIT 1
 """
@@ -379,16 +380,17 @@ def has_digest(database: Database, digest: bytes) -> bool:
 def list_page(database: Database, filters: Filters, limit: int, after: int) -> Page:
     """The page of at most `limit` servers whose ids follow `after`, oldest registration first."""
     parameters = {"status": filters.status, "type": filters.type, "after": after, "limit": limit}
-    counted = filters.search is not None or filters.tag is not None
+    counted = False
     if filters == Filters():
         row = database.read(LIST, parameters)
     else:
         # The longest word is the rarest, as far as one can tell without asking.
-        words = sorted((filters.search or "").split(), key=len, reverse=True)
+        words = sorted(filter(None, map(folding.fold, (filters.search or "").split())), key=len, reverse=True)
         word, *others = [folding.pattern(word) for word in words] or [None]
         tag = None if filters.tag is None else folding.fold(filters.tag)
         parameters |= {"word": word, "words": others or None, "tag": tag}
         row = database.read(NARROW, parameters, plan_anew=True)
+        counted = word is not None or tag is not None
     assert row is not None
     servers, total, last = row
     exact = not counted or total <= MAX_COUNTED
@@ -439,9 +441,8 @@ def _answer(id_: int, name: str, status: str, created_at: str) -> dict[str, Any]
 
 
 def _named(registration: Registration) -> dict[str, Any]:
-    name = registration.document.name
-    name_key, look_key = registration.name_keys
-    return {"name": name, "name_key": name_key, "look_key": look_key}
+    read, look, figure = registration.name_keys
+    return {"name": registration.document.name, "name_key": read, "look_key": look, "figure_key": figure}
 
 
 def _columns(registration: Registration) -> dict[str, Any]:
@@ -460,7 +461,7 @@ def _columns(registration: Registration) -> dict[str, Any]:
         "repository_url": metadata and metadata.repository_url,
         "documentation_url": metadata and metadata.documentation_url,
         "tags": registration.tags_json,
-        "tags_fold": metadata and metadata.tags and _array(folding.fold(tag) for tag in metadata.tags),
+        "tags_fold": metadata and metadata.tags and _array(folding.fold(tag.strip()) for tag in metadata.tags),
         "tools": registration.tools_json,
         "tools_count": len(document.tools),
         "body_digest": registration.body_digest,
