@@ -30,15 +30,9 @@ PATIENCE = 60.0
 # What people write new servers with is tested every time, the rest by `make test-client-matrix`.
 ERAS = ["current", *(pytest.param(era, marks=pytest.mark.matrix) for era in ("early", "older"))]
 
-# What tools/list says of a tool and the registry keeps, by MCP's name and by the registry's.
-FIELDS = {
-    "name": "name",
-    "title": "title",
-    "description": "description",
-    "inputSchema": "input_schema",
-    "outputSchema": "output_schema",
-    "annotations": "annotations",
-}
+# The fields of a tool that the registry calls otherwise than MCP does, and those by which it says something itself.
+RENAMED = {"inputSchema": "input_schema", "outputSchema": "output_schema"}
+SAID_BY_REGISTRY = ("id", "created_at")
 
 
 def settings(registry_url: str, **more: str) -> dict[str, str]:
@@ -206,5 +200,16 @@ def wire_tools(url: str, token: str | None = None) -> list[dict[str, Any]]:
 
 
 def kept(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The tools of the wire as the registry shows them."""
-    return [{ours: tool.get(theirs) for theirs, ours in FIELDS.items()} for tool in tools]
+    """The tools of the wire as the registry has to keep them: whole, in its own spelling."""
+    return [
+        {RENAMED.get(field, field): value for field, value in tool.items() if field not in SAID_BY_REGISTRY}
+        for tool in tools
+    ]
+
+
+def shown(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the registry shows of the tools of a server, without what it says itself."""
+    return [
+        {field: value for field, value in tool.items() if value is not None and field not in SAID_BY_REGISTRY}
+        for tool in row["tools"]
+    ]

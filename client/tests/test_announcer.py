@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from client.tests.conftest import Asked, Registry, Script, Scripted, answers, in_turn
+from client.tests.test_trimming import older_faults_of
 from mcp_registry_client import _announcer, _settings, _transport
 from mcp_registry_client._announcer import Pace, Registration
 from mcp_registry_client._canonical import digest
@@ -438,6 +440,37 @@ def test_more_faults_than_one_answer_names_are_left_out_all_the_same(registry: R
     assert [tool["name"] for tool in registry.named(name)[0]["tools"]] == ["convert", "add"]
 
 
+def test_a_registry_of_an_older_release_gets_the_tools_without_the_fields_that_it_does_not_know(
+    scripted: Start, caplog: pytest.LogCaptureFixture
+):
+    """And it is asked by the digest of what it gets."""
+    caplog.set_level("DEBUG", "mcp_registry_client")
+    known: set[str] = set()
+
+    def older(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
+        if not asked.body:
+            answer = KNOWN if asked.headers["x-registration-digest"] in known else REQUIRED
+        elif faults := [fault._asdict() for fault in older_faults_of(asked.body)]:
+            answer = answers(400, {"error": "Validation failed", "code": "VALIDATION_ERROR", "details": faults})
+        else:
+            known.add(digest(json.loads(asked.body)))
+            answer = CREATED
+        answer(handler, asked)
+
+    registry = scripted(older)
+    more = {"_meta": {"a": 1}, "icons": []}
+    source = Fixed(registration("weather", tools=[{**tool, **more} for tool in TOOLS]))
+    handle = announce(registry.url, source)
+    assert handle.wait(10) and handle.error is None and handle.tools_left_out == []
+    bodies = [json.loads(asked.body) for asked in registry.asked if asked.body]
+    assert [body["tools"] for body in bodies] == [source.current["tools"], TOOLS]
+    assert {record.levelname for record in caplog.records} == {"DEBUG", "INFO"}
+    # What it does not know is not sent to it again.
+    handle.refresh()
+    registry.wait_for(len(registry.asked) + 1)
+    assert registry.asked[-1].headers["x-registration-digest"] in known
+
+
 def test_a_fault_outside_of_the_tools_is_a_refusal_and_no_tool_is_left_out_for_it(
     registry: Registry, caplog: pytest.LogCaptureFixture, bodies: list[bytes]
 ):
@@ -463,7 +496,7 @@ def test_a_registration_that_is_too_long_is_registered_with_every_description(
     assert [tool["description"] for tool in stored] == ["What it does."] * 5
     assert [tool["name"] for tool in stored if tool["input_schema"] == {"type": "object"}] == ["t240000"]
     (line,) = warnings(caplog)
-    assert "the largest" in line and line.endswith("1 MiB: input_schema of t240000")
+    assert line.endswith("fields: input_schema of t240000 (the whole registration may have 1 MiB)")
 
 
 def test_what_something_on_the_way_does_not_let_through_is_sent_shorter(scripted: Start):

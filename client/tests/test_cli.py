@@ -312,7 +312,7 @@ def test_tools_that_the_registry_does_not_take_are_left_out_and_named(run, api):
         assert (done.code, done.out.partition(": ")[2]) == (0, "1 tool, active\n")
         assert "is registered without 3 of its tools: none (It has no inputSchema, which MCP requires); nnn" in done.err
         answer = run(*arguments, "--json").document
-        assert answer["result"] == "unchanged" and answer["schemas_left_out"] == []
+        assert answer["result"] == "unchanged" and answer["fields_left_out"] == []
         assert answer["tools_left_out"] == [
             {"name": "none", "rule": "It has no inputSchema, which MCP requires"},
             {"name": "n" * 129, "rule": "name: Must have at most 128 characters"},
@@ -336,8 +336,9 @@ def test_of_a_registration_that_is_too_long_every_description_is_registered(run,
         name = api.new_name("long")
         done = run("register", "--url", server.url, "--name", name, "--json")
     assert done.document["tools_left_out"] == []
-    assert done.document["schemas_left_out"] == [{"name": "t11", "field": "input_schema"}]
-    assert "without one of its schemas, the largest, for the whole may have 1 MiB: input_schema of t11" in done.err
+    rule = "the whole registration may have 1 MiB"
+    assert done.document["fields_left_out"] == [{"name": "t11", "field": "input_schema", "rule": rule}]
+    assert f"without one of its tools' fields: input_schema of t11 ({rule})" in done.err
     stored = run("show", name, "--json").document["server"]["tools"]
     assert [tool["description"] for tool in stored] == [f"Tool {place}." for place in range(12)]
     assert [tool["name"] for tool in stored if tool["input_schema"] == {"type": "object"}] == ["t11"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from client.tests.conftest import Registry
-from client.tests.programs import CLIENT, EXAMPLES, free_port, kept, running, settings, wire_tools
+from client.tests.programs import CLIENT, EXAMPLES, free_port, kept, running, settings, shown, wire_tools
 from mcp_registry_client import __version__
 
 # What takes longer to import than the rest together, and is imported in the thread, where it is needed at all.
@@ -87,8 +87,7 @@ def wait_for(registry: Registry, name: str, url: str) -> None:
     """Wait until the server is in the registry, with the tools that it has on the wire."""
     (row,) = registry.wait_for(name)
     assert row["endpoint_url"] == url
-    shown = [{field: tool[field] for field in kept([{}])[0]} for tool in row["tools"]]
-    assert shown == kept(wire_tools(url)) and len(shown) == 1
+    assert shown(row) == kept(wire_tools(url)) and len(row["tools"]) == 1
 
 
 @pytest.mark.parametrize("module", ["_register", "asgi", "aws_lambda"])

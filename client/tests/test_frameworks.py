@@ -10,7 +10,7 @@ from urllib.request import urlopen
 import pytest
 
 from client.tests.conftest import Registry
-from client.tests.programs import ERAS, Program, free_port, kept, running, settings, wire_tools
+from client.tests.programs import ERAS, Program, free_port, kept, running, settings, shown, wire_tools
 
 TOKEN = "8c2f6a"
 
@@ -160,8 +160,3 @@ def test_a_server_that_tells_nobody_its_tools_keeps_those_that_the_registry_has(
         line = program.wait_for_line("The tools of .* cannot be listed")
         assert "with 1 that are known of it" in line and "over HTTP" in line and not program.complaints()
     assert registry.named(name) == [before] and len(before["tools"]) == 1
-
-
-def shown(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """The tools of a server in the registry, in the shape of `kept`."""
-    return [{name: tool[name] for name in kept([{}])[0]} for tool in row["tools"]]

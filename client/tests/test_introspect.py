@@ -359,8 +359,10 @@ def test_a_current_server_is_sent_what_the_specification_asks_for():
         assert asked.message["params"]["_meta"] == introspect.META
 
 
-def test_a_tool_keeps_what_a_registration_has_and_nothing_else():
-    given = tool("t", title="T", description=None, outputSchema={"a": 1}, annotations={"readOnlyHint": True}, icons=[1])
+def test_a_tool_is_as_it_is_listed_in_the_spelling_of_a_registration():
+    more = {"icons": [1], "_meta": {"a": None}, "new": None, "output_schema": "of nobody"}
+    given = tool("t", title="T", description=None, outputSchema={"a": 1}, annotations={"readOnlyHint": True}, **more)
+    given |= {"id": 7, "created_at": "today", "deep": json.loads('{"a":' * 201 + "1" + "}" * 201)}
     with stranger(current(tools_list=lambda asked: respond(200, result(asked, {"tools": [given]})))) as server:
         (found,) = introspect.introspect(server.url, deadline_seconds=5).tools
     assert found == {
@@ -369,6 +371,9 @@ def test_a_tool_keeps_what_a_registration_has_and_nothing_else():
         "input_schema": {"type": "object"},
         "output_schema": {"a": 1},
         "annotations": {"readOnlyHint": True},
+        "icons": [1],
+        "_meta": {"a": None},
+        "new": None,
     }
 
 

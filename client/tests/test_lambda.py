@@ -20,7 +20,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from client.tests.conftest import Asked, Registry, Script, Scripted, answers
-from client.tests.programs import EXAMPLES, Program, free_port, kept, running, settings, wire_tools
+from client.tests.programs import EXAMPLES, Program, free_port, kept, running, settings, shown, wire_tools
 from mcp_registry_client import Registration, aws_lambda, register_lambda
 from mcp_registry_client.aws_lambda import RUNTIME
 
@@ -146,7 +146,7 @@ def test_the_first_event_teaches_the_endpoint(monkeypatch: pytest.MonkeyPatch, s
     assert handler.registration.state == "registered"
     body = json.loads(registry.asked[1].body)
     assert body["endpoint_url"] == "https://mcp.example.com/prod/mcp"
-    assert body["tools"] == [{"name": "convert", "input_schema": {"type": "object"}}]
+    assert body["tools"] == kept(TOOLS)
 
 
 def test_an_endpoint_from_the_environment_is_announced_beside_the_first_invocation(
@@ -306,8 +306,7 @@ def test_the_example_is_in_the_registry_after_its_first_request(registry: Regist
         program.wait_for_line(r"Registered holidays .* \(created\)")
     (row,) = registry.named("holidays")
     assert row["endpoint_url"] == "https://xyz.lambda-url.eu-west-1.on.aws/"
-    shown = [{name: tool[name] for name in kept([{}])[0]} for tool in row["tools"]]
-    assert shown == kept(json.loads(answer["body"])["result"]["tools"]) and len(shown) == 1
+    assert shown(row) == kept(json.loads(answer["body"])["result"]["tools"]) and len(row["tools"]) == 1
 
 
 class Silent:

@@ -16,7 +16,7 @@ import mangum
 import pytest
 
 from client.tests.conftest import Registry, Script, Scripted, answers
-from client.tests.programs import ERAS, SERVERS, SOURCE, Program, free_port, kept, running, settings, wire_tools
+from client.tests.programs import ERAS, SERVERS, SOURCE, Program, free_port, kept, running, settings, shown, wire_tools
 from client.tests.test_lambda import MANGUM
 from mcp_registry_client.aws_lambda import RUNTIME
 
@@ -98,5 +98,4 @@ def test_a_real_server_behind_mangum_is_registered_by_its_first_request(registry
             assert answer["statusCode"] == 200, answer
             (row,) = registry.wait_for(name)
             assert row["endpoint_url"] == expected[kind]
-            shown: list[dict[str, Any]] = [{field: tool[field] for field in kept([{}])[0]} for tool in row["tools"]]
-            assert shown == kept(json.loads(answer["body"])["result"]["tools"]) and len(shown) == 1
+            assert shown(row) == kept(json.loads(answer["body"])["result"]["tools"]) and len(row["tools"]) == 1

@@ -1,23 +1,30 @@
-"""Tools are announced as `tools/list` answers them, less what the registry does not keep."""
+"""Tools are announced as `tools/list` answers them."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 import unicodedata
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from mcp_registry.catalogue import names
 from mcp_registry.catalogue import registration as rules
 
+from client.tests.conftest import Registry
+from client.tests.programs import kept, shown
 from mcp_registry_client import _tools
+from mcp_registry_client._api import Registry as Api
+from mcp_registry_client._canonical import canonical
 from mcp_registry_client._document import Unusable, document, legal_name
 from mcp_registry_client._presence import complete
 from mcp_registry_client._tools import Facts, Unreadable, dumped, facts, read
+from mcp_registry_client._trimming import Trimming
+from tests.conftest import PASSWORD, USERNAME, registration
 
 SCHEMA = {"type": "object"}
 TOOL = {"name": "now", "inputSchema": SCHEMA}
@@ -40,9 +47,21 @@ def test_tools_may_be_given_in_many_ways(source: Any):
     assert tools_of(source) == [KEPT]
 
 
-def test_what_the_registry_would_refuse_is_left_out_and_null_is_absent():
-    more = {"_meta": {"a": 1}, "icons": [], "execution": {"taskSupport": "optional"}, "title": None, "category": "time"}
-    assert tools_of([TOOL | more]) == [KEPT | {"category": "time"}]
+def test_every_field_is_sent_but_those_by_which_the_registry_says_something_itself():
+    more = {
+        "_meta": {"a": None},
+        "icons": [],
+        "execution": {"taskSupport": "optional"},
+        "category": "time",
+        "new": None,
+    }
+    assert tools_of([TOOL | more | {"title": None, "id": 7, "created_at": "today"}]) == [KEPT | more]
+
+
+def test_of_two_spellings_of_a_schema_that_of_mcp_is_sent():
+    both = [{"name": "now", "inputSchema": SCHEMA, "input_schema": 1}, {"input_schema": 1, **TOOL}]
+    assert [tools_of([one]) for one in both] == [[KEPT], [KEPT]]
+    assert tools_of([KEPT]) == [KEPT]
 
 
 def test_a_null_inside_a_schema_stays():
@@ -263,7 +282,49 @@ def test_what_the_owner_says_goes_before_what_the_server_says():
     }
 
 
-def test_every_field_of_the_wire_has_its_name_in_the_registry():
-    assert set(_tools.KEPT.values()) == {
-        "name", "title", "description", "input_schema", "output_schema", "annotations", "category"
-    }  # fmt: skip
+def test_the_fields_that_have_rules_are_those_of_the_registry():
+    assert (_tools.KNOWN, _tools.OURS) == (rules.TOOL_FIELDS, rules.ALIASES)
+    assert _tools.SAID_BY_REGISTRY == rules.SAID_BY_US
+
+
+WORDS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+NUMBERS = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+VALUES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=8,
+)
+OBJECTS = st.dictionaries(WORDS, VALUES, max_size=3)
+OPTIONAL = {
+    "title": WORDS,
+    "description": WORDS,
+    "outputSchema": OBJECTS,
+    "annotations": OBJECTS,
+    "icons": st.lists(OBJECTS, max_size=2),
+    "execution": OBJECTS,
+    "_meta": OBJECTS,
+}
+OWN = {"input_schema", "output_schema", "category"}
+LISTED = st.lists(
+    st.builds(
+        lambda more, own: {**more, **own},
+        st.dictionaries(WORDS.filter(lambda word: word not in OWN), VALUES, max_size=3),
+        st.fixed_dictionaries({"name": WORDS.filter(bool), "inputSchema": OBJECTS}, optional=OPTIONAL),
+    ),
+    max_size=4,
+    unique_by=lambda tool: tool["name"],
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(LISTED)
+@example([{**TOOL, "id": 1, "created_at": "now", "position": 2, "extra": {"a": 1}, "new": None, "": 0, "a.b": [1]}])
+def test_what_is_listed_arrives(registry: Registry, listed: list[dict[str, Any]]):
+    name = "whatever-is-listed"
+    handle = Trimming({**registration(name), "tools": tools_of(listed)})
+    answer = Api(registry.url, (USERNAME, PASSWORD), 30).put(handle)
+    assert handle.left_out == handle.dropped == handle.unknown == []
+    tools = registry.get(f"/api/registry/servers/{answer['id']}")["tools"]
+    assert canonical(shown({"tools": tools})) == canonical(shown({"tools": kept(listed)}))
+    # The order of keys is for people; what a number is stays.
+    assert json.loads(canonical(shown({"tools": tools}))) == shown({"tools": tools})

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from typing import Any
 
 import pytest
 from mcp_registry.catalogue import registration as rules
 from mcp_registry.edge import intake
-from mcp_registry.errors import ValidationFailed
+from mcp_registry.errors import MAX_FAULTS, ValidationFailed
 
 from mcp_registry_client import _trimming
 from mcp_registry_client._canonical import canonical
-from mcp_registry_client._trimming import MAX_BODY, Dropped, LeftOut, Trimming
+from mcp_registry_client._json import Fault
+from mcp_registry_client._trimming import MAX_BODY, Dropped, Learnt, LeftOut, Trimming
 from tests.conftest import registration
 
 MIB = 1 << 20
+TOO_LONG = "the whole registration may have 1 MiB"
 
 
 def tool(name: Any, **fields: Any) -> dict[str, Any]:
@@ -43,18 +46,24 @@ def endless() -> dict[str, Any]:
     return value
 
 
-def faults_of(body: bytes) -> list[tuple[str, str]]:
+def faults_of(body: bytes) -> list[Fault]:
     """What the registry says is wrong with a registration, by its own rules."""
     try:
         rules.parse(intake.parse(body))
     except ValidationFailed as failed:
-        return [(fault.path, fault.message) for fault in failed.faults] or [("", str(failed))]
+        return [Fault(*fault) for fault in failed.faults] or [Fault("", str(failed), "")]
     return []
 
 
-def sent_to_the_registry(trimming: Trimming) -> None:
+def older_faults_of(body: bytes) -> list[Fault]:
+    """What a registry says that knows no field of a tool but those that have rules."""
+    found = rules._struct_faults(json.loads(body), rules.Document, "")
+    return [Fault(*fault) for fault in islice(found, MAX_FAULTS)] or faults_of(body)
+
+
+def sent_to_the_registry(trimming: Trimming, refusal: Any = faults_of) -> None:
     """Send it until the registry takes it."""
-    while faults := faults_of(trimming.body):
+    while faults := refusal(trimming.body):
         assert trimming.learn(faults), faults
 
 
@@ -128,12 +137,12 @@ def test_of_more_tools_than_the_registry_takes_the_first_are_registered():
 
 
 def test_what_was_learnt_of_a_tool_is_known_of_the_next_list_and_a_tool_that_was_mended_is_in_it():
-    refused: dict[str, str] = {}
+    learnt = Learnt()
     tools = [tool("good"), tool("b" * 129), tool("c", category="c" * 51)]
-    first = Trimming(registration("again", tools=tools), refused)
+    first = Trimming(registration("again", tools=tools), learnt)
     sent_to_the_registry(first)
-    assert Trimming(registration("again", tools=tools), refused).body == first.body
-    mended = Trimming(registration("again", tools=[*tools[:2], tool("c")]), refused)
+    assert Trimming(registration("again", tools=tools), learnt).body == first.body
+    mended = Trimming(registration("again", tools=[*tools[:2], tool("c")]), learnt)
     assert names(mended) == ["good", "c"] and len(mended.left_out) == 1
 
 
@@ -151,13 +160,16 @@ def test_what_was_learnt_of_a_tool_is_known_of_the_next_list_and_a_tool_that_was
 )
 def test_a_fault_that_is_none_of_a_tool_is_not_mended_by_leaving_tools_out(faults: list[tuple[str, str]]):
     trimming = Trimming(registration("other", tools=[tool("a"), tool("b")]))
-    assert not trimming.learn(faults) and names(trimming) == ["a", "b"]
+    assert not trimming.learn([Fault(path, message, "unknown") for path, message in faults]) and names(trimming) == [
+        "a",
+        "b",
+    ]
 
 
 def test_a_registry_that_always_finds_another_fault_is_given_up():
     trimming = Trimming(registration("endless", tools=[tool(f"t{number}") for number in range(100)]))
     rounds = 0
-    while trimming.learn([("tools.0", "No")]):
+    while trimming.learn([Fault("tools.0", "No", "value")]):
         rounds += 1
     assert rounds == _trimming.MAX_ROUNDS
 
@@ -168,6 +180,66 @@ def test_what_is_no_json_besides_the_tools_is_said_at_once():
             Trimming(registration("no-json", description=value))
 
 
+# ------------------------------------------------------------------ fields without a rule of their own
+
+
+MORE = {"_meta": {"a.b/c": [None, 1.5]}, "icons": [{"src": "data:,"}], "execution": {"taskSupport": "optional"}, "": 0}
+
+
+def test_a_registry_that_knows_fewer_fields_of_a_tool_is_sent_the_tools_without_the_others():
+    tools = [tool(f"t{number}", **MORE) for number in range(1_000)]
+    learnt = Learnt()
+    trimming = Trimming(registration("older", tools=tools), learnt)
+    rounds = 0
+    while faults := older_faults_of(trimming.body):
+        assert trimming.learn(faults)
+        rounds += 1
+    # What it knows of no tool is named of the first hundred, and learnt of all.
+    assert rounds == 1 and trimming.unknown == sorted(MORE)
+    assert trimming.document["tools"] == [tool(f"t{number}") for number in range(1_000)]
+    assert trimming.body == canonical(trimming.document)
+    assert trimming.left_out == trimming.dropped == trimming.told("older") == []
+    # This registry is not sent them again; another one is.
+    assert Trimming(registration("older", tools=tools), learnt).body == trimming.body
+    assert Trimming(registration("older", tools=tools)).document["tools"] == tools
+
+
+def test_with_a_field_that_is_unknown_goes_nothing_else():
+    tools = [tool("a", x=1), tool("b" * 129, y=2), tool("c", **{"x.y": 3, "z": {"x": 4}})]
+    trimming = Trimming(registration("older", tools=tools))
+    sent_to_the_registry(trimming, older_faults_of)
+    assert trimming.document["tools"] == [tool("a"), tool("c")] and trimming.unknown == ["x", "x.y", "y", "z"]
+    (left_out,) = trimming.left_out
+    assert left_out == LeftOut("b" * 129, "name: Must have at most 128 characters") and trimming.dropped == []
+
+
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [
+        ("x" * 300_000, "Longer than 262144 bytes of JSON"),
+        (nested(65), "Nested more than 64 levels deep"),
+        ({"a": ["\0"]}, "Holds NUL or half a surrogate pair"),
+    ],
+)
+def test_a_field_that_the_registry_does_not_take_is_left_out_and_not_its_tool(value: Any, rule: str):
+    learnt = Learnt()
+    tools = [tool("good", icons=[]), tool("bad", icons=value, _meta={}), tool("better", icons=[1])]
+    trimming = Trimming(registration("pictures", tools=tools), learnt)
+    sent_to_the_registry(trimming)
+    assert trimming.document["tools"] == [tools[0], tool("bad", _meta={}), tools[2]] and trimming.left_out == []
+    assert trimming.dropped == [Dropped("bad", "icons", rule)] and trimming.unknown == []
+    (told,) = trimming.told("pictures")
+    assert told == f"pictures is registered without one of its tools' fields: icons of bad ({rule})"
+    assert Trimming(registration("pictures", tools=tools), learnt).body == trimming.body
+
+
+@pytest.mark.parametrize("value", [object(), float("nan"), "\ud800", {1: 2}, endless(), nested(201)])
+def test_a_field_that_is_no_json_takes_no_tool_with_it(value: Any):
+    trimming = Trimming(registration("handler", tools=[tool("a", handler=value, _meta={"a": 1})]))
+    sent_to_the_registry(trimming)
+    assert trimming.document["tools"] == [tool("a", _meta={"a": 1})] and trimming.left_out == []
+
+
 # ------------------------------------------------------------------ the whole is too long
 
 
@@ -176,28 +248,43 @@ def test_of_a_registration_that_is_too_long_the_largest_schemas_are_left_out_and
     tools = [tool(f"t{place}", input_schema=schema(size)) for place, size in enumerate(sizes)]
     trimming = Trimming(registration("large", tools=tools))
     assert 1_070_000 - 250_000 < len(trimming.body) <= MAX_BODY == MIB
-    assert trimming.dropped == [Dropped("t2", "input_schema")] and trimming.left_out == []
+    assert trimming.dropped == [Dropped("t2", "input_schema", TOO_LONG)] and trimming.left_out == []
     rules.parse(json.loads(trimming.body))
     for given, kept in zip(tools, trimming.document["tools"], strict=True):
         assert kept["description"] == given["description"]
         assert kept["input_schema"] == ({"type": "object"} if kept["name"] == "t2" else given["input_schema"])
     (told,) = trimming.told("large")
-    assert told == (
-        "large is registered without one of its schemas, the largest, for the whole may have 1 MiB: input_schema of t2"
-    )
+    assert told == f"large is registered without one of its tools' fields: input_schema of t2 ({TOO_LONG})"
 
 
 def test_of_schemas_of_one_size_that_of_an_output_goes_first_and_then_that_of_the_last_tool():
     tools = [tool(f"t{place}", input_schema=schema(99_000), output_schema=schema(99_000, "y")) for place in range(8)]
     trimming = Trimming(registration("alike", tools=tools))
-    assert trimming.dropped == [Dropped(f"t{place}", "output_schema") for place in range(2, 8)]
+    assert trimming.dropped == [Dropped(f"t{place}", "output_schema", TOO_LONG) for place in range(2, 8)]
     assert len(trimming.body) > MIB - 99_000
     more = [*tools, *(tool(f"u{place}", input_schema=schema(99_000)) for place in range(4))]
     dropped = Trimming(registration("alike", tools=more)).dropped
     assert [one for one in dropped if one.field == "input_schema"] == [
-        Dropped("u2", "input_schema"),
-        Dropped("u3", "input_schema"),
+        Dropped("u2", "input_schema", TOO_LONG),
+        Dropped("u3", "input_schema", TOO_LONG),
     ]
+
+
+def test_where_it_is_too_long_pictures_go_before_schemas_and_no_more_of_either_than_have_to():
+    tools = [tool(f"t{n}", input_schema=schema(130_000), icons=["i" * (60_000 + n)], _meta={"n": n}) for n in range(8)]
+    trimming = Trimming(registration("pictures", tools=tools))
+    # Eight schemas have 1.04 MB, and eight pictures would have 0.48 MB more.
+    assert trimming.dropped == [Dropped(f"t{n}", "icons", TOO_LONG) for n in range(8)]
+    assert MIB - 60_000 < len(trimming.body) <= MIB
+    assert trimming.document["tools"][3] == {field: value for field, value in tools[3].items() if field != "icons"}
+    rules.parse(json.loads(trimming.body))
+
+
+def test_of_a_tool_that_is_left_out_no_field_is_said_to_be():
+    tools = [tool(f"t{n}", description="d" * 60_000, icons="x" * 300_000 if n > 15 else []) for n in range(20)]
+    trimming = Trimming(registration("wordy", tools=tools))
+    sent_to_the_registry(trimming)
+    assert {one.name for one in trimming.dropped}.isdisjoint(one.name for one in trimming.left_out)
 
 
 @pytest.mark.parametrize("over", [-1, 0, 1])
@@ -214,8 +301,8 @@ def test_where_descriptions_alone_are_too_long_the_last_tools_are_left_out():
     assert names(trimming) == [f"t{place}" for place in range(17)]
     assert all(len(one["description"]) == 60_000 for one in trimming.document["tools"])
     assert MIB - 60_000 < len(trimming.body) <= MIB
-    assert {one.rule for one in trimming.left_out} == {"the whole registration may have 1 MiB"}
-    assert all(name in names(trimming) for name, _ in trimming.dropped)
+    assert {one.rule for one in trimming.left_out} == {TOO_LONG}
+    assert all(one.name in names(trimming) for one in trimming.dropped)
     rules.parse(json.loads(trimming.body))
 
 

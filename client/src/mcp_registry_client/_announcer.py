@@ -15,12 +15,13 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from mcp_registry_client import _settings, _telling, _transport
+from mcp_registry_client import _settings, _telling, _tools, _transport
 from mcp_registry_client._document import Draft, Unusable
 from mcp_registry_client._presence import Included, Missing, NotServing, Toolless
 
 if TYPE_CHECKING:
-    from mcp_registry_client._trimming import LeftOut, Trimming
+    from mcp_registry_client._json import Fault
+    from mcp_registry_client._trimming import Learnt, LeftOut, Trimming
 
 State = Literal["off", "waiting", "announcing", "registered", "failed", "refused"]
 
@@ -132,8 +133,8 @@ class Registration:
         # Those that were listed last; None where none were.
         self._tools: list[Any] | None = None
         self._is_toolless = False
-        # The rules that were broken by tools, by their digests: a list that was refused once need not be again.
-        self._broken: dict[str, str] = {}
+        # What the registry did not take of tools: a list that was refused once need not be again.
+        self._learnt: Learnt | None = None
         self._left_out: list[LeftOut] = []
         self._started = time.monotonic()
         self._thread: threading.Thread | None = None
@@ -278,8 +279,9 @@ class Registration:
 
         `absent`: that its tools cannot be listed, and why.
         """
-        from mcp_registry_client._trimming import Trimming
+        from mcp_registry_client._trimming import Learnt, Trimming
 
+        self._learnt = self._learnt or Learnt()
         name = draft.document["name"]
         if self._stopped:
             return None
@@ -296,7 +298,7 @@ class Registration:
                 verdict, tools = tools, None
             else:
                 try:
-                    trimming = trimming or Trimming({**draft.document, "tools": tools}, self._broken, draft.left_out)
+                    trimming = trimming or Trimming({**draft.document, "tools": tools}, self._learnt, draft.left_out)
                 except (TypeError, ValueError, RecursionError) as error:
                     self.refuse(f"its registration is not JSON ({error})")
                     return None
@@ -336,6 +338,10 @@ class Registration:
         # Every five minutes of every worker is too much for a log that people read.
         quiet = "debug" if verdict.same else "info"
         self._log("notice" if mended or not self._told else quiet, "%s", text)
+        if unknown := trimming.unknown:
+            self._log(
+                "debug", "The registry knows no %s of a tool: it is of an older release", _line(", ".join(unknown))
+            )
         missing = trimming.told(name)
         if absent is not None:
             number = len(trimming.document["tools"])
@@ -368,11 +374,7 @@ class Registration:
             refusal = 401 if stopped.ending == Exit.UNAUTHORISED else 0
             text = f"the registry at {url} cannot be asked for the tools that it has ({reason})"
             return _Verdict(kind, text, refusal=refusal)
-        # As they were sent, without what the registry says of them.
-        return [
-            {field: value for field, value in tool.items() if value is not None and field not in ("id", "created_at")}
-            for tool in mappings(found.get("tools"))
-        ]
+        return [_tools.sent(tool) for tool in mappings(found.get("tools"))]
 
     def _attempt(self, trimming: Trimming, name: str) -> _Verdict:
         """The digest, and where the registry does not know it, the registration."""
@@ -416,7 +418,7 @@ class Registration:
         said = _said(answer)
         refusal = f"the registry at {registry} answers {status}{said}"
         if status in REFUSALS:
-            is_named = any(path == "name" for path, _ in _faults(answer))
+            is_named = any(fault.path == "name" for fault in _faults(answer))
             advice = NAME_IT if is_named else _advice(status, name)
             return _Verdict("later", f"{refusal}. {advice}", refusal=status)
         if status == 429 or status >= 500:
@@ -489,14 +491,14 @@ def _advice(status: int, name: str) -> str:
     return "Correct what it names"
 
 
-def _faults(answer: _transport.Response) -> list[tuple[str, str]]:
-    """What a refusal names, as pairs of path and message."""
+def _faults(answer: _transport.Response) -> list[Fault]:
+    """What a refusal names."""
+    from mcp_registry_client._json import faults
+
     try:
-        details = _field(answer.json(), "details")
+        return faults(answer.json())
     except _transport.Failed:
         return []
-    faults: list[Any] = details if isinstance(details, list) else []
-    return [(str(_field(fault, "path")), str(_field(fault, "message"))) for fault in faults]
 
 
 def _said(answer: _transport.Response) -> str:

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 from mcp_registry_client import _transport
 from mcp_registry_client._ending import Exit, Stopped, misused
-from mcp_registry_client._json import depth, mappings, parsed
+from mcp_registry_client._json import depth, faults, mappings, parsed
 from mcp_registry_client._trimming import Trimming
 
 MAX_PAGE: Final = 1000
@@ -231,9 +231,7 @@ class Registry:
         if not isinstance(code, str) or not isinstance(sentence, str):
             return self._strange(status)
         sentence = sentence.rstrip(".")
-        details = [
-            (str(fault.get("path") or ""), str(fault.get("message") or "")) for fault in mappings(answer.get("details"))
-        ]
+        details = faults(answer)
         if status == 401:
             given = "The registry refuses the credentials" if self._credentials else "The registry wants credentials"
             advice = "set MCP_REGISTRY_USERNAME and MCP_REGISTRY_PASSWORD, or give --username and --password-stdin"
@@ -249,7 +247,7 @@ class Registry:
             sentence = sentence.partition(": try again")[0]
             return Stopped(Exit.UNREACHABLE, code, f"{sentence}: try again {moment}")
         mend = "mend what is named below" if details else ""
-        if any(path == "name" for path, _ in details):
+        if any(fault.path == "name" for fault in details):
             mend += ", the name by --name"
         advice = {
             404: "is the registry's URL complete?",

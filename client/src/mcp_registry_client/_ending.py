@@ -7,6 +7,7 @@ from enum import IntEnum
 from typing import Final
 
 from mcp_registry_client._fault import Failed
+from mcp_registry_client._json import Fault
 
 
 class Exit(IntEnum):
@@ -44,7 +45,7 @@ UNREACHED: Final = frozenset(("closed", "dns", "refused", "timeout", "tls"))
 class Stopped(Exception):
     """A command cannot go on: how it ends, a word for programs, a sentence for people, and what is wrong in detail."""
 
-    def __init__(self, ending: Exit, code: str, sentence: str, details: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(self, ending: Exit, code: str, sentence: str, details: Sequence[Fault] = ()) -> None:
         super().__init__(sentence)
         self.ending = ending
         self.code = code

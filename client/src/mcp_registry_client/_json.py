@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
+
+
+class Fault(NamedTuple):
+    """What a registry's refusal names: where something is wrong, what, and of which kind that is."""
+
+    path: str
+    message: str
+    type: str
 
 
 def parsed(body: bytes, *, strict: bool = True) -> Any:
@@ -42,6 +50,14 @@ def mappings(value: Any) -> list[dict[str, Any]]:
 def strings(value: Any) -> list[str]:
     """The strings of a list; none where it is no list."""
     return [item for item in cast("list[Any]", value) if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def faults(refusal: Any) -> list[Fault]:
+    """What the body of a refusal names; none where it is no such body."""
+    return [
+        Fault(*(str(found.get(field) or "") for field in ("path", "message", "type")))
+        for found in mappings(mapping(refusal).get("details"))
+    ]
 
 
 def _refuse(literal: str) -> None:

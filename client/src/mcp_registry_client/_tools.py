@@ -11,19 +11,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from operator import attrgetter
 from typing import Any, NamedTuple, cast
 
-# What the registry keeps of a tool, by MCP's name and by its own. It refuses names that it does not know, so that a
-# misspelt one is noticed; `_meta`, `icons` and `execution` are MCP's, and left out.
-KEPT = {
-    "name": "name",
-    "title": "title",
-    "description": "description",
-    "inputSchema": "input_schema",
-    "outputSchema": "output_schema",
-    "annotations": "annotations",
-    "input_schema": "input_schema",
-    "output_schema": "output_schema",
-    "category": "category",
-}
+# The registry's spelling of a field of MCP, where it is another one.
+OURS = {"inputSchema": "input_schema", "outputSchema": "output_schema"}
+# The fields that have rules of their own in the registry. It keeps every other as it comes, where it is not too old.
+KNOWN = frozenset(
+    ("name", "title", "description", "input_schema", "output_schema", "annotations", "category"),
+)
+# What the registry itself says of a tool: it refuses a tool that has them.
+SAID_BY_REGISTRY = frozenset(("id", "created_at"))
 # More pages than any server has: one whose pages never end must not hold the thread for ever.
 MAX_PAGES = 200
 # Names that frameworks give to servers without one. Some of them are new at every start.
@@ -57,7 +52,7 @@ def read(source: Any) -> Any | Awaitable[Any]:
 
 
 def dumped(tools: Any) -> list[dict[str, Any]]:
-    """What `read` found, as the registry keeps it: in the order of the list, one for each name.
+    """What `read` found, as it is sent: in the order of the list, one for each name.
 
     A tool that the registry would not take is among them: which that is, and why, is found out when it is sent. Raises
     Unreadable where something in it is no tool at all.
@@ -87,8 +82,22 @@ def _dumped(tool: Any) -> dict[str, Any]:
             tool = dump(by_alias=True, exclude_none=True)
     if not isinstance(tool, Mapping):
         raise Unreadable(f"{tool!r} is not a tool: a tool is a mapping with name and inputSchema")
-    fields = cast("Mapping[str, Any]", tool)
-    return {KEPT[name]: value for name, value in fields.items() if name in KEPT and value is not None}
+    return sent(cast("Mapping[str, Any]", tool))
+
+
+def sent(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """A tool as it is sent, of one as `tools/list` or the registry answers it: all of it, in the registry's spelling.
+
+    Null is as good as absent where the registry has a rule; what it means in another field is not for us to say.
+    """
+    fields: dict[str, Any] = {}
+    for name, value in tool.items():
+        field = OURS.get(name, name)
+        if field in SAID_BY_REGISTRY or (value is None and field in KNOWN):
+            continue
+        if field != name or field not in fields:  # of two spellings of a schema, MCP's goes before
+            fields[field] = value
+    return fields
 
 
 # ------------------------------------------------------------------ the SDK's low level

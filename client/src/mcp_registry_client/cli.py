@@ -20,7 +20,7 @@ from mcp_registry_client._ending import UNREACHED, Ended, Exit, Stopped, misused
 from mcp_registry_client._fault import Failed
 from mcp_registry_client._health import SECONDS as CHECK_SECONDS
 from mcp_registry_client._health import Sight
-from mcp_registry_client._json import mapping, mappings
+from mcp_registry_client._json import Fault, mapping, mappings
 from mcp_registry_client._terminal import Screen, clean, note, waiting
 from mcp_registry_client._tools import Facts
 from mcp_registry_client._trimming import Trimming
@@ -103,20 +103,20 @@ def _run(arguments: list[str]) -> int:
         return ending
 
 
-def _error(ending: Exit, code: str, sentence: str, details: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
+def _error(ending: Exit, code: str, sentence: str, details: Sequence[Fault] = ()) -> dict[str, Any]:
     """What a program reads of a command that failed."""
     document: dict[str, Any] = {"error": sentence, "code": code, "exit_code": ending}
     if details:
-        document["details"] = [{"path": path, "message": message} for path, message in details]
+        document["details"] = [{"path": fault.path, "message": fault.message} for fault in details]
     return document
 
 
-def _complain(sentence: str, details: Sequence[tuple[str, str]] = ()) -> None:
+def _complain(sentence: str, details: Sequence[Fault] = ()) -> None:
     """Say on stderr what is wrong. Where nobody reads that, the exit code has said it."""
     with suppress(OSError):
         screen = Screen(sys.stderr)
         screen.paragraph(clean(f"mcp-registry: {sentence}"), hanging="  ")
-        for path, message in details:
+        for path, message, _ in details:
             screen.paragraph(clean(f"{path}: {message}" if path else message), "  ", "    ")
         sys.stderr.flush()
 
@@ -188,7 +188,7 @@ def _register(options: argparse.Namespace, screen: Screen) -> int:
     if options.json:
         left_out = [one._asdict() for one in trimming.left_out]
         dropped = [one._asdict() for one in trimming.dropped]
-        screen.document({**answer, "tools_left_out": left_out, "schemas_left_out": dropped})
+        screen.document({**answer, "tools_left_out": left_out, "fields_left_out": dropped})
     else:
         tools = counted(len(registration["tools"]), "tool")
         details = f" (id {plain(answer.get('id'))}): {tools}, {status}"

@@ -23,7 +23,7 @@ from mcp_registry_client._fault import Failed, Kind
 from mcp_registry_client._health import PROTOCOL_VERSION, Sight, check
 from mcp_registry_client._json import mapping, parsed, strings
 from mcp_registry_client._transport import AGENT, Deadline, Target
-from mcp_registry_client._trimming import LeftOut, name_of, unsendable
+from mcp_registry_client._trimming import LeftOut, name_of, sendable
 
 __all__ = ["Failed", "Introspection", "Kind", "Sight", "check", "introspect"]
 
@@ -42,7 +42,7 @@ SERVER_INFO: Final = "io.modelcontextprotocol/serverInfo"
 # then refuse the request and keep the session for good (2026-11-22). Current servers don't read it.
 NO_SESSION: Final = {"Mcp-Session-Id": "mcp-registry-check"}
 
-# All answers together. The registry takes 1 MiB; what is left out, icons and the like, may well be more.
+# All answers together. The registry takes 1 MiB; what is left out then, pictures for one, may well be more.
 MAX_BYTES: Final = 8 << 20
 # Pages without a tool that lead on to another one: more of them is a list that does not end.
 MAX_EMPTY_PAGES: Final = 100
@@ -71,7 +71,7 @@ WORTH_ANOTHER_TRY: Final = frozenset(("closed", "credentials", "http_error", "no
 
 
 class Introspection(NamedTuple):
-    """What a server says of itself. `tools` are in the spelling of a registration, without what it does not keep.
+    """What a server says of itself. `tools` are as it lists them, in the spelling of a registration.
 
     `tools_left_out` are none as MCP has them, or cannot be sent as JSON: one of them does not keep the others out.
     """
@@ -217,26 +217,21 @@ def _list_tools(server: _Server, params: Mapping[str, Any], headers: Mapping[str
 def _tool(value: Any) -> tuple[dict[str, Any], str | None]:
     """A tool as a registration has it, and why it is none, in one sentence; None where it is one."""
     tool = mapping(value)
-    name = tool.get("name")
-    if not isinstance(name, str):
+    if not isinstance(tool.get("name"), str):
         return {}, "It has no name, which MCP requires"
-    kept: dict[str, Any] = {"name": name}
-    for theirs, kind in (
+    for field, kind in (
         ("title", str),
         ("description", str),
         ("inputSchema", dict),
         ("outputSchema", dict),
         ("annotations", dict),
     ):
-        found = tool.get(theirs)
-        if found is None:
-            continue
-        if not isinstance(found, kind):
-            return {}, f"Its {theirs} is not {'a string' if kind is str else 'an object'}"
-        kept[_tools.KEPT[theirs]] = found
-    if "input_schema" not in kept:
+        found = tool.get(field)
+        if found is not None and not isinstance(found, kind):
+            return {}, f"Its {field} is not {'a string' if kind is str else 'an object'}"
+    if tool.get("inputSchema") is None:
         return {}, "It has no inputSchema, which MCP requires"
-    return kept, unsendable(kept)
+    return sendable(_tools.sent(tool))
 
 
 def _introspection(info: dict[str, Any], instructions: Any, version: str) -> Introspection:

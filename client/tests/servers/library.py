@@ -35,7 +35,12 @@ readers = FastMCP("readers")
 register(server, tags=["books"], repository_url="https://example.com/library")
 
 
-@server.tool(title="Find books", tags={"search"}, annotations={"readOnlyHint": True, "openWorldHint": False})
+@server.tool(
+    title="Find books",
+    tags={"search", "books"},
+    annotations={"readOnlyHint": True, "openWorldHint": False},
+    meta={"example.com/shelf": 3},
+)
 def find(word: Annotated[str, Field(description="In the title.")], limit: int | None = None) -> list[str]:
     """The numbers of the books whose title has the word."""
     return [word]

@@ -31,19 +31,30 @@ arguments = parser.parse_args()
 if not arguments.silent:
     logging.basicConfig(level="INFO", stream=sys.stdout if arguments.log_to_stdout else None)
 
+# What MCP has besides the schema, what it may have one day, and a field that the registry keeps for itself.
+MORE: dict[str, Any] = {
+    "_meta": {"example.com/zones": [None, 1.5]},
+    "execution": {"taskSupport": "forbidden"},
+    "icons": [{"src": "https://example.com/clock.png"}],
+    "hands": {"hour": True, "second": None},
+    "id": 12,
+}
 SCHEMA: dict[str, Any] = {"type": "object", "properties": {"zone": {"type": "string", "default": None}}}
 
 
 def page(types: Any, cursor: str | None) -> Any:
     """One of the two pages."""
     words = "When to wake up." if cursor and arguments.changed else "Time."
-    fields = {"name": "alarm" if cursor else "now", "description": words, "inputSchema": SCHEMA}
+    fields = {"name": "alarm" if cursor else "now", "description": words, "inputSchema": SCHEMA, **MORE}
     answer = {"tools": [types.Tool.model_validate(fields)], "nextCursor": None if cursor else "2"}
     return types.ListToolsResult.model_validate(answer)
 
 
 if hasattr(Server, "streamable_http_app"):
     import mcp_types
+
+    # 2.x tells this to clients of the older protocol only, as the test is one; the client speaks the present one.
+    del MORE["execution"]
 
     async def on_list_tools(context: Any, params: Any) -> Any:
         """What 2.x calls."""

@@ -13,12 +13,12 @@ from mcp_registry_client import register
 
 try:
     from mcp.server.mcpserver import MCPServer as Server
-    from mcp_types import ToolAnnotations
+    from mcp_types import Icon, ToolAnnotations
 
     current = True
 except ImportError:
     from mcp.server.fastmcp import FastMCP as Server
-    from mcp.types import ToolAnnotations
+    from mcp.types import Icon, ToolAnnotations
 
     current = False
 
@@ -44,7 +44,11 @@ def count(item: str, place: str | None = None, factor: float = 1.0) -> int:
     return 120
 
 
-@server.tool(description="Take items out of stock" + (", and order more." if arguments.changed else "."))
+@server.tool(
+    description="Take items out of stock" + (", and order more." if arguments.changed else "."),
+    icons=[Icon.model_validate({"src": "data:image/png;base64,AA==", "mimeType": "image/png"})],
+    meta={"example.com/shelf": {"row": 3, "place": None}},
+)
 def take(item: str, number: int) -> dict[str, int]:
     """Not what clients read."""
     return {item: number}
