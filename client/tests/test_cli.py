@@ -385,6 +385,22 @@ def test_a_list_has_a_row_for_each_server_that_matches(run, api):
     )
 
 
+def test_a_list_is_narrowed_by_a_tag_in_whichever_case_it_is_written(run, api, real):
+    word, tag = api.new_name("tagged"), api.new_name("Tag")
+    for name, tags in ((f"{word}-a", ("--tag", tag, "--tag", "geo")), (f"{word}-b", ("--tag", f"{tag}-more"))):
+        assert run("register", "--url", real["example"].url, "--name", name, *tags).code == 0
+    api.register(name=f"{word}-c")
+    for given in (tag, tag.lower()):
+        document = run("list", "--tag", given, "--json").document
+        assert ([server["name"] for server in document["servers"]], document["total"]) == ([f"{word}-a"], 1)
+    # With other filters, all of them have to match.
+    assert [row.split()[1] for row in run("list", "--tag", tag, "--type", "community").out.splitlines()[1:]] == [
+        f"{word}-a"
+    ]
+    assert "No server matches" in run("list", "--tag", tag, "--status", "inactive").err
+    assert "No server matches" in run("list", "--tag", word).err
+
+
 def test_a_limit_is_kept_and_says_how_many_there_are(run, api, monkeypatch):
     word = api.new_name("limit")
     for number in range(5):
