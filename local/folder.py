@@ -28,8 +28,8 @@ def beside(data: Path, kind: str) -> Path:
 def check(data: Path) -> None:
     """Try what can be tried without a server, and change nothing; PostgresError where it cannot work here."""
     data = data.resolve()
-    there = next(folder for folder in data.parents if folder.exists())
     try:
+        there = next(folder for folder in data.parents if folder.exists())
         check_owner(data)
         if not data.exists():
             _try_to_write(there)

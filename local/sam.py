@@ -1,8 +1,8 @@
 """`sam local` with a database: `python -m local.sam start-api` and `python -m local.sam invoke Function --event file`.
 
 The functions run in containers, to which this machine is host.docker.internal. The database is the one of DATABASE_URL;
-without that it is a Postgres of our own, kept in .data/sam-local, which listens beyond loopback while this runs: its
-password is random, and only the networks that this machine is itself in are admitted.
+without that it is a Postgres of our own, kept in .data/sam-local (DATA_DIR instead of .data), which listens beyond
+loopback while this runs: its password is random, and only the networks that this machine is itself in are admitted.
 
 `sam local` starts what `make build` made. It knows no queue and no schedule, no gateway response and no method that a
 mock answers; `make run` plays all of that and needs no Docker.
@@ -145,15 +145,17 @@ def main(arguments: list[str]) -> int:
     """
     given = {name: value for name, value in os.environ.items() if value}
     username, password = given.get("REGISTRY_USERNAME", "admin"), given.get("REGISTRY_PASSWORD", "password")
+    folder = Path(given.get("DATA_DIR", ROOT / ".data"), "sam-local")
     try:
         require_docker()
         if not arguments:
             return 0
         with (
-            database(given.get("DATABASE_URL"), ROOT / ".data" / "sam-local") as url,
+            database(given.get("DATABASE_URL"), folder) as url,
             command(arguments, variables(url, username, password)) as (words, env),
         ):
-            print(_explain(url, own="DATABASE_URL" not in given, username=username, password=password), flush=True)
+            kept = None if "DATABASE_URL" in given else folder
+            print(_explain(url, kept, username=username, password=password), flush=True)
             # Ctrl-C reaches sam as well, which stops its containers; we wait for it. To ignore the signal would not
             # do: sam would inherit that.
             signal.signal(signal.SIGINT, _go_on)
@@ -167,9 +169,9 @@ def _go_on(number: int, frame: object) -> None:
     pass
 
 
-def _explain(url: str, *, own: bool, username: str, password: str) -> str:
+def _explain(url: str, folder: Path | None, *, username: str, password: str) -> str:
     parts = urlsplit(url)
-    kept = ", kept in .data/sam-local; DATABASE_URL names another one" if own else " (DATABASE_URL)"
+    kept = f", kept in {folder}; DATABASE_URL names another one" if folder else " (DATABASE_URL)"
     return f"""
   Database     {parts.hostname or HOST}:{parts.port or 5432}{parts.path}{kept}
                Containers reach this machine as {HOST_OF_CONTAINERS}. A Postgres of yours has to listen there

