@@ -8,6 +8,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def check(data: Path) -> None:
             free = shutil.disk_usage(there).free
             if free < ROOM:
                 raise PostgresError(explain(data, OSError(errno.ENOSPC, f"{free // 1_000_000} MB are free")))
-        accounts_that_enter(data, there)
+        next(accounts_that_enter(data, there))
         with suppress(FileNotFoundError):
             file = os.open(beside(data, "lock"), os.O_RDONLY)
             _lock(data, file, fcntl.LOCK_SH)
@@ -65,16 +66,19 @@ def check_owner(data: Path) -> None:
         )
 
 
-def accounts_that_enter(data: Path, folder: Path) -> list[Account]:
-    """Return the accounts that can go to the folder that the data is in, or will be; PostgresError if none can."""
-    candidates = list(Account.candidates(data))
-    able = [account for account in candidates if account.enters(folder)]
+def accounts_that_enter(data: Path, folder: Path) -> Iterator[Account]:
+    """Give the accounts that can go to the folder that the data is in, or will be; PostgresError if none can."""
+    able = False
+    for account in Account.candidates(data):
+        if account.enters(folder):
+            able = True
+            yield account
     if not able:
+        nobody = next(Account.candidates(data)).name
         raise PostgresError(
-            f"Postgres does not work for root, and {candidates[0].name} cannot get to {folder}: choose a folder that "
-            "everybody can enter (DATA_DIR), run this as an ordinary user, or set DATABASE_URL"
+            f"Postgres does not work for root, and {nobody} cannot get to {folder}: choose a folder that everybody can "
+            "enter (DATA_DIR), run this as an ordinary user, or set DATABASE_URL"
         )
-    return able
 
 
 def lock(data: Path) -> int:

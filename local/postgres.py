@@ -173,11 +173,11 @@ class Postgres:
             )
         self._data.parent.mkdir(parents=True, exist_ok=True)
         check_owner(self._data)
-        accounts = accounts_that_enter(self._data, self._data.parent)
+        next(accounts_that_enter(self._data, self._data.parent))  # where none does, that is what is to be said
         if self._lock is None:
             self._lock = lock(self._data)
         self._remove_unfinished()
-        account, binaries = self._that_work(accounts, found)
+        account, binaries = self._that_work(found)
         account.own(self._beside("lock"))
         if self._is_initialised():
             self._check_version(binaries)
@@ -188,30 +188,36 @@ class Postgres:
         self._password = self._read_password()
         self._launch(binaries, account)
 
-    def _that_work(self, accounts: list[Account], found: Path) -> tuple[Account, Path]:
+    def _that_work(self, found: Path) -> tuple[Account, Path]:
         """Return the account with the fewest rights that can run these binaries, or else a copy of them."""
         self._release_copy()
         probe = _ask_postmaster if self._is_initialised() else _ask_initdb
 
-        def able(binaries: Path) -> Account | None:
-            return next((account for account in accounts if account.refusal(*probe(binaries)) is None), None)
+        refusals: dict[Path, str] = {}
 
-        if account := able(found):
+        def able(binaries: Path, place: Path) -> Account | None:
+            for account in accounts_that_enter(self._data, self._data.parent):
+                refusal = account.refusal(*probe(binaries))
+                if refusal is None:
+                    return account
+                refusals.setdefault(place, refusal)
+            return None
+
+        if account := able(found, found):
             return account, found
-        reasons = [f"{found}: {accounts[0].refusal(*probe(found))}"]
         for shelf in shelves():
             try:
                 copy = Copy(found, shelf)
             except OSError as error:
-                reasons.append(f"{shelf}: {error.strerror or error}")
+                refusals[shelf] = error.strerror or str(error)
                 continue
-            if account := able(copy.binaries):
+            if account := able(copy.binaries, shelf):
                 self._copy = copy
                 return account, copy.binaries
-            reasons.append(f"{shelf}: {accounts[0].refusal(*probe(copy.binaries))}")
             copy.release()
+        reasons = "; ".join(f"{place}: {refusal}" for place, refusal in refusals.items())
         raise PostgresError(
-            f"Postgres cannot be run where it is, nor as a copy elsewhere ({'; '.join(reasons)}): "
+            f"Postgres cannot be run where it is, nor as a copy elsewhere ({reasons}): "
             "make one of these places work, or set DATABASE_URL"
         )
 
