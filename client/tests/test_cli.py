@@ -769,6 +769,8 @@ LETTERS = st.text("aBlLiIoO01/._-", min_size=1, max_size=12)
 @hypothesis.example("shard-1-11", "shard-11-1")
 @hypothesis.example("co-op/x", "coop/x")
 @hypothesis.example("heIlo", "hello")
+@hypothesis.example("vl.lo", "v1.10")
+@hypothesis.example("v1.10", "v11.0")
 def test_names_are_one_where_the_registry_calls_them_one(one, other):
     assert _api._keys(one) == tuple(names.keys(one))
     same = any(a == b for a, b in zip(names.keys(one), names.keys(other), strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from operator import eq
 from typing import Any, Final, cast
 from urllib.parse import quote, urlencode
 
@@ -21,8 +22,8 @@ SUGGESTIONS: Final = 5
 # The registry's own rule of which names are one (see `_keys`). A separator that counts stands between two digits; to
 # the eye, l and o may be digits.
 SEPARATORS: Final = re.compile(r"[._-]+")
-UNREAD: Final = re.compile(r"(?<![0-9])-|-(?![0-9])")
-UNSEEN: Final = re.compile(r"(?<![0-9lo])-|-(?![0-9lo])")
+UNCOUNTED: Final = re.compile(r"(?<![0-9])-|-(?![0-9])")
+UNCOUNTED_IN_FIGURES: Final = re.compile(r"(?<![0-9lo])-|-(?![0-9lo])")
 LOOK_ALIKE: Final = str.maketrans("01", "ol")
 # An id, as the registry writes one. The greatest is that of a bigint.
 ID: Final = re.compile(r"[1-9][0-9]{0,18}")
@@ -258,13 +259,15 @@ class Registry:
         return Stopped(Exit.FAILED, code, f"{sentence}: {advice}" if advice else sentence, details)
 
 
-def _keys(name: str) -> tuple[str, str]:
-    """What a reader takes a name for, by the registry's rule: two names are one where either of the two is equal.
+def _keys(name: str) -> tuple[str, str, str]:
+    """What a reader takes a name for, by the registry's rule: two names are one where any of the three is equal.
 
-    By the first, case does not count; by the second, a capital I is the l that it looks like. 0 is o and 1 is l.
-    Separators count between two digits and before the slash; of which kind they are never does.
+    By the first, case does not count; by the second, a capital I is the l that it looks like; by the third, l and o are
+    the digits that they look like too. 0 is o and 1 is l. Separators count between two digits and before the slash; of
+    which kind they are never does.
     """
-    return _spelling(name.lower(), UNREAD), _spelling(name.replace("I", "l").lower(), UNSEEN)
+    look = name.replace("I", "l").lower()
+    return _spelling(name.lower(), UNCOUNTED), _spelling(look, UNCOUNTED), _spelling(look, UNCOUNTED_IN_FIGURES)
 
 
 def _spelling(name: str, uncounted: re.Pattern[str]) -> str:
@@ -276,10 +279,9 @@ def _spelling(name: str, uncounted: re.Pattern[str]) -> str:
 
 
 def _same(servers: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
-    """The servers whose name the registry calls equal to this one: two at most, one for each key."""
-    read, look = _keys(name)
-    wanted = [(server, _keys(str(server.get("name")))) for server in servers]
-    return [server for server, keys in wanted if keys[0] == read or keys[1] == look]
+    """The servers whose name the registry calls equal to this one: three at most, one for each key."""
+    wanted = _keys(name)
+    return [server for server in servers if any(map(eq, _keys(str(server.get("name"))), wanted))]
 
 
 def _is_server(answer: Mapping[str, Any]) -> bool:
