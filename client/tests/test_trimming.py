@@ -136,6 +136,33 @@ def test_of_more_tools_than_the_registry_takes_the_first_are_registered():
     assert {one.rule for one in trimming.left_out} == {"Must have at most 2000 items"}
 
 
+def test_a_tool_that_was_one_too_many_is_registered_once_others_are_gone():
+    learnt = Learnt()
+    tools = [tool(f"t{number}") for number in range(2_003)]
+    sent_to_the_registry(Trimming(registration("many", tools=tools), learnt))
+    # It is known how many the registry takes, and of no tool that it is one too many.
+    assert learnt.tools == {} and len(Trimming(registration("many", tools=tools), learnt).left_out) == 3
+    fewer = Trimming(registration("many", tools=tools[1_000:]), learnt)
+    assert fewer.document["tools"] == tools[1_000:] and fewer.left_out == []
+
+
+@pytest.mark.parametrize("number", [1, 150])
+def test_a_good_tool_is_not_one_too_many_where_bad_ones_are_before_it(number: int):
+    bad = [tool(f"{place}{'b' * 129}") for place in range(number)]
+    tools = [tool(f"t{place}") for place in range(1_999)]
+    trimming = Trimming(registration("many", tools=[*bad, *tools, tool("last")]))
+    sent_to_the_registry(trimming)
+    assert names(trimming)[-1] == "last" and len(names(trimming)) == 2_000
+    assert {one.name for one in trimming.left_out} == {one["name"] for one in bad}
+
+
+def test_where_an_answer_names_single_faults_and_the_limit_the_single_ones_are_learnt_first():
+    learnt = Learnt()
+    trimming = Trimming(registration("both", tools=[tool("bad"), tool("good"), tool("better")]), learnt)
+    both = [Fault("tools", "Must have at most 2 items", "range"), Fault("tools.0.name", "No", "value")]
+    assert trimming.learn(both) and names(trimming) == ["good", "better"] and learnt.limit is None
+
+
 def test_what_was_learnt_of_a_tool_is_known_of_the_next_list_and_a_tool_that_was_mended_is_in_it():
     learnt = Learnt()
     tools = [tool("good"), tool("b" * 129), tool("c", category="c" * 51)]
@@ -304,6 +331,44 @@ def test_where_descriptions_alone_are_too_long_the_last_tools_are_left_out():
     assert {one.rule for one in trimming.left_out} == {TOO_LONG}
     assert all(one.name in names(trimming) for one in trimming.dropped)
     rules.parse(json.loads(trimming.body))
+
+
+@pytest.mark.parametrize("place", [0, 10, 20])
+def test_a_tool_that_is_too_long_by_itself_takes_nothing_of_the_others_with_it(place: int):
+    tools = [tool(f"t{n}", input_schema=schema(20_000), icons=[n]) for n in range(20)]
+    culprit = tool("culprit", description="d" * (5 * MIB), icons=["i"])
+    trimming = Trimming(registration("culprit", tools=[*tools[:place], culprit, *tools[place:]]))
+    assert trimming.document["tools"] == tools and trimming.dropped == []
+    assert trimming.left_out == [LeftOut("culprit", TOO_LONG)]
+
+
+@pytest.mark.parametrize("place", [0, 10, 20])
+@pytest.mark.parametrize("field", ["input_schema", "icons"])
+def test_a_field_that_is_too_long_by_itself_takes_nothing_else_with_it(field: str, place: int):
+    tools = [tool(f"t{n}", input_schema=schema(20_000), icons=[n]) for n in range(20)]
+    culprit = tool("culprit", _meta={"a": 1}, **{field: schema(5 * MIB)})
+    trimming = Trimming(registration("culprit", tools=[*tools[:place], culprit, *tools[place:]]))
+    sent = trimming.document["tools"]
+    assert [*sent[:place], *sent[place + 1 :]] == tools and sent[place] == tool("culprit", _meta={"a": 1})
+    assert trimming.dropped == [Dropped("culprit", field, TOO_LONG)] and trimming.left_out == []
+
+
+@pytest.mark.parametrize("place", [0, 10, 20])
+def test_where_no_field_is_enough_the_longest_tool_goes_and_the_others_lose_no_more_than_has_to_be(place: int):
+    tools = [tool(f"t{n}", description="d" * 40_000, output_schema=schema(12_000 + n)) for n in range(20)]
+    culprit = tool("culprit", description="d" * 600_000)
+    trimming = Trimming(registration("wordy", tools=[*tools[:place], culprit, *tools[place:]]))
+    assert trimming.left_out == [LeftOut("culprit", TOO_LONG)] and len(trimming.document["tools"]) == 20
+    assert trimming.dropped == []
+    for one in tools:
+        one["output_schema"] = schema(20_000)
+    trimming = Trimming(registration("wordy", tools=[*tools[:place], culprit, *tools[place:]]))
+    assert trimming.left_out == [LeftOut("culprit", TOO_LONG)] and len(trimming.document["tools"]) == 20
+    assert (
+        trimming.dropped
+        == [Dropped(f"t{n}", "output_schema", TOO_LONG) for n in range(11, 20)][-len(trimming.dropped) :]
+    )
+    assert trimming.dropped and MIB - 20_100 < len(trimming.body) <= MIB
 
 
 def test_a_schema_is_put_back_where_the_registry_took_less_of_the_rest():

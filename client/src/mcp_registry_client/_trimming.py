@@ -48,15 +48,34 @@ class Dropped(NamedTuple):
     rule: str
 
 
+class Limit(NamedTuple):
+    """How many tools a registry takes, and the rule in its words."""
+
+    number: int
+    rule: str
+
+
 class Learnt:
     """What a registry did not take, so that it is not sent again with the next list of the tools."""
 
     def __init__(self) -> None:
+        # No mark of any tool: which are too many changes with the list.
+        self.limit: Limit | None = None
         # The rules that were broken by tools, and by fields of tools, by what these tools are.
         self.tools: dict[str, str] = {}
         self.fields: dict[str, dict[str, str]] = {}
         # The fields that it knows of no tool. An older registry knows only those that have rules.
         self.unknown: set[str] = set()
+
+
+class _Sent:
+    """A tool that is sent: its place in what was given, what it was given as, and what is missing of it, with why."""
+
+    def __init__(self, place: int, key: str, tool: dict[str, Any], dropped: Mapping[str, str]) -> None:
+        self.place = place
+        self.key = key
+        self.tool = tool
+        self.dropped = dict(dropped)
 
 
 class Trimming:
@@ -68,8 +87,9 @@ class Trimming:
 
     Where the whole is longer than 1 MiB, what has no rule of its own is left out until it fits, as pictures are, and
     then schemas: the largest first, and of equal ones that of an output before that of an input, and that of the last
-    tool first. Descriptions stay, for they are what a tool is chosen by; a schema of an input becomes
-    {"type": "object"}. Where descriptions alone are too long, the last tools are left out.
+    tool first. What is too long by itself goes before all. Descriptions stay, for they are what a tool is chosen by; a
+    schema of an input becomes {"type": "object"}. Where that is not enough, tools are left out first, those that are
+    the longest without all this; the others lose no more than has to be.
     """
 
     def __init__(
@@ -102,6 +122,7 @@ class Trimming:
         """
         tools: dict[int, str] = {}
         fields: list[tuple[int, str, Fault]] = []
+        limit: Limit | None = None
         sent = self.document["tools"]
         for fault in faults:
             if match := PLACE.fullmatch(fault.path):
@@ -111,20 +132,25 @@ class Trimming:
                     fields.append((place, field, fault))
                 else:
                     tools.setdefault(place, f"{path}: {fault.message}" if path else fault.message)
-            elif fault.path == "tools" and (limit := TOO_MANY.search(fault.message)):
-                tools |= dict.fromkeys(range(int(limit[1]), len(sent)), fault.message)
+            elif fault.path == "tools" and (match := TOO_MANY.search(fault.message)):
+                limit = Limit(int(match[1]), fault.message)
             else:
                 return False
         self._rounds += 1
         known = {place: rule for place, rule in tools.items() if place < len(sent)}
-        if not (known or fields) or self._rounds > MAX_ROUNDS:
+        if self._rounds > MAX_ROUNDS:
             return False
-        self._learnt.tools.update({self._keys[place]: rule for place, rule in known.items()})
+        if not (known or fields):
+            if limit is None or limit.number >= len(sent):
+                return False
+            # Only now: without those that break another rule, there may not be too many.
+            self._learnt.limit = limit
+        self._learnt.tools.update({self._sent[place].key: rule for place, rule in known.items()})
         for place, field, fault in fields:
             if fault.type == "unknown":
                 self._learnt.unknown.add(field)
             else:
-                self._learnt.fields.setdefault(self._keys[place], {})[field] = fault.message
+                self._learnt.fields.setdefault(self._sent[place].key, {})[field] = fault.message
         self._fit()
         return True
 
@@ -157,10 +183,8 @@ class Trimming:
         return f"the whole registration may have {room}"
 
     def _fit(self) -> None:
-        self.left_out = list(self._left_out)
-        tools: list[Any] = []
-        dropped: list[tuple[int, str, str]] = []  # the place in what is sent, the field, and the rule
-        self._keys: list[str] = []  # of those that are sent, each by what it was given as
+        left_out: list[tuple[int, str]] = []  # the place in what was given, and the rule
+        self._sent: list[_Sent] = []
         seen: Counter[str] = Counter()
         for place, given in enumerate(self._whole["tools"]):
             tool, rule = sendable(given)
@@ -171,49 +195,78 @@ class Trimming:
                 rule = self._learnt.tools.get(key)
                 if rule is None:
                     broken = self._learnt.fields.get(key, {})
-                    dropped += [(len(tools), field, its_rule) for field, its_rule in broken.items()]
                     missing = self._learnt.unknown.union(broken)
-                    tools.append({name: value for name, value in tool.items() if name not in missing})
-                    self._keys.append(key)
+                    rest = {name: value for name, value in tool.items() if name not in missing}
+                    self._sent.append(_Sent(place, key, rest, broken))
                     continue
-            self.left_out.append(LeftOut(name_of(given, place), rule))
-        self._write(tools)
-        if (excess := len(self.body) - self._most) > 0:
-            dropped += [(place, field, self._too_long) for place, field in self._shorten(tools, excess)]
-            del self._keys[len(tools) :]
-            self._write(tools)
+            left_out.append((place, rule))
+        if limit := self._learnt.limit:
+            left_out += [(one.place, limit.rule) for one in self._sent[limit.number :]]
+            del self._sent[limit.number :]
+        self._write()
+        if len(self.body) > self._most:
+            left_out += [(place, self._too_long) for place in self._shorten()]
+            self._write()
+        given_tools = self._whole["tools"]
+        named = (LeftOut(name_of(given_tools[place], place), rule) for place, rule in sorted(left_out))
+        self.left_out = [*self._left_out, *named]
         self.dropped = [
-            Dropped(name_of(tools[place], place), field, rule)
-            for place, field, rule in sorted(dropped)
-            if place < len(tools)
+            Dropped(name_of(one.tool, one.place), field, rule)
+            for one in self._sent
+            for field, rule in sorted(one.dropped.items())
         ]
 
-    def _write(self, tools: list[Any]) -> None:
-        self.document: dict[str, Any] = {**self._whole, "tools": tools}
+    def _write(self) -> None:
+        self.document: dict[str, Any] = {**self._whole, "tools": [one.tool for one in self._sent]}
         self.body = canonical(self.document)
 
-    def _shorten(self, tools: list[Any], excess: int) -> list[tuple[int, str]]:
-        """Make the tools shorter by so many bytes; the fields that are left out, each with the place of its tool."""
-        sizes = [
-            (field not in KNOWN, len(canonical(value)), field != "input_schema", place, field)
-            for place, tool in enumerate(tools)
-            for field, value in tool.items()
-            if field not in KNOWN or (field in SCHEMAS and isinstance(value, dict))
-        ]
-        dropped: list[tuple[int, str]] = []
-        for _, size, optional, place, field in sorted(sizes, reverse=True):
-            saved = size + len(canonical(field)) + len(",:") if optional else size - len(canonical(ANY))
-            if excess <= 0 or saved <= 0:
+    def _shorten(self) -> list[int]:
+        """Leave out what is too long of the tools, and tools; the places of these in what was given."""
+        room = self._most - len(canonical({**self._whole, "tools": []})) + 1  # the last tool needs no comma
+        sizes = [len(canonical(one.tool)) + len(",") for one in self._sent]
+        saved = [_saved(one.tool) for one in self._sent]
+        least = [size - sum(fields.values()) for size, fields in zip(sizes, saved, strict=True)]
+        # Tools first: where fields were left out for one that cannot stay, all would have lost theirs for nothing.
+        excess = sum(least) - room
+        gone: set[int] = set()
+        for size, place in sorted(zip(least, range(len(least)), strict=True), reverse=True):
+            if excess <= 0:
                 break
-            rest = {name: value for name, value in tools[place].items() if name != field}
-            tools[place] = rest if optional else {**rest, field: ANY}
-            dropped.append((place, field))
-            excess -= saved
-        while excess > 0 and tools:
-            tool = tools.pop()
-            excess -= len(canonical(tool))
-            self.left_out.append(LeftOut(name_of(tool, len(tools)), self._too_long))
-        return dropped
+            gone.add(place)
+            excess -= size
+        kept = [place for place in range(len(least)) if place not in gone]
+        excess = sum(sizes[place] for place in kept) - room
+        longest = sorted(
+            (
+                (size > room, field not in KNOWN, size, field != "input_schema", place, field)
+                for place in kept
+                for field, size in saved[place].items()
+            ),
+            reverse=True,
+        )
+        for *_, size, optional, place, field in longest:
+            if excess <= 0:
+                break
+            one = self._sent[place]
+            rest = {name: value for name, value in one.tool.items() if name != field}
+            one.tool = rest if optional else {**rest, field: ANY}
+            one.dropped[field] = self._too_long
+            excess -= size
+        left_out = [self._sent[place].place for place in gone]
+        self._sent = [self._sent[place] for place in kept]
+        return left_out
+
+
+def _saved(tool: Mapping[str, Any]) -> dict[str, int]:
+    """The fields that a tool may lose where the whole is too long, and the bytes that each of them saves."""
+    saved: dict[str, int] = {}
+    for field, value in tool.items():
+        size = len(canonical(value))
+        if field == "input_schema" and isinstance(value, dict):
+            saved[field] = size - len(canonical(ANY))
+        elif field not in KNOWN or (field in SCHEMAS and isinstance(value, dict)):
+            saved[field] = size + len(canonical(field)) + len(",:")
+    return {field: size for field, size in saved.items() if size > 0}
 
 
 def sendable(tool: Any) -> tuple[Any, str | None]:
