@@ -262,6 +262,40 @@ def test_what_people_read_is_as_the_server_says_it_as_far_as_the_registry_takes_
     assert len(given["display_name"]) == 250 and len(given["version"]) == 300
 
 
+HALF = "\ud83d"
+
+
+@pytest.mark.parametrize("size", [65_536, 65_537, 1_200_000, 5_000_000])
+def test_a_description_of_any_length_does_not_keep_the_server_out_and_is_said_once_to_be_cut(
+    size: int, caplog: pytest.LogCaptureFixture
+):
+    facts = Facts(name=f"wordy-{size}", description="d" + "ä" * ((size - 1) // 2) + "e" * ((size - 1) % 2))
+    sent = [document({}, facts, "https://h/mcp", []) for _ in range(3)][-1]
+    assert len(sent["description"].encode()) == (65_536 if size == 65_536 else 65_535)
+    assert str(facts.description).startswith(sent["description"]) and rules.parse(sent)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"wordy-{size} says more of itself than the registry takes, and the end is cut off: description"
+    ] * (size > 65_536)
+    # What its owner says is sent as it is, and nothing is cut then.
+    told: list[str] = []
+    given = document({"description": "d" * size}, facts, "https://h/mcp", [], told.append)
+    assert len(given["description"]) == size and told == []
+
+
+@pytest.mark.parametrize("half", ["\0", HALF, f"\0{HALF}"])
+def test_what_is_no_text_in_what_a_server_says_does_not_keep_it_out(half: str):
+    facts = Facts(f"na{half}me", f"ti{half}tle", f"in{half}structions", f"1{half}0", f"https://h/{half}")
+    sent = document({}, facts, "https://h/mcp", [])
+    mended = "\ufffd" * len(half)
+    assert rules.parse(json.loads(canonical(sent))) and names.fault(sent["name"]) is None
+    assert [sent[field] for field in ("display_name", "description", "version")] == [
+        f"ti{mended}tle",
+        f"in{mended}structions",
+        f"1{mended}0",
+    ]
+    assert document({}, Facts(name=f"na{half}me"), "https://h/mcp", [])["display_name"] == f"na{mended}me"
+
+
 @pytest.mark.parametrize("website", ["docs", "javascript:1", "https://h/ä"])
 def test_a_website_that_is_no_link_does_not_keep_the_server_out(website: str):
     assert "metadata" not in document({}, Facts(name="a", website_url=website), "https://h/mcp", [])

@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
-from mcp_registry_client import _tools
+from mcp_registry_client import _telling, _tools
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from mcp_registry_client._trimming import LeftOut
 
 ServerType = Literal["official", "community", "mock"]
 # The limits of the registry that a server's own words may exceed. What people give is left to it to refuse.
 MAX_NAME, MAX_DISPLAY_NAME, MAX_VERSION = 100, 200, 255
+# The registry takes a longer one, where there is room beside the tools. It has this limit for those of tools.
+MAX_DESCRIPTION = 64 << 10
+# What no text in the registry can hold: NUL, and half a surrogate pair.
+NO_TEXT = re.compile("[\0\ud800-\udfff]")
 # How Unicode calls letters that are one of ours with something added, or two of ours in one: as in "Łódź" and "Ærø".
 LATIN = re.compile(r"LATIN (SMALL|CAPITAL) (?:LETTER|LIGATURE) ([A-Z]{1,2})(?: WITH .*)?")
 
@@ -104,9 +108,28 @@ def _transliterated(name: str) -> tuple[str, bool]:
     return "".join(found), is_whole
 
 
-def document(about: About, facts: _tools.Facts, endpoint_url: str, tools: list[dict[str, Any]]) -> dict[str, Any]:
-    """A registration, without what is not known. Raises Unusable where the server has no name."""
+def document(
+    about: About,
+    facts: _tools.Facts,
+    endpoint_url: str,
+    tools: list[dict[str, Any]],
+    tell: Callable[[str], None] = _telling.warn_once,
+) -> dict[str, Any]:
+    """A registration, without what is not known. Raises Unusable where the server has no name.
+
+    What the server says of itself must not keep it out: that is cut to what the registry takes, and `tell` is called
+    with a sentence that says what was cut.
+    """
     name = name_of(about, facts)
+    given = (about.get("display_name"), about.get("description"), about.get("version"))
+    said = [_mended(text) for text in (facts.title or facts.name or name, facts.description, facts.version)]
+    cut = (said[0][:MAX_DISPLAY_NAME], _beginning(said[1], MAX_DESCRIPTION), said[2][:MAX_VERSION])
+    fields = ("display_name", "description", "version")
+    display_name, description, version = (own or its or None for own, its in zip(given, cut, strict=True))
+    if lost := [
+        field for field, own, its, rest in zip(fields, given, said, cut, strict=True) if not own and its != rest
+    ]:
+        tell(f"{name} says more of itself than the registry takes, and the end is cut off: {', '.join(lost)}")
     tags = about.get("tags")
     metadata = {
         "author": about.get("author"),
@@ -116,16 +139,26 @@ def document(about: About, facts: _tools.Facts, endpoint_url: str, tools: list[d
     }
     sent = {
         "name": name,
-        "display_name": about.get("display_name") or (facts.title or facts.name or name)[:MAX_DISPLAY_NAME],
-        "description": about.get("description") or facts.description,
+        "display_name": display_name,
+        "description": description,
         "server_type": about.get("server_type", "community"),
         "endpoint_url": endpoint_url,
         "health_url": about.get("health_url"),
-        "version": about.get("version") or (facts.version or "")[:MAX_VERSION] or None,
+        "version": version,
         "metadata": {key: value for key, value in metadata.items() if value is not None} or None,
         "tools": tools,
     }
     return {key: value for key, value in sent.items() if value is not None}
+
+
+def _mended(text: str | None) -> str:
+    """The same without what is no text to the registry; empty where there is none."""
+    return NO_TEXT.sub("\ufffd", text or "")
+
+
+def _beginning(text: str, most: int) -> str:
+    """As much of a text as has so many bytes of UTF-8."""
+    return text.encode()[:most].decode(errors="ignore")
 
 
 def _link(url: str | None) -> str | None:

@@ -28,6 +28,16 @@ def log(level: Literal["debug", "info", "notice", "warning"], message: str, *arg
         getattr(logger, "info" if level == "notice" else level)(message, *arguments)
 
 
+_warned: set[str] = set()
+
+
+def warn_once(text: str) -> None:
+    """One warning to the host's log, however often it is found in this process."""
+    if text not in _warned:
+        _warned.add(text)
+        log("warning", "%s", text)
+
+
 def on_stderr(text: str) -> None:
     """One line to stderr, unless this logger is silenced. Where it is closed, nothing is lost."""
     import logging

@@ -207,8 +207,8 @@ def _trimmed(options: argparse.Namespace, found: Introspection) -> Trimming:
     try:
         return Trimming(_registration(options, found), left_out=found.tools_left_out)
     except (TypeError, ValueError):
-        sentence = "What the server says of itself holds half a surrogate pair, which is no text"
-        raise Stopped(Exit.FAILED, "INVALID", f"{sentence}: mend it, or give it by an option") from None
+        sentence = "What an option says of the server holds half a surrogate pair, which is no text"
+        raise Stopped(Exit.FAILED, "INVALID", f"{sentence}: give it in the encoding of the terminal") from None
 
 
 def _note_missing(trimming: Trimming, name: str) -> None:
@@ -254,7 +254,7 @@ def _registration(options: argparse.Namespace, found: Introspection) -> dict[str
         "documentation_url": options.documentation_url,
         "tags": options.tag or None,
     }
-    return _document.document(about, facts, options.url, found.tools)
+    return _document.document(about, facts, options.url, found.tools, lambda sentence: note(f"{sentence}."))
 
 
 def _lost(former: Mapping[str, Any], registration: Mapping[str, Any], options: argparse.Namespace) -> list[str]:
