@@ -412,9 +412,22 @@ def test_a_limit_is_kept_and_says_how_many_there_are(run, api, monkeypatch):
     assert len(run("list", "--search", word, "--all").out.splitlines()) == 6
     document = run("list", "--search", word, "--limit", "3", "--json").document
     assert (len(document["servers"]), document["total"], bool(document["next_cursor"])) == (3, 5, True)
+    assert document["total_is"] == "exact"
     everything = run("list", "--search", word, "--all", "--json").document
     assert [server["name"] for server in everything["servers"]] == [f"{word}-{number}x" for number in range(5)]
     assert everything["next_cursor"] is None
+
+
+@pytest.mark.parametrize(("total_is", "words"), [("at_least", "at least 1,000"), ("exact", "1,000"), (None, "1,000")])
+def test_a_total_that_is_not_counted_to_its_end_is_said_to_be_at_least_so_many(run, total_is, words):
+    """An older registry does not say which it is, and counts all."""
+    page = {"servers": [{"id": 1, "name": "a"}], "total": 1000, "next_cursor": "c"}
+    with stranger(lambda _: respond(200, page | ({"total_is": total_is} if total_is else {}))) as registry:
+        root = registry.url.removesuffix("/mcp")
+        done = run("list", "--search", "a", "--limit", "1", "--registry", root)
+        assert done.err == f"These are 1 of {words}: --all lists every one.\n"
+        document = run("list", "--search", "a", "--limit", "1", "--json", "--registry", root).document
+    assert document == page | {"total_is": total_is or "exact"}
 
 
 @pytest.mark.parametrize("columns", [20, 40, 80, 200])

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from operator import eq
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, NamedTuple, cast
 from urllib.parse import quote, urlencode
 
 from mcp_registry_client import _transport
@@ -30,6 +30,15 @@ ID: Final = re.compile(r"[1-9][0-9]{0,18}")
 MAX_ID: Final = 2**63 - 1
 # No answer of the registry is half as deep: a schema has 64 levels. What is deeper cannot be written as JSON again.
 MAX_DEPTH: Final = 200
+
+
+class Listing(NamedTuple):
+    """Servers of the list: how many there are in all, at least or exactly so many, and where the next page begins."""
+
+    servers: list[dict[str, Any]]
+    total: int
+    total_is: Literal["exact", "at_least"]
+    next_cursor: str | None
 
 
 class Registry:
@@ -84,8 +93,8 @@ class Registry:
         if status != 204:
             raise self._strange(status)
 
-    def servers(self, filters: Mapping[str, str], wanted: int | None) -> tuple[list[dict[str, Any]], int, str | None]:
-        """Servers that pass the filters, their total, and where the next page begins; all where none is `wanted`."""
+    def servers(self, filters: Mapping[str, str], wanted: int | None) -> Listing:
+        """Servers that pass the filters; all where none is `wanted`."""
         servers: list[dict[str, Any]] = []
         cursor: str | None = None
         while True:
@@ -101,7 +110,8 @@ class Registry:
             servers += found
             following = following if isinstance(following, str) else None
             if following is None or (wanted is not None and len(servers) >= wanted):
-                return servers, total, following
+                at_least = page.get("total_is") == "at_least"  # an older registry counts all, and does not say so
+                return Listing(servers, total, "at_least" if at_least else "exact", following)
             # Else a page that leads back to itself would be read for ever.
             if not found or following == cursor:
                 raise self._strange(status)
@@ -142,7 +152,7 @@ class Registry:
         if (exact := self.registered(given)) is not None:
             return exact
         # A search finds parts of names as they are spelled. Another spelling is found by looking at all.
-        servers = self.servers({}, MAX_SEARCHED)[0]
+        servers = self.servers({}, MAX_SEARCHED).servers
         same = _same(servers, given)
         if not same:
             raise _unknown(given, self._search(given), servers)
@@ -163,7 +173,7 @@ class Registry:
             raise
 
     def _search(self, name: str) -> list[dict[str, Any]]:
-        return self.servers({"search": name[:MAX_SEARCH]}, MAX_SEARCHED)[0] if name.isprintable() else []
+        return self.servers({"search": name[:MAX_SEARCH]}, MAX_SEARCHED).servers if name.isprintable() else []
 
     def _id(self, server: Mapping[str, Any]) -> int:
         number = server.get("id")

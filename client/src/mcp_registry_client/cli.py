@@ -274,13 +274,14 @@ def _list(options: argparse.Namespace, screen: Screen) -> int:
     filters = {"status": options.status, "type": options.type, "tag": options.tag, "search": options.search}
     wanted = None if options.all else options.limit
     with waiting("Reading the list"):
-        servers, total, cursor = registry.servers({k: v for k, v in filters.items() if v}, wanted)
+        found = registry.servers({k: v for k, v in filters.items() if v}, wanted)
     if options.json:
-        screen.document({"servers": servers, "total": total, "next_cursor": cursor})
-    elif servers:
-        _views.show_list(screen, servers)
-        if cursor is not None:
-            note(f"These are {len(servers)} of {total}: --all lists every one.")
+        screen.document(found._asdict())
+    elif found.servers:
+        _views.show_list(screen, found.servers)
+        if found.next_cursor is not None:
+            total = f"at least {found.total:,}" if found.total_is == "at_least" else f"{found.total:,}"
+            note(f"These are {len(found.servers):,} of {total}: --all lists every one.")
     elif any(filters.values()):
         note("No server matches: leave a filter out to see more.")
     else:
