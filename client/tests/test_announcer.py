@@ -289,6 +289,25 @@ def test_a_server_whose_tools_cannot_be_listed_is_registered_with_none_and_one_l
     )
 
 
+@pytest.mark.parametrize("what", ["the tools", "a tool"])
+def test_what_is_missing_is_told_once_in_whichever_words_it_comes(
+    what: str, scripted: Start, caplog: pytest.LogCaptureFixture
+):
+    class Varying(Fixed):
+        def draft(self) -> Draft:
+            self.asked += 1
+            new = f"<Session object at 0x{self.asked}>"
+            if what == "the tools" and self.asked > 1:
+                raise Toolless(self.current, f"RuntimeError: {new}", lasts=True)
+            return Draft(self.current, [LeftOut("bad", f"It is not JSON ({new})")] * (what == "a tool"))
+
+    source = Varying(registration("weather", tools=[]))
+    assert announce(scripted(KNOWN).url, source, QUICK._replace(again=0.02)).wait(10)
+    while source.asked < 5:
+        threading.Event().wait(0.01)
+    assert len(warnings(caplog)) == 1
+
+
 def test_what_another_try_would_not_bring_is_not_waited_for(registry: Registry):
     name = registry.new_name("gated")
     source = Fixed({})

@@ -20,6 +20,8 @@ from mcp_registry_client._document import Draft, Unusable
 from mcp_registry_client._presence import Included, Missing, NotServing, Toolless
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from mcp_registry_client._json import Fault
     from mcp_registry_client._trimming import Learnt, LeftOut, Trimming
 
@@ -128,7 +130,7 @@ class Registration:
         self._complaints: set[int] = set()
         self._told = False
         self._told_stdio = False
-        self._told_missing: list[str] = []
+        self._told_missing: frozenset[Hashable] = frozenset()
         self._listing = _Tries(self._pace)
         # Those that were listed last; None where none were.
         self._tools: list[Any] | None = None
@@ -342,19 +344,22 @@ class Registration:
             self._log(
                 "debug", "The registry knows no %s of a tool: it is of an older release", _line(", ".join(unknown))
             )
-        missing = trimming.told(name)
+        missing = trimming.missing(name)
+        error: str | None = None
         if absent is not None:
             number = len(trimming.document["tools"])
             kept = f"with {number} that are known of it" if number else "without any"
-            missing.append(f"The tools of {name} cannot be listed, and it is registered {kept}: {absent.reason}")
-        for sentence in missing:
-            if sentence not in self._told_missing:
+            error = _line(f"The tools of {name} cannot be listed, and it is registered {kept}: {absent.reason}")
+            missing["listing", number] = error
+        for what, sentence in missing.items():
+            # Not the sentences: what a server's code raises may hold an address, a time or an id.
+            if what not in self._told_missing:
                 self._log("warning", "%s", _line(sentence))
         self._told = True
         self._complaints.clear()
-        self._told_missing, self._is_toolless = missing, absent is not None
+        self._told_missing, self._is_toolless = frozenset(missing), absent is not None
         self._left_out = trimming.left_out
-        self._set("registered", None if absent is None else _line(missing[-1]))
+        self._set("registered", error)
 
     def _recalled(self, name: str) -> list[Any] | _Verdict:
         """The tools that the registry has of the server; how that failed where it did.

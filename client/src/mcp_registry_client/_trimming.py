@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Hashable, Iterable, Mapping, Sized
 from typing import Any, Final, NamedTuple, cast
 
 from mcp_registry_client._canonical import canonical
@@ -165,14 +165,20 @@ class Trimming:
 
     def told(self, name: str) -> list[str]:
         """What is missing of the server of this name in the registry, in a sentence each; none where nothing is."""
-        sentences: list[str] = []
+        return list(self.missing(name).values())
+
+    def missing(self, name: str) -> dict[Hashable, str]:
+        """The same sentences, each by what it says is missing: of the rules, one may be in other words each time."""
+        sentences: dict[Hashable, str] = {}
         if self.left_out:
             listed = _listed(f"{one.name[:MAX_NAME]} ({one.rule})" for one in self.left_out)
-            sentences.append(f"{name} is registered without {_counted(self.left_out, 'tools')}: {listed}")
+            sentence = f"{name} is registered without {_counted(self.left_out, 'tools')}: {listed}"
+            sentences["tools", tuple(one.name for one in self.left_out)] = sentence
         if self.dropped:
             listed = _listed(f"{one.field[:MAX_NAME]} of {one.name[:MAX_NAME]} ({one.rule})" for one in self.dropped)
             without = _counted(self.dropped, "tools' fields")
-            sentences.append(f"{name} is registered without {without}: {listed}")
+            sentence = f"{name} is registered without {without}: {listed}"
+            sentences["fields", tuple((one.name, one.field) for one in self.dropped)] = sentence
         return sentences
 
     # -------------------------------------------------------------- what fits
