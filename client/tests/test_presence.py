@@ -598,6 +598,31 @@ def test_a_server_whose_list_hangs_is_not_asked_for_it_by_a_request(
     assert "did not come within" in tools_missed(app._presence).reason and "tools/list" not in asked
 
 
+def test_a_server_that_does_not_answer_in_time_is_not_asked_for_its_tools_again_within_the_window(
+    serve: Callable[..., Any], announced: Scripted, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MCP_ENDPOINT_URL", ENDPOINT)
+    monkeypatch.setattr(_presence, "SECONDS", 0.2)
+    asked: list[str] = []
+
+    async def hang(request: Any) -> PlainTextResponse:
+        asked.append((await request.json())["method"])
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        return PlainTextResponse("")
+
+    app = RegistryMiddleware(Starlette(routes=[Route("/mcp", hang, methods=["POST"])]), server=Tenant())
+    app.registration.stop()
+    serve(app)
+    reason = tools_missed(app._presence).reason
+    assert "; and over HTTP no complete answer came within 0.2 seconds: is the server overloaded? Its tools" in reason
+    first = len(asked)
+    assert first > 0 and tools_missed(app._presence).reason == reason and len(asked) == first
+    monkeypatch.setattr(_presence, "APART_SECONDS", 0.0)
+    tools_missed(app._presence)
+    assert len(asked) > first
+
+
 # ------------------------------------------------------------------ others that listen in this process
 
 

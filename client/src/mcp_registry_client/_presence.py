@@ -32,6 +32,8 @@ INSTANCE = "x-mcp-registry-instance"
 SECONDS = 10.0
 # For a socket of which nothing is known: one that waits for its client to say more must not hold up the others.
 FIRST_SECONDS = 1.0
+# From a request for the tools that was not answered in time to the next one.
+APART_SECONDS = 60.0
 # The pauses between two questions to a socket double. What is not HTTP is somebody else's, and soon left alone.
 SHORTEST, SHORTEST_UNHEARD, LONGEST = 0.05, 1.0, 60.0
 MAX_TRIES = 3
@@ -182,6 +184,9 @@ class Presence:
         self._seen: dict[_listening.Address, Seen] = {}
         self._loop: Any = None
         self._confirmed: str | None = None
+        self._is_listed = False  # the tools, by the server object itself
+        # When a request for the tools was not answered in time, and what was said of it.
+        self._late: tuple[float, str] | None = None
 
     # -------------------------------------------------------------- answering, in the host's event loop
 
@@ -308,6 +313,9 @@ class Presence:
         path = self._path_at(answered)
         if self._tools is not self._server or path is None:
             raise Toolless(document, reason)
+        # A server that is told to stop waits for its requests, ours too: one that hangs must not hang all the time.
+        if self._late is not None and time.monotonic() - self._late[0] < APART_SECONDS:
+            raise Toolless(document, self._late[1])
         from mcp_registry_client import introspect  # 30 ms, for few
 
         def connect(deadline: _transport.Deadline) -> socket.socket:
@@ -318,9 +326,13 @@ class Presence:
             return introspect.introspect(url, deadline_seconds=SECONDS, connect=connect)
         except introspect.Failed as failed:
             gated = failed.kind == "credentials"
-            why = "it asks for credentials" if gated else failed.message
+            why = "it asks for credentials" if gated else failed.message[:1].lower() + failed.message[1:].rstrip(".")
+            end = "" if why.endswith("?") else "."
             advice = "Its tools may be given by tools=[...], or by a function"
-            raise Toolless(document, f"{reason}; and over HTTP {why}. {advice}", lasts=gated) from None
+            reason = f"{reason}; and over HTTP {why}{end} {advice}"
+            if failed.kind == "timeout":
+                self._late = (time.monotonic(), reason)
+            raise Toolless(document, reason, lasts=gated) from None
 
     def _path_at(self, answered: Answered) -> str | None:
         """The path of the endpoint where the server answers, as far as it is known."""
