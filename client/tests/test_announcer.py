@@ -566,6 +566,19 @@ def test_a_server_that_nobody_finds_is_told_what_to_do_after_a_while(
     assert line.endswith("wrap it")
 
 
+def test_a_server_on_stdio_is_told_nothing_of_routes(
+    scripted: Start,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(_announcer, "HINT_SECONDS", 0.0)
+    source = Fixed(registration("weather"))
+    source.failures = [NotServing("wrap it", over_stdio=True), NotServing("wrap it")]
+    assert announce(scripted(KNOWN).url, source).wait(10)
+    assert warnings(caplog) == [] and capsys.readouterr().err.count("the server runs on stdio") == 1
+
+
 def test_the_looking_for_a_server_slows_down_to_a_minute():
     handle = Registration(Fixed({}), _settings.Settings("http://127.0.0.1:9"))
     source = handle._source

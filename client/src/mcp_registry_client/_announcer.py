@@ -221,12 +221,13 @@ class Registration:
             draft = self._source.draft()
         except NotServing as absent:
             elapsed = time.monotonic() - self._started
-            if absent.hint and elapsed > HINT_SECONDS and self._state == "waiting":
-                self._complain(absent.hint)
             if absent.over_stdio and not self._told_stdio:
                 self._told_stdio = True
                 # Never to the log: where a host writes it to stdout, that is the protocol's.
                 _telling.on_stderr(OVER_STDIO)
+            # What else listens in a process that serves over stdio need not be known as this server.
+            if absent.hint and not self._told_stdio and elapsed > HINT_SECONDS and self._state == "waiting":
+                self._complain(absent.hint)
             # Often at first, when a server is about to start, and seldom in a process that never serves.
             return math.inf if absent.told else min(LONGEST_LOOK, max(SHORTEST_LOOK, elapsed / 10))
         except Unusable as reason:
