@@ -598,6 +598,25 @@ def test_a_server_whose_list_hangs_is_not_asked_for_it_by_a_request(
     assert "did not come within" in tools_missed(app._presence).reason and "tools/list" not in asked
 
 
+def test_a_server_that_has_listed_its_tools_itself_does_not_lose_any_to_what_anybody_sees(
+    serve: Callable[..., Any], announced: Scripted
+):
+    class Failing(Tenant):
+        listed = False
+
+        async def list_tools(self) -> Any:
+            if self.listed:
+                raise OSError("the list is away")
+            self.listed = True
+            return [*TOOLS, {**TOOLS[0], "name": "secret"}]
+
+    asked: list[str] = []
+    app = RegistryMiddleware(speaking("tenant", TOOLS, asked), server=Failing())
+    serve(app)
+    assert app.registration.wait(20) and len(sent(announced)["tools"]) == 2
+    assert tools_missed(app._presence).reason == "OSError: the list is away" and "tools/list" not in asked
+
+
 def test_a_server_that_does_not_answer_in_time_is_not_asked_for_its_tools_again_within_the_window(
     serve: Callable[..., Any], announced: Scripted, monkeypatch: pytest.MonkeyPatch
 ):

@@ -301,8 +301,13 @@ class Presence:
             # Nor does it answer a request in time, and that would hold up a server that is told to stop.
             raise Toolless(document, str(late)) from None
         except Exception as error:  # noqa: BLE001 - what a server's own code raises may be anything
-            found = self._asked_for(answered, document, f"{type(error).__name__}: {error}")
+            reason = f"{type(error).__name__}: {error}"
+            if self._is_listed:
+                # It needs no request. What anybody sees over HTTP may be fewer than those that it listed last.
+                raise Toolless(document, reason) from None
+            found = self._asked_for(answered, document, reason)
             return _document.Draft({**document, "tools": found.tools}, found.tools_left_out)
+        self._is_listed = True
         return _document.Draft({**document, "tools": tools})
 
     def _asked_for(self, answered: Answered, document: dict[str, Any], reason: str) -> Introspection:
