@@ -67,7 +67,7 @@ _FIELDS = {
     "service": r"\w{1,20}",
     "correlation_id": _ID,
     "method": r"[A-Z]{3,7}",
-    "resource": r"/[a-z/{}-]*",
+    "resource": r"/[a-z/{}.-]*",
     "code": r"[A-Z_]+",
     # An SQLSTATE, or a class: of a driver, or of boto3 after the service.
     "cause": r"[0-9A-Z]{5}|(?:SQS )?[A-Z][A-Za-z]{1,60}",
