@@ -72,6 +72,8 @@ def sam_build(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Build]:
         for tool in TOOLS:
             (tools / tool).symlink_to(shutil.which(tool) or tool)
         (tools / "uv").symlink_to(VENV_BIN / "uv")
+        # uv asks some interpreter about the machine, as it finds that of the environment in `make build`.
+        (tools / "python3").symlink_to(sys.executable)
         if python:
             (tools / "python3.13").symlink_to(python)
         environment = {
