@@ -28,7 +28,7 @@ from mcp_registry.catalogue.canonical import digest, survey
 from mcp_registry.health import results
 from mcp_registry.health.messages import Finding, Findings, Verdict
 from tests.api.transport import Answer
-from tests.conftest import REGISTER, SERVERS, Api
+from tests.conftest import PATIENCE, REGISTER, SERVERS, Api
 
 METRICS = "/api/metrics/health"
 JOB = "/api/jobs/health-check"
@@ -131,11 +131,11 @@ class Checks:
         now = datetime.now(UTC)
         self._slots.append(now)
         finding = Finding(id_, verdict, 200 if up else None, 12, None if up else f"It is {verdict}", 0)
-        results.write(self._database.begin(), Findings(now, 0, [finding]), now)
+        results.write(self._database.begin(PATIENCE), Findings(now, 0, [finding]), now)
 
     def forget(self) -> None:
         """Remove what does not go with the servers: the metrics of all are read by other tests."""
-        self._database.begin().write(FORGET, {"slots": self._slots})
+        self._database.begin(PATIENCE).write(FORGET, {"slots": self._slots})
         self._database.close()
 
 

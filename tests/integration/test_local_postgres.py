@@ -146,9 +146,7 @@ def capabilities(pid: int) -> int:
 
 
 def test_the_first_start_makes_a_server_and_its_database(tmp_path: Path) -> None:
-    began = time.monotonic()
     with Postgres(tmp_path / ".data" / "postgres") as url:
-        took = time.monotonic() - began
         assert url.startswith("postgresql://registry:")
         assert url.endswith("/registry")
         assert ask(url, "SELECT current_database() || ' ' || current_user") == "registry registry"
@@ -160,7 +158,6 @@ def test_the_first_start_makes_a_server_and_its_database(tmp_path: Path) -> None
         assert ask(url, "SHOW unix_socket_directories") == ""
         assert ask(url, "SHOW fsync") == "on"
         assert ask(url, "SELECT upper('é') || lower('Ä')") == "Éä"
-    assert took < 10  # 0.5 s on an idle machine; this only notices a start that waits for something
 
 
 def test_the_password_is_for_the_owner_alone_and_is_needed(server: Postgres, data: Path) -> None:
@@ -173,9 +170,7 @@ def test_the_password_is_for_the_owner_alone_and_is_needed(server: Postgres, dat
 def test_a_later_start_finds_the_data_the_port_and_the_password(server: Postgres) -> None:
     first = server.start()
     server.stop()
-    began = time.monotonic()
     assert server.start() == first
-    assert time.monotonic() - began < 5  # 0.03 s on an idle machine
     assert ask(first, "SELECT count(*) FROM kept WHERE word = 'kept'") == 1
 
 

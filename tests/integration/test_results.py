@@ -14,6 +14,7 @@ from mcp_registry.edge.background import Record
 from mcp_registry.errors import Malformed, ServerNotFound
 from mcp_registry.health import messages, results
 from mcp_registry.health.messages import Finding, Findings
+from tests.conftest import PATIENCE
 from tests.conftest import registration as document
 
 SLOT = datetime.now(UTC).replace(microsecond=0)
@@ -258,7 +259,7 @@ def test_response_times_are_counted_in_buckets_of_those_that_are_up(database, fl
 
 def test_the_day_that_is_missing_is_made(new_database):
     url = new_database()
-    database = Database(url).begin()
+    database = Database(url).begin(PATIENCE)
     id_ = servers.register(database, registration.parse(document("first")))["id"]
     settle(database)
     assert write(database, 0, finding(id_)) == (1, 0, 0, False)
@@ -267,7 +268,7 @@ def test_the_day_that_is_missing_is_made(new_database):
 
 
 def test_ids_go_on_past_what_32_bits_hold(new_database):
-    database = Database(new_database()).begin()
+    database = Database(new_database()).begin(PATIENCE)
     servers.register(database, registration.parse(document("early")))
     for schema, sequence in rows(database, "SELECT schemaname, sequencename FROM pg_sequences"):
         rows(database, f"SELECT setval('{schema}.{sequence}', {2**31 - 1})")
@@ -283,7 +284,7 @@ def test_ids_go_on_past_what_32_bits_hold(new_database):
 
 
 def test_findings_that_are_delivered_twice_are_written_once(new_database):
-    database = Database(new_database()).begin()
+    database = Database(new_database()).begin(PATIENCE)
     ids = [servers.register(database, registration.parse(document(f"twice-{n}")))["id"] for n in range(3)]
     settle(database)
     write(database, 0, finding(ids[0], "refused"), finding(ids[1]))
@@ -299,12 +300,12 @@ def test_findings_that_are_delivered_twice_are_written_once(new_database):
 def test_findings_that_waited_and_newer_ones_written_side_by_side_end_in_the_newer_status(new_database):
     """Each statement sees the statuses from before the other: the one that waited looks again."""
     url = new_database()
-    setup = Database(url).begin()
+    setup = Database(url).begin(PATIENCE)
     setup.read("SELECT metrics.add_days(current_date - 1, current_date + 1)")
     id_ = servers.register(setup, registration.parse(document("torn")))["id"]
     settle(setup)
     write(setup, -3, finding(id_))
-    older, newer = Database(url).begin(30), Database(url).begin(30)
+    older, newer = Database(url).begin(PATIENCE), Database(url).begin(PATIENCE)
     older.read("SELECT 1")
     assert older._connection is not None
     with ThreadPoolExecutor(1) as pool:
@@ -313,7 +314,7 @@ def test_findings_that_waited_and_newer_ones_written_side_by_side_end_in_the_new
             findings = Findings(slot(-1), 0, [finding(id_)])
             writing = pool.submit(lambda: results.write(newer, findings, slot(-1)))
             blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-            while not writing.done() and setup.begin().read(blocked) == (0,):
+            while not writing.done() and setup.begin(PATIENCE).read(blocked) == (0,):
                 pass
         assert writing.result(20).changes == [("torn", "error", "active", "The server answered the check")]
     assert (status(setup, id_), last_check(setup, id_)) == ("active", ("healthy", slot(-1)))
@@ -323,13 +324,13 @@ def test_findings_that_waited_and_newer_ones_written_side_by_side_end_in_the_new
 
 def test_the_same_findings_written_at_the_same_time_are_written_once(new_database):
     url = new_database()
-    database = Database(url).begin()
+    database = Database(url).begin(PATIENCE)
     ids = [servers.register(database, registration.parse(document(f"race-{n}")))["id"] for n in range(5)]
     settle(database)
     database.read("SELECT metrics.add_days(current_date - 1, current_date + 1)")
 
     def once(_: int):
-        own = Database(url).begin()
+        own = Database(url).begin(PATIENCE)
         try:
             return write(own, 0, *[finding(id_, "refused") for id_ in ids])[0]
         finally:
@@ -344,14 +345,14 @@ def test_the_same_findings_written_at_the_same_time_are_written_once(new_databas
 
 def test_a_delete_while_findings_are_written_fails_neither(new_database):
     url = new_database()
-    setup = Database(url).begin()
+    setup = Database(url).begin(PATIENCE)
     setup.read("SELECT metrics.add_days(current_date - 1, current_date + 1)")
     for round_ in range(5):
-        id_ = servers.register(setup.begin(), registration.parse(document(f"doomed-{round_}")))["id"]
+        id_ = servers.register(setup.begin(PATIENCE), registration.parse(document(f"doomed-{round_}")))["id"]
         with psycopg.connect(url) as other, ThreadPoolExecutor(1) as pool:
             other.execute("DELETE FROM registry.mcp_servers WHERE id = %s", [id_])  # and not committed yet
             own = Database(url)
-            writing = pool.submit(lambda: write(own.begin(), round_, finding(id_, "refused")))  # noqa: B023
+            writing = pool.submit(lambda: write(own.begin(PATIENCE), round_, finding(id_, "refused")))  # noqa: B023
             with psycopg.connect(url, autocommit=True) as watch:
                 blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
                 while not writing.done() and watch.execute(blocked).fetchone() == (0,):
@@ -360,7 +361,7 @@ def test_a_delete_while_findings_are_written_fails_neither(new_database):
             writing.result(20)
             own.close()
         with pytest.raises(ServerNotFound):
-            servers.detail(setup.begin(), id_)
+            servers.detail(setup.begin(PATIENCE), id_)
         assert rows(setup, f"SELECT count(*) FROM registry.server_health WHERE server_id = {id_}") == [(0,)]
     setup.close()
 

@@ -15,6 +15,7 @@ from mcp_registry.aws.db import Database
 from mcp_registry.catalogue import listing, registration, servers
 from mcp_registry.catalogue.cursor import Filters
 from mcp_registry.errors import DuplicateServer, ServerNotFound
+from tests.conftest import PATIENCE
 from tests.conftest import registration as document
 
 
@@ -253,7 +254,7 @@ def test_an_open_change_of_one_server_does_not_hold_up_a_registration_of_another
         holder.execute("UPDATE registry.mcp_servers SET status = 'error' WHERE id = %s", [id_])
         mine = holder.info.backend_pid % 8
         # A session of another slot; which one a session gets is up to its process id.
-        others = [Database(database_url).begin() for _ in range(2)]
+        others = [Database(database_url).begin(PATIENCE) for _ in range(2)]
         pids = [row[0] for other in others if (row := other.read("SELECT pg_backend_pid()"))]
         free = next(other for other, pid in zip(others, pids, strict=True) if pid % 8 != mine)
         created = servers.register(free, parsed("not-held-up"))
@@ -307,7 +308,7 @@ def test_replacements_that_race_never_mix_their_tools(database_url):
         database = Database(database_url)
         for round_ in range(5):
             version = n * 10 + round_
-            servers.replace(database.begin(), parsed(name, version=str(version), tools=tools(version)))
+            servers.replace(database.begin(PATIENCE), parsed(name, version=str(version), tools=tools(version)))
         database.close()
 
     parsed(name)  # msgspec may crash where two threads are the first to use a type (0.22.0); no function has threads

@@ -15,6 +15,7 @@ from mcp_registry.catalogue import registration, servers
 from mcp_registry.errors import Unavailable
 from mcp_registry.health import messages, results, sweeps
 from mcp_registry.health.messages import Finding, Findings, Server
+from tests.conftest import PATIENCE
 from tests.conftest import registration as document
 
 _numbers = itertools.count(1)
@@ -111,13 +112,13 @@ def test_a_slot_within_five_seconds_of_another_is_the_same_sweep(database, inbox
 
 def test_a_slot_that_is_asked_for_by_many_at_once_is_dispatched_once(new_database, inbox):
     url = new_database()
-    first = Database(url).begin()
+    first = Database(url).begin(PATIENCE)
     servers.register(first, registration.parse(document("only")))
     slot = sweeps.now(first)
     first.close()
 
     def ask(_: int) -> str:
-        own = Database(url).begin()
+        own = Database(url).begin(PATIENCE)
         try:
             return sweeps.start(own, slot).outcome
         finally:
@@ -131,13 +132,13 @@ def test_a_slot_that_is_asked_for_by_many_at_once_is_dispatched_once(new_databas
 
 def test_slots_within_five_seconds_that_are_asked_for_at_once_are_one_sweep(new_database, inbox):
     url = new_database()
-    first = Database(url).begin()
+    first = Database(url).begin(PATIENCE)
     servers.register(first, registration.parse(document("only")))
     slot = sweeps.now(first)
     first.close()
 
     def ask(seconds: int) -> str:
-        own = Database(url).begin()
+        own = Database(url).begin(PATIENCE)
         try:
             return sweeps.start(own, slot + timedelta(seconds=seconds)).outcome
         finally:

@@ -14,7 +14,7 @@ from mcp_registry.aws.db import Database
 from mcp_registry.catalogue import registration, servers
 from mcp_registry.catalogue.cursor import Filters
 from mcp_registry.errors import DuplicateServer, ValidationFailed
-from tests.conftest import migrate
+from tests.conftest import PATIENCE, migrate
 from tests.conftest import registration as document
 
 # How the release before 0003 registered, found and searched.
@@ -88,7 +88,7 @@ def upgraded(new_database, tmp_path):
 
 @pytest.fixture
 def catalogue(upgraded):
-    database = Database(upgraded).begin()
+    database = Database(upgraded).begin(PATIENCE)
     yield database
     database.close()
 
