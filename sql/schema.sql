@@ -145,6 +145,16 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION registry.delete_tools() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+BEGIN
+    DELETE FROM registry.tools WHERE server_id = OLD.id;
+    RETURN NULL;
+END
+$$;
+
 CREATE FUNCTION registry.derive_metadata() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
@@ -464,6 +474,8 @@ CREATE TRIGGER count_changed AFTER UPDATE ON registry.mcp_servers REFERENCING OL
 
 CREATE TRIGGER count_come_and_gone AFTER INSERT OR DELETE ON registry.mcp_servers FOR EACH ROW EXECUTE FUNCTION registry.count_server();
 
+CREATE TRIGGER delete_tools AFTER DELETE ON registry.mcp_servers FOR EACH ROW EXECUTE FUNCTION registry.delete_tools();
+
 CREATE TRIGGER derive_changed BEFORE UPDATE ON registry.mcp_servers FOR EACH ROW WHEN (((new.name_key IS NULL) OR (((new.display_name)::text <> (old.display_name)::text) AND (new.search_fold = old.search_fold)))) EXECUTE FUNCTION registry.derive_server();
 
 CREATE TRIGGER derive_changed BEFORE UPDATE ON registry.server_metadata FOR EACH ROW WHEN (((new.tags IS DISTINCT FROM old.tags) AND (NOT (new.tags_fold IS DISTINCT FROM old.tags_fold)))) EXECUTE FUNCTION registry.derive_metadata();
@@ -491,6 +503,3 @@ ALTER TABLE ONLY registry.server_health
 
 ALTER TABLE ONLY registry.server_metadata
     ADD CONSTRAINT server_metadata_server_id_fkey FOREIGN KEY (server_id) REFERENCES registry.mcp_servers(id) ON DELETE CASCADE;
-
-ALTER TABLE ONLY registry.tools
-    ADD CONSTRAINT tools_server_id_fkey FOREIGN KEY (server_id) REFERENCES registry.mcp_servers(id) ON DELETE CASCADE;

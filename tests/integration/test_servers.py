@@ -248,6 +248,22 @@ def test_a_change_that_waited_for_a_delete_finds_no_server(contended):
     assert isinstance(outcome[0], ServerNotFound)
 
 
+def test_a_delete_that_waited_for_a_replacement_leaves_none_of_its_tools(contended, database_url):
+    """No foreign key says that a tool has a server."""
+    id_, holder, database = contended
+    replacing = Database(database_url).begin(PATIENCE)
+    replacing.read("SELECT")
+    assert replacing._connection is not None
+    with replacing._connection.transaction():
+        changed = parsed("contended", tools=[{"name": "new", "input_schema": {}}])
+        assert servers.replace(replacing, changed)["result"] == "updated"
+        thread, outcome = while_waiting(holder, database, lambda: servers.delete(database, id_))
+    thread.join()
+    replacing.close()
+    assert outcome == [None]
+    assert holder.execute("SELECT count(*) FROM registry.tools WHERE server_id = %s", [id_]).fetchone() == (0,)
+
+
 def test_an_open_change_of_one_server_does_not_hold_up_a_registration_of_another_session(contended, database_url):
     id_, holder, _ = contended
     with holder.transaction():

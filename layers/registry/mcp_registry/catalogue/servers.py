@@ -303,7 +303,7 @@ SELECT changed.id, name, status::text, registry.rfc3339(created_at),
   LEFT JOIN registry.server_health AS h ON h.server_id = changed.id
 """
 
-# Its tools, metadata and last check go by foreign keys, its metrics by a trigger.
+# Its metadata and last check go by foreign keys, its tools and metrics by triggers.
 DELETE = """
 DELETE FROM registry.mcp_servers
  WHERE id = %(id)s
