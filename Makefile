@@ -12,8 +12,8 @@ ARCHITECTURE ?= $(DEPLOYED_ARCHITECTURE)
 F ?= ListFunction
 EVENT ?= events/list-first-page.json
 SCALE ?= 50
-# Two at a time keep two cores busy, and leave no test with a deadline waiting for a core (four at once failed one).
-WORKERS ?= 2
+# One more than cores: half of what a test does is to wait. A fourth kept tests with a deadline waiting for a core.
+WORKERS ?= 3
 PYTEST = $(BIN)/python -m pytest -q -rs -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
@@ -26,7 +26,7 @@ help:  ## What there is to do
 run: $(VENV)/run.stamp  ## Serve the registry on http://127.0.0.1:3000
 	@exec $(BIN)/python -m local
 
-test: $(VENV)/dev.stamp  ## Run every check and every test (WORKERS=2)
+test: $(VENV)/dev.stamp  ## Run every check and every test (WORKERS=3)
 	@$(PYTEST) $(ARGS)
 
 test-client-matrix: $(VENV)/dev.stamp  ## Test the client, with older frameworks as well
