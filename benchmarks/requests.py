@@ -12,13 +12,15 @@ import asyncio
 import gc
 import importlib.util
 import json
+import logging
 import os
+import sys
 import time
 from base64 import b64encode
 from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from benchmarks.catalogue import database, execute, registration
 from benchmarks.report import Result, alternate, figure, medians, table
@@ -224,11 +226,9 @@ def _ours(server_url: str) -> Generator[Side]:
         POWERTOOLS_SERVICE_NAME="mcp-registry",
         POWERTOOLS_LOG_LEVEL="INFO",
     )
-    # Powertools keeps the standard output that it finds when it is imported: log lines are made and thrown away.
-    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
-        with redirect_stdout(nowhere):
-            names = ("authorizer", "register", "list", "detail")
-            authorizer, register, list_, detail = (_handler(name) for name in names)
+    authorizer, register, list_, detail = (_handler(name) for name in ("authorizer", "register", "list", "detail"))
+    # Log lines are made and thrown away.
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, _logging_to(nowhere):
         handlers = {
             "/api/registry/register": register,
             "/api/registry/servers": list_,
@@ -248,6 +248,17 @@ def _ours(server_url: str) -> Generator[Side]:
         assert row is not None
         yield Side(call, row[0])
         warm().close()
+
+
+@contextmanager
+def _logging_to(stream: TextIO) -> Generator[None]:
+    from mcp_registry.aws.observability import logger
+
+    handler = logger.registered_handler
+    assert isinstance(handler, logging.StreamHandler)
+    before = handler.setStream(stream)
+    yield
+    handler.setStream(before or sys.stdout)
 
 
 def _handler(function: str) -> Callable[[dict[str, Any], object], dict[str, Any]]:
