@@ -160,6 +160,22 @@ ANSWERS: dict[str, Answer] = {
     "/health": text(200, "ok"),
     "/slash/": text(404, "no"),
     "/slash/health": text(201, "ok"),
+    "/actuator": text(404, "no"),
+    "/actuator/health": data(200, {"status": "DOWN", "components": {"db": {"status": "DOWN"}}}),
+    "/actuator-up": text(404, "no"),
+    "/actuator-up/health": data(200, {"status": "UP"}),
+    "/out": data(200, {"status": "OUT_OF_SERVICE"}),
+    "/fail": raw(b"HTTP/1.1 200 OK\r\nContent-Type: application/health+json; v=1\r\n\r\n" + b'{"status":"fail"}'),
+    "/warn": raw(b"HTTP/1.1 200 OK\r\nContent-Type: application/health+json\r\n\r\n" + b'{"status":"warn"}'),
+    "/down-503": data(503, {"status": "DOWN"}),
+    "/down-in-words": text(200, '{"status":"DOWN"}'),
+    "/down-below": data(200, {"database": {"status": "DOWN"}}),
+    "/down-in-a-list": data(200, '[{"status":"DOWN"}]'),
+    "/down-as-number": data(200, {"status": 0}),
+    "/down-cut": raw(JSON + b'Content-Length: 999\r\n\r\n{"status":"DOWN"}'),
+    "/down-packed": packed(gzip.compress(b'{"status":"down"}')),
+    "/down-after-much": data(200, '{"x":"' + "a" * 100_000 + '","status":"DOWN"}'),
+    "/down-hangs": hang(JSON + b'\r\n{"status":'),
 }
 # What a server declares as its health URL, below the path of an endpoint.
 DECLARED = [
@@ -172,6 +188,23 @@ DECLARED = [
     "/to-result",
     "/endless-head",
     "/health?full=1",
+    "/actuator/health",
+    "/actuator-up/health",
+    "/out",
+    "/fail",
+    "/warn",
+    "/down-503",
+    "/down-in-words",
+    "/down-below",
+    "/down-in-a-list",
+    "/down-as-number",
+    "/down-cut",
+    "/down-packed",
+    "/down-after-much",
+    "/down-hangs",
+    "/mark",
+    "/deep",
+    "/r204",
 ]
 
 
@@ -284,22 +317,22 @@ def test_what_is_sent_and_looked_for_is_what_the_registry_sends_and_looks_for():
     assert (_health.POST, _health.GET) == (probe.POST, probe.GET)
     assert _health.SECONDS == probe.DEADLINE and _health.CONNECT_SECONDS == probe.CONNECT_SECONDS
     assert _health.LIMIT == exchange.LIMIT and _health.BEFORE_JSON == exchange.BEFORE_JSON
-    assert (_health.BEGINNING, _health.REFUSAL) == (exchange.BEGINNING, exchange.REFUSAL)
+    assert (_health.BEGINNING, _health.REFUSAL, _health.DOWN) == (exchange.BEGINNING, exchange.REFUSAL, exchange.DOWN)
     assert _health.CERTIFICATE_FAULTS == probe.CERTIFICATE_FAULTS and _health.NO_TLS == probe.NO_TLS
 
 
 # ------------------------------------------------------------------ the bytes of an answer
 
 
-def read_by_registry(pieces: list[bytes], *, wants_body: bool) -> Any:
-    found = exchange.Answer(wants_body=wants_body)
+def read_by_registry(pieces: list[bytes], *, wants_response: bool) -> Any:
+    found = exchange.Answer(wants_response=wants_response)
     for piece in pieces:
         found.feed(piece)
     found.end()
-    return found.status, (found.location or b"").decode("latin-1"), found.speaks, found.fault
+    return found.status, (found.location or b"").decode("latin-1"), found.speaks, found.state, found.fault
 
 
-def read_by_client(pieces: list[bytes], *, wants_body: bool) -> Any:
+def read_by_client(pieces: list[bytes], *, wants_response: bool) -> Any:
     left = list(pieces)
 
     def receive(most: int) -> bytes:
@@ -314,12 +347,13 @@ def read_by_client(pieces: list[bytes], *, wants_body: bool) -> Any:
     try:
         found = _answer.Answer(receive, Room(_health.LIMIT), Room(_health.LIMIT))
     except _answer.NotHttp:
-        return None, "", False, exchange.NOT_HTTP
+        return None, "", False, None, exchange.NOT_HTTP
     except _answer.TooLong:
-        return None, "", False, exchange.TOO_LONG
+        return None, "", False, None, exchange.TOO_LONG
     except _answer.Closed:
-        return None, "", False, exchange.CLOSED
-    return (*_health.head_of(found, wants_body=wants_body)[:3], None)
+        return None, "", False, None, exchange.CLOSED
+    head = _health.head_of(found, wants_response=wants_response)
+    return head.status, head.location, head.speaks, head.state, None
 
 
 def cut(whole: bytes, places: list[int]) -> list[bytes]:
@@ -343,8 +377,8 @@ def test_an_answer_means_to_both_the_same_however_it_is_cut(size):
         if len(whole) > 1000 * size:
             continue
         pieces = [whole[place : place + size] for place in range(0, len(whole), size)]
-        for wants_body in (True, False):
-            ours, theirs = (read(pieces, wants_body=wants_body) for read in (read_by_client, read_by_registry))
+        for wants_response in (True, False):
+            ours, theirs = (read(pieces, wants_response=wants_response) for read in (read_by_client, read_by_registry))
             assert ours == theirs, whole[:200]
 
 
@@ -359,7 +393,7 @@ def test_a_damaged_answer_means_to_both_the_same(whole, damages, places):
         place %= len(whole) + 1
         whole = whole[:place] + inserted + whole[place + removed :]
     pieces = cut(whole, places)
-    assert read_by_client(pieces, wants_body=True) == read_by_registry(pieces, wants_body=True)
+    assert read_by_client(pieces, wants_response=True) == read_by_registry(pieces, wants_response=True)
 
 
 # ------------------------------------------------------------------ URLs

@@ -269,7 +269,7 @@ def test_a_declared_health_url_decides_alone(real):
     url = real["older-sse"].url
     assert introspect.check(url, health_url="/health").verdict == "healthy"
     assert introspect.check(url, health_url="/nothing")[:2] == ("http_error", 404)
-    with pytest.raises(Failed, match="scheme, host and port"):
+    with pytest.raises(Failed, match="must have the host"):
         introspect.check(url, health_url="http://127.0.0.2/health")
 
 

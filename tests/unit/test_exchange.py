@@ -17,8 +17,8 @@ RESULT = b'{"jsonrpc":"2.0","id":1,"result":{"supportedVersions":["2026-07-28"]}
 ERROR = b'{"jsonrpc":"2.0","id":null,"error":{"code":-32601,"message":"Method not found"}}'
 NOTIFICATION = b'{"jsonrpc":"2.0","method":"notifications/message","params":{}}'
 
-# What an answer came to: status, fault, location, whether it speaks JSON-RPC.
-Outcome = tuple[int | None, str | None, bytes | None, bool]
+# What an answer came to: status, fault, location, whether it speaks JSON-RPC, the state that it tells.
+Outcome = tuple[int | None, str | None, bytes | None, bool, str | None]
 
 
 def answer(status: bytes, headers: bytes, body: bytes = b"") -> bytes:
@@ -39,8 +39,8 @@ def events(text: bytes, more: bytes = b"") -> bytes:
     return answer(b"200 OK", b"Content-Type: text/event-stream; charset=utf-8\r\n" + more, text)
 
 
-def read(data: bytes, cuts: list[int] | None = None, *, wants_body: bool = True, ended: bool = True) -> Answer:
-    found = Answer(wants_body=wants_body)
+def read(data: bytes, cuts: list[int] | None = None, *, wants_response: bool = True, ended: bool = True) -> Answer:
+    found = Answer(wants_response=wants_response)
     places = [0, *sorted(cut % (len(data) + 1) for cut in cuts or []), len(data)]
     for begin, end in pairwise(places):
         found.feed(data[begin:end])
@@ -50,7 +50,7 @@ def read(data: bytes, cuts: list[int] | None = None, *, wants_body: bool = True,
 
 
 def outcome(found: Answer) -> Outcome:
-    return found.status, found.fault, found.location, found.speaks
+    return found.status, found.fault, found.location, found.speaks, found.state
 
 
 def plain(body: bytes, status: bytes = b"400 Bad Request") -> bytes:
@@ -200,7 +200,7 @@ def test_reading_goes_on_where_more_may_come(data):
 
 
 def test_for_the_status_alone_the_head_is_enough():
-    found = read(answer(b"200 OK", b"Content-Length: 1000\r\n"), wants_body=False, ended=False)
+    found = read(answer(b"200 OK", b"Content-Length: 1000\r\n"), wants_response=False, ended=False)
     assert (found.done, found.status) == (True, 200)
 
 
@@ -223,8 +223,9 @@ cuts = st.lists(st.integers(0, 4 * LIMIT), max_size=12)
 
 
 @given(st.sampled_from(STREAMS), cuts, st.booleans())
-def test_the_verdict_does_not_depend_on_how_bytes_are_split(data, cuts, wants_body):
-    assert outcome(read(data, cuts, wants_body=wants_body)) == outcome(read(data, wants_body=wants_body))
+def test_the_verdict_does_not_depend_on_how_bytes_are_split(data, cuts, wants_response):
+    whole = read(data, wants_response=wants_response)
+    assert outcome(read(data, cuts, wants_response=wants_response)) == outcome(whole)
 
 
 @pytest.mark.parametrize("data", [data for data in STREAMS if len(data) < 1_000])

@@ -116,6 +116,15 @@ def test_what_types_cannot_say_is_told_in_one_go_too():
     }
 
 
+def test_a_health_url_has_a_port_of_its_own_and_not_one_that_is_closed():
+    registration.parse(
+        {**MINIMAL, "endpoint_url": "https://example.com/mcp", "health_url": "http://example.com:8081/h"}
+    )
+    closed = {"endpoint_url": "https://example.com/mcp", "health_url": "http://example.com:5432/h"}
+    assert faults({**MINIMAL, **closed}) == {"health_url": "blocked"}
+    assert faults({**MINIMAL, **closed, "endpoint_url": "nowhere"}) == {"endpoint_url": "value"}
+
+
 @pytest.mark.parametrize("field", ["description", "version", "metadata", "tools", "health_url"])
 def test_null_is_as_good_as_absent(field):
     absent = registration.parse({key: value for key, value in FULL.items() if key != field})

@@ -70,6 +70,9 @@ REFUSAL: Final = re.compile(
     rb"session[ -]?id|session not found|invalid session|protocol version|unexpected message, expect", re.IGNORECASE
 )
 MAX_REFUSAL: Final = 512
+# What a health page calls a service that does not work, in whatever case: Spring Boot Actuator's Status, and the values
+# of "fail" in draft-inadarei-api-health-check, section 3.1.
+DOWN: Final = frozenset(("down", "out_of_service", "fail", "error"))
 
 # OpenSSL's X509_V_ERR_* (x509_vfy.h), in words.
 CERTIFICATE_FAULTS: Final = {
@@ -121,9 +124,9 @@ def check(url: str, *, health_url: str | None = None, deadline_seconds: float = 
     """What the registry's health check would see of a server from here. Raises Failed where a URL is none."""
     if fault := _urls.endpoint_fault(url) or (health_url and _urls.health_fault(health_url, url)):
         raise Failed("url", fault)
-    if fault := _urls.port_fault(url):
-        return Sight("blocked", None, 0, fault, None)
     target = url if not health_url else _urls.origin(url) + health_url if health_url[0] == "/" else health_url
+    if fault := _urls.port_fault(target):
+        return Sight("blocked", None, 0, fault, None)
     under_way = _Check(target, deadline_seconds)
     began = time.monotonic()
     try:
@@ -154,6 +157,7 @@ class _Head(NamedTuple):
     location: str = ""
     speaks: bool = False
     fault: str | None = None
+    state: str | None = None
 
 
 class _Check:
@@ -173,10 +177,13 @@ class _Check:
         self._origin = f"{'https' if secure else 'http'}://{self._authority}"
 
     def find_health(self) -> Finding:
-        """Judge the health URL that a server declares: its status is all that counts. Raises _Unanswered."""
+        """Judge the health URL that a server declares, by status and by what it says in JSON. Raises _Unanswered."""
         found = self._exchange(GET, _urls.path(self._url))
         if found.status is None:
             return Finding("http_error", None, found.fault)
+        if found.state:
+            told = f"The health URL answered {found.status} and calls the server {found.state}"
+            return Finding("http_error", found.status, told)
         if 200 <= found.status < 300:
             return Finding("healthy", found.status)
         return Finding("http_error", found.status, f"The health URL answered {found.status}")
@@ -197,15 +204,16 @@ class _Check:
         else:
             finding = Finding("not_mcp", status, f"The endpoint answered {status} and does not speak MCP")
         try:
-            health = self._exchange(GET, path.rstrip("/") + "/health").status
+            health = self._exchange(GET, path.rstrip("/") + "/health")
         except _Unanswered:
             return finding
-        return Finding("healthy", health) if health is not None and 200 <= health < 300 else finding
+        works = health.status is not None and 200 <= health.status < 300 and not health.state
+        return Finding("healthy", health.status) if works else finding
 
     def _exchange(self, form: str, path: str) -> _Head:
         """The answer to a request. One redirect within the origin is followed. Raises _Unanswered."""
         while True:
-            found = self._ask((form % (path, self._authority)).encode(), wants_body=form is POST)
+            found = self._ask((form % (path, self._authority)).encode(), wants_response=form is POST)
             if found.status not in REDIRECTS or self._redirected:
                 return found
             self._redirected = True
@@ -224,7 +232,7 @@ class _Check:
             return None
         return _urls.path(url)
 
-    def _ask(self, request: bytes, *, wants_body: bool) -> _Head:
+    def _ask(self, request: bytes, *, wants_response: bool) -> _Head:
         """Send a request to the first address that takes it, and read the answer as far as a verdict needs it."""
         try:
             self._addresses = self._addresses or self._looked_up()
@@ -234,7 +242,7 @@ class _Check:
                     sock.sendall(request)
                 except (BrokenPipeError, ConnectionResetError):
                     pass  # it may have answered before it had read everything
-                return _read(sock, self._deadline, wants_body=wants_body)
+                return _read(sock, self._deadline, wants_response=wants_response)
         except (TimeoutError, _transport.Failed):
             raise _Unanswered(self._too_late()) from None
         except ssl.SSLError as error:
@@ -314,13 +322,13 @@ def _tls_finding(error: ssl.SSLError) -> Finding:
 # ------------------------------------------------------------------ what an answer says
 
 
-def _read(sock: socket.socket, deadline: Deadline, *, wants_body: bool) -> _Head:
+def _read(sock: socket.socket, deadline: Deadline, *, wants_response: bool) -> _Head:
     def receive(most: int) -> bytes:
         sock.settimeout(deadline.left())
         return sock.recv(most)
 
     try:
-        return head_of(Answer(receive, Room(LIMIT), Room(LIMIT)), wants_body=wants_body)
+        return head_of(Answer(receive, Room(LIMIT), Room(LIMIT)), wants_response=wants_response)
     except NotHttp:
         return _Head(None, fault="What answers there is not HTTP")
     except TooLong:
@@ -329,11 +337,14 @@ def _read(sock: socket.socket, deadline: Deadline, *, wants_body: bool) -> _Head
         raise _Unanswered(CLOSED) from None
 
 
-def head_of(answer: Answer, *, wants_body: bool) -> _Head:
+def head_of(answer: Answer, *, wants_response: bool) -> _Head:
     """Read of an answer what a verdict needs, and no more: a body that decides nothing may be long, or never end."""
     status, location = answer.status, answer.header("location")
-    decides = 200 <= status < 300 or 400 <= status < 500
-    if not wants_body or not decides or status in GATED or status in BODILESS:
+    succeeded = 200 <= status < 300 and status not in BODILESS
+    if not wants_response:
+        is_page = succeeded and _is_json(answer.header("content-type"))
+        return _Head(status, location, state=_down_state(answer.pieces()) if is_page else None)
+    if not (succeeded or 400 <= status < 500) or status in GATED:
         return _Head(status, location)
     speaks = _streams_response(answer.pieces()) if answer.is_stream else _is_answer(status, answer.pieces())
     return _Head(status, location, speaks)
@@ -374,18 +385,41 @@ def _streams_response(pieces: Iterator[bytes]) -> bool:
     return _is_response(b"\n".join(data))
 
 
+def _is_json(media_type: str) -> bool:
+    """Whether a media type is one of JSON, such as application/health+json (RFC 6839, section 3.1)."""
+    essence = media_type.partition(";")[0].strip().lower()
+    return essence == "application/json" or essence.endswith("+json")
+
+
+def _down_state(pieces: Iterator[bytes]) -> str | None:
+    """What the JSON object of a health page gives as its `status`, where that means that the service does not work."""
+    text = bytearray()
+    try:
+        for piece in pieces:
+            text += piece if text else piece.lstrip(BEFORE_JSON)
+            if text and text[0] != ord("{"):
+                return None
+    except TooLong:
+        return None
+    state = _object(text).get("status")
+    return state if isinstance(state, str) and state.lower() in DOWN else None
+
+
 def _may_refuse(status: int, text: bytearray) -> bool:
     return 400 <= status < 500 and len(text) <= MAX_REFUSAL and not text.startswith(b"{") and b"<" not in text
 
 
 def _is_response(text: bytes | bytearray) -> bool:
     """Whether a text is a JSON-RPC 2.0 response: a result or an error, to whatever id."""
+    message = _object(text)
+    return message.get("jsonrpc") == "2.0" and ("result" in message or "error" in message)
+
+
+def _object(text: bytes | bytearray) -> dict[str, Any]:
+    """The JSON object that a text is; an empty one where it is none."""
     try:
         # Bytes that are no UTF-8 stand in somebody's message; they say nothing against the protocol.
-        message: Any = json.loads(text.decode("utf-8-sig", "replace"))
+        value: Any = json.loads(text.decode("utf-8-sig", "replace"))
     except (ValueError, RecursionError):
-        return False
-    if not isinstance(message, dict):
-        return False
-    fields = cast("dict[str, Any]", message)
-    return fields.get("jsonrpc") == "2.0" and ("result" in fields or "error" in fields)
+        return {}
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}

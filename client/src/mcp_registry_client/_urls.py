@@ -58,14 +58,14 @@ def endpoint_fault(url: str) -> str | None:
 def health_fault(url: str, endpoint: str) -> str | None:
     """Why a URL cannot be the health URL of a server whose endpoint is valid; None where it can.
 
-    Absolute with the endpoint's origin, or a path that starts with one slash.
+    Absolute with the endpoint's host, on whatever port, or a path on its origin that starts with one slash.
     """
     if url.startswith("/") and not url.startswith("//"):
         url = origin(endpoint) + url
     elif fault := link_fault(url):
         return f"{fault} (or give a path that starts with '/')"
-    elif origin(url) != origin(endpoint):
-        return "The health URL must have the scheme, host and port of the server's own URL"
+    elif host(url) != host(endpoint):
+        return "The health URL must have the host of the server's own URL; its port may be another one"
     if fault := link_fault(url):
         return fault
     match = _matched(url)

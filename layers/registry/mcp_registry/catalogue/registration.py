@@ -251,9 +251,14 @@ def _field_faults(document: Document) -> Iterator[Fault]:
     for path, message in checks.items():
         if message:
             yield Fault(path, message, "value")
-    # The links of the metadata are shown, not dialled; the health URL has the endpoint's origin.
-    if not checks["endpoint_url"] and (message := guard.policy().url_fault(document.endpoint_url)):
-        yield Fault("endpoint_url", message, "blocked")
+    # The links of the metadata are shown, not dialled. The health URL has the endpoint's host, but a port of its own.
+    dialled = {"endpoint_url": document.endpoint_url}
+    if document.health_url and not document.health_url.startswith("/"):
+        dialled["health_url"] = document.health_url
+    for path, url in dialled.items():
+        if checks.get(path, "") is None and (message := guard.policy().url_fault(url)):
+            yield Fault(path, message, "blocked")
+            return
 
 
 def _tool_faults(tools: list[Tool]) -> Iterator[Fault]:

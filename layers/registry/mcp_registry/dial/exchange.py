@@ -45,6 +45,10 @@ REFUSAL = re.compile(
 )
 MAX_REFUSAL = 512
 
+# What a health page calls a service that does not work, in whatever case: Spring Boot Actuator's Status, and the values
+# of "fail" in draft-inadarei-api-health-check, section 3.1.
+DOWN = frozenset({"down", "out_of_service", "fail", "error"})
+
 # Where an answer is none.
 NOT_HTTP = "not HTTP"
 TOO_LONG = "too long"
@@ -59,7 +63,8 @@ class Answer:
     """What came back on one connection: bytes go in, and what a verdict needs comes out.
 
     `status` is the HTTP status once the head is complete; `fault` says why there is none. `speaks`: whether the body is
-    a JSON-RPC response. `done`: nothing that could still come would change any of this.
+    a JSON-RPC response; `state`: what a health page in JSON calls the service, where that is one of DOWN. `done`:
+    nothing that could still come would change any of this.
     """
 
     __slots__ = (
@@ -75,24 +80,26 @@ class Answer:
         "_searched",
         "_size",
         "_text",
-        "_wants_body",
+        "_wants_response",
         "done",
         "fault",
         "location",
         "room",
         "speaks",
+        "state",
         "status",
     )
 
-    def __init__(self, *, wants_body: bool) -> None:
-        """`wants_body`: whether a JSON-RPC response is looked for, or the status alone."""
+    def __init__(self, *, wants_response: bool) -> None:
+        """`wants_response`: whether a JSON-RPC response is looked for, or the state that a health page tells."""
         self.status: int | None = None
         self.fault: str | None = None
         self.location: bytes | None = None
         self.speaks = False
+        self.state: str | None = None
         self.done = False
         self.room = LIMIT
-        self._wants_body = wants_body
+        self._wants_response = wants_response
         self._head: bytes | bytearray = b""
         self._place = self._searched = 0
 
@@ -154,12 +161,12 @@ class Answer:
         for name, value in found:
             headers.setdefault(name.lower(), value.strip())
         self.location = headers.get(b"location")
-        if (
-            not self._wants_body
-            or not (200 <= status < 300 or 400 <= status < 500)
-            or status in GATED
-            or status in BODILESS
-        ):
+        succeeded = 200 <= status < 300 and status not in BODILESS
+        if self._wants_response:
+            decides = (succeeded or 400 <= status < 500) and status not in GATED
+        else:
+            decides = succeeded and is_json(headers.get(b"content-type", b""))
+        if not decides:
             self.done = True
             return
         self._begin_body(headers)
@@ -270,15 +277,17 @@ class Answer:
             # The last event may lack its blank line, and the last line its end.
             for line in (bytes(self._text[self._line :]), b""):
                 self._take_line(line)
-        else:
+        elif self._wants_response:
             self.speaks = is_response(self._text) or is_refusal(self.status, self._text)
+        else:
+            self.state = down_state(self._text)
         self.done = True
 
     def _overflow(self) -> None:
         """Judge an answer that is longer than we read."""
         if self.status is None:
             self.fault = TOO_LONG
-        else:
+        elif self._wants_response:
             text = self._text
             if self._events:
                 field, _, value = bytes(text[self._line :]).partition(b":")
@@ -345,12 +354,30 @@ def is_refusal(status: int | None, text: bytes | bytearray) -> bool:
 
 def is_response(text: bytes | bytearray) -> bool:
     """Whether a text is a JSON-RPC 2.0 response: a result or an error, to whatever id."""
+    message = _object(text)
+    return message.get("jsonrpc") == "2.0" and ("result" in message or "error" in message)
+
+
+def is_json(media_type: bytes) -> bool:
+    """Whether a media type is one of JSON, such as application/health+json (RFC 6839, section 3.1)."""
+    essence = media_type.partition(b";")[0].strip().lower()
+    return essence == b"application/json" or essence.endswith(b"+json")
+
+
+def down_state(text: bytes | bytearray) -> str | None:
+    """What the JSON object of a health page gives as its `status`, where that means that the service does not work."""
+    state = _object(text).get("status")
+    return state if isinstance(state, str) and state.lower() in DOWN else None
+
+
+def _object(text: bytes | bytearray) -> dict[str, Any]:
+    """The JSON object that a text is; an empty one where it is none."""
     try:
         # Bytes that are no UTF-8 stand in somebody's message; they say nothing against the protocol.
-        message: Any = json.loads(text.decode("utf-8-sig", "replace"))
+        value: Any = json.loads(text.decode("utf-8-sig", "replace"))
     except (ValueError, RecursionError):
-        return False
-    return isinstance(message, dict) and message.get("jsonrpc") == "2.0" and ("result" in message or "error" in message)
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 class Exchange(asyncio.BufferedProtocol):

@@ -46,14 +46,14 @@ def endpoint_fault(url: str) -> str | None:
 def health_fault(url: str, endpoint: str) -> str | None:
     """Why a URL cannot be the health URL of a server whose endpoint is valid; None where it can.
 
-    Absolute with the endpoint's origin, or a path that starts with one slash.
+    Absolute with the endpoint's host, on whatever port, or a path on its origin that starts with one slash.
     """
     if url.startswith("/") and not url.startswith("//"):
         url = origin(endpoint) + url
     elif fault := link_fault(url):
         return f"{fault} (or give a path that starts with '/')"
-    elif origin(url) != origin(endpoint):
-        return "The health URL must have the scheme, host and port of endpoint_url"
+    elif _host(url) != _host(endpoint):
+        return "The health URL must have the host of endpoint_url; its port may be another one"
     if fault := link_fault(url):
         return fault
     match = URL.fullmatch(url)
@@ -88,6 +88,13 @@ def link_fault(url: str) -> str | None:
     if port is not None and not 0 < int(port) < 65_536:
         return "The port must be a number from 1 to 65535"
     return _host_fault(host)
+
+
+def _host(url: str) -> str:
+    match = URL.fullmatch(url)
+    authority = match and AUTHORITY.fullmatch(match[2])
+    assert authority is not None
+    return authority[1].lower().removesuffix(".")
 
 
 def origin(url: str) -> str:

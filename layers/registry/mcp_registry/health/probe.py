@@ -449,13 +449,16 @@ class _Engine:
         return await self._find_mcp(check, site)
 
     async def _find_health(self, check: _Check, site: _Site) -> Finding:
-        """Judge the health URL that a server declares: its status is all that counts."""
+        """Judge the health URL that a server declares: by its status, and by what it says in JSON."""
         answer = await self._exchange(check, site, GET, site.path)
         if isinstance(answer, Finding):
             return answer
         status = answer.status
         if status is None:
             return Finding("http_error", None, FAULTS[answer.fault])
+        if answer.state:
+            told = f"The health URL answered {status} and calls the server {answer.state}"
+            return Finding("http_error", status, told)
         if 200 <= status < 300:
             return Finding("healthy", status)
         return Finding("http_error", status, f"The health URL answered {status}")
@@ -480,14 +483,14 @@ class _Engine:
         health = await self._exchange(check, site, GET, site.path.rstrip("/") + "/health")
         if isinstance(health, Finding):
             return finding if health.verdict else health
-        if health.status is not None and 200 <= health.status < 300:
+        if health.status is not None and 200 <= health.status < 300 and not health.state:
             return Finding("healthy", health.status)
         return finding
 
     async def _exchange(self, check: _Check, site: _Site, form: str, path: str) -> Answer | Finding:
         """The answer to a request, or what kept it from coming. One redirect within the origin is followed."""
         while True:
-            answer = Answer(wants_body=form is POST)
+            answer = Answer(wants_response=form is POST)
             failure = await self._dial(check, site, (form % (path, site.authority)).encode(), answer)
             if failure is not None:
                 return failure
