@@ -7,7 +7,7 @@ can leave half of a registration behind. What goes out is rendered as JSON by Po
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, LiteralString, NamedTuple
 
 from mcp_registry.aws.db import Database
 from mcp_registry.catalogue import cursor, folding
@@ -170,16 +170,9 @@ SELECT (SELECT '[' || COALESCE(string_agg(row_to_json(shown)::text, ','), '') ||
        CASE WHEN (SELECT count(*) FROM page) > %(limit)s THEN (SELECT max(id) FROM shown) END
 """
 
-# The same, narrowed and searched. Planned anew each time: the filters are optional, so that a plan for every choice of
-# them fits none (2.1 against 0.5 ms for a rare status, 2026-11-22), and what is not asked for is not planned at all.
-# What a search finds is counted up to 1,000, MAX_COUNTED, because counting all of a common word took 7 to 23 times what
-# the page takes (2026-11-30); the first page is what was counted first. Of several words the longest is for the index;
-# the others are looked for in what that finds.
-NARROW = """
-WITH matches AS MATERIALIZED (
-    SELECT id
-      FROM registry.mcp_servers
-     WHERE (%(status)s::registry.server_status IS NULL OR status = %(status)s::registry.server_status)
+# Whether a server is one of those that are asked for.
+_MATCHES: LiteralString = """
+           (%(status)s::registry.server_status IS NULL OR status = %(status)s::registry.server_status)
        AND (%(type)s::registry.server_type IS NULL OR server_type = %(type)s::registry.server_type)
        AND (%(word)s::text IS NULL OR search_fold LIKE %(word)s)
        AND (%(words)s::text[] IS NULL OR search_fold LIKE ALL (%(words)s))
@@ -187,6 +180,18 @@ WITH matches AS MATERIALIZED (
             OR id = ANY (ARRAY(SELECT server_id
                                  FROM registry.server_metadata
                                 WHERE tags_fold @> ARRAY[%(tag)s::text])))
+"""
+
+# The same, narrowed and searched. Planned anew each time: the filters are optional, so that a plan for every choice of
+# them fits none (2.1 against 0.5 ms for a rare status, 2026-11-22), and what is not asked for is not planned at all.
+# What a search finds is counted up to 1,000, MAX_COUNTED, because counting all of a common word took 7 to 23 times what
+# the page takes (2026-11-30); the first page is what was counted first. Of several words the longest is for the index;
+# the others are looked for in what that finds.
+NARROW: LiteralString = f"""
+WITH matches AS MATERIALIZED (
+    SELECT id
+      FROM registry.mcp_servers
+     WHERE {_MATCHES}
      ORDER BY id
      LIMIT 1001
 ), page AS (
@@ -197,14 +202,7 @@ WITH matches AS MATERIALIZED (
     SELECT id
       FROM (SELECT id
               FROM registry.mcp_servers
-             WHERE (%(status)s::registry.server_status IS NULL OR status = %(status)s::registry.server_status)
-               AND (%(type)s::registry.server_type IS NULL OR server_type = %(type)s::registry.server_type)
-               AND (%(word)s::text IS NULL OR search_fold LIKE %(word)s)
-               AND (%(words)s::text[] IS NULL OR search_fold LIKE ALL (%(words)s))
-               AND (%(tag)s::text IS NULL
-                    OR id = ANY (ARRAY(SELECT server_id
-                                         FROM registry.server_metadata
-                                        WHERE tags_fold @> ARRAY[%(tag)s::text])))
+             WHERE {_MATCHES}
                AND id > %(after)s
              ORDER BY id
              LIMIT %(limit)s + 1) AS following
@@ -225,7 +223,7 @@ SELECT (SELECT '[' || COALESCE(string_agg(row_to_json(shown)::text, ','), '') ||
                      AND (%(type)s::registry.server_type IS NULL OR server_type = %(type)s::registry.server_type))
             ELSE (SELECT count(*) FROM matches) END,
        CASE WHEN (SELECT count(*) FROM page) > %(limit)s THEN (SELECT max(id) FROM shown) END
-"""
+"""  # noqa: S608 - of two literals
 
 # Exactly this name: what reads like it may be meant, and may not.
 IDENTIFY = """
