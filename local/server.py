@@ -129,12 +129,13 @@ class _PublicProtocol(HttpToolsProtocol):
         self._expect_request()
         at = 0
         while at < len(data) and not self.transport.is_closing():
-            piece = data[at : at + MAX_HEAD + 1 - self._head]
+            if self._head == MAX_HEAD:
+                self.refuse(431, f"The request line and the headers have more than {MAX_HEAD} bytes")
+                return
+            piece = data[at : at + MAX_HEAD - self._head]
             at += len(piece)
             self._head += len(piece)
             super().data_received(piece)
-            if self._head > MAX_HEAD and not self.transport.is_closing():
-                self.refuse(431, f"The request line and the headers have more than {MAX_HEAD} bytes")
 
     def _expect_request(self) -> None:
         if self._deadline is None:
