@@ -68,9 +68,6 @@ _REFUSALS = {
     "DEFAULT_5XX": (500, "Internal server error"),
 }
 
-# What msgspec raises for what is no JSON: besides its own error those of text that is not UTF-8 and of deep nesting.
-UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
-
 _logger = logging.getLogger(__name__)
 
 Json = dict[str, Any]

@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from local import loopback
-from local.gateway import UNREADABLE, FunctionError, FunctionTimeout
+from local.gateway import FunctionError, FunctionTimeout
 from local.server import PrivateListener, read_body, respond
 from local.template import ACCOUNT_ID, PARTITION, REGION, Function
 
@@ -478,7 +478,7 @@ def _result(body: bytes) -> object:
         return FunctionError("Function.ResponseSizeTooLarge", f"The response has more than {MAX_RESPONSE} bytes")
     try:
         return msgspec.json.decode(body)
-    except UNREADABLE as error:
+    except (ValueError, RecursionError) as error:
         return FunctionError("Runtime.MarshalError", f"The response is not JSON: {error}")
 
 
@@ -489,8 +489,8 @@ async def _answer(send: Any, status: int, content: bytes) -> None:
 def _reported_error(body: bytes) -> FunctionError:
     try:
         reported = msgspec.json.decode(body, type=_ReportedError)
-    except UNREADABLE as error:
-        return FunctionError("Runtime.MarshalError", f"The error that was reported is not JSON: {error}")
+    except (ValueError, RecursionError) as error:
+        return FunctionError("Runtime.MarshalError", f"What was reported is no error: {error}")
     return FunctionError(reported.error_type, reported.error_message, tuple(reported.stack_trace))
 
 

@@ -13,11 +13,13 @@ from collections.abc import Collection
 
 import msgspec
 
-from local.gateway import UNREADABLE, HttpRequest, HttpResponse
+from local.gateway import HttpRequest, HttpResponse
 
 REGISTER = "/api/registry/register"
 # Of refused registrations; a larger body is none, and is not read for its name.
 MAX_REGISTRATION = 1024 * 1024
+# What msgspec raises for what is no JSON: besides its own error those of text that is not UTF-8 and of deep nesting.
+UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
 # What of a body can do nothing to a terminal, and hardly is a secret: a name as the registry takes it, and where in a
 # registration a fault is, as long as that is a field of ours.
 _NAME = re.compile(r"[A-Za-z0-9._/-]{1,100}")
