@@ -150,7 +150,7 @@ def test_the_first_start_makes_a_server_and_its_database(tmp_path: Path) -> None
     with Postgres(tmp_path / ".data" / "postgres") as url:
         took = time.monotonic() - began
         assert url.startswith("postgresql://registry:")
-        assert url.endswith("/registry")
+        assert url.endswith("/registry?require_auth=scram-sha-256")
         assert ask(url, "SELECT current_database() || ' ' || current_user") == "registry registry"
         assert ask(url, "SHOW server_encoding") == "UTF8"
         assert ask(url, "SHOW TimeZone") == "UTC"
