@@ -267,7 +267,7 @@ def test_who_took_the_port_of_a_postgres_that_died_is_not_told_its_password(tmp_
                 word = await reader.readexactly(int.from_bytes(await reader.readexactly(4)) - 4)
                 writer.write(b"N" if word.startswith(b"\x04\xd2") else b"")
             writer.write(b"R\0\0\0\x08\0\0\0\x03")  # AuthenticationCleartextPassword
-            told.append(await reader.read())
+            told.append(await reader.read(1000))
             writer.close()
 
         async def test() -> None:
