@@ -16,6 +16,8 @@ HOST = "127.0.0.1"
 # Where the parts of a run reach each other: an address that nothing else listens on, so that the guard can close it to
 # the prober, which may ask the rest of the loopback. On Linux all of 127.0.0.0/8 is this machine; elsewhere it is HOST.
 INNER = "127.77.67.80"
+# Of Linux (proc_pid_net(5)): each with its two ends and the inode of its socket.
+CONNECTIONS = Path("/proc/self/net/tcp")
 
 Address = tuple[str, int]
 
@@ -46,7 +48,7 @@ def bind_inner() -> socket.socket:
 
 def belongs_to(pid: int, caller: Address, ours: Address) -> bool:
     """Whether the end `caller` of a connection to `ours` is open in this process; False where that cannot be told."""
-    if sys.platform == "linux":
+    if CONNECTIONS.exists():
         return _socket_of(caller, ours) in _sockets_of(pid)
     return _listed(pid, caller, ours)
 
@@ -54,7 +56,7 @@ def belongs_to(pid: int, caller: Address, ours: Address) -> bool:
 def _socket_of(caller: Address, ours: Address) -> str:
     """A connection's end as its process has it; what no process has where there is none."""
     ends = [_as_the_kernel_writes(caller), _as_the_kernel_writes(ours)]
-    for line in Path("/proc/self/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
+    for line in CONNECTIONS.read_text(encoding="ascii").splitlines()[1:]:
         fields = line.split()
         if fields[1:3] == ends:
             return f"socket:[{fields[9]}]"

@@ -210,8 +210,8 @@ def test_a_connection_is_known_by_lsof_where_there_is_no_proc(monkeypatch: pytes
         pytest.skip("there is no lsof")
     with loopback.bind(0) as listening, socket.create_connection(listening.getsockname()) as caller:
         ends = caller.getsockname(), listening.getsockname()
-        for platform in (sys.platform, "darwin"):
-            monkeypatch.setattr(loopback.sys, "platform", platform)
+        for table in (loopback.CONNECTIONS, Path("/nowhere")):
+            monkeypatch.setattr(loopback, "CONNECTIONS", table)
             assert loopback.belongs_to(os.getpid(), *ends)
             assert not loopback.belongs_to(os.getppid(), *ends)
             assert not loopback.belongs_to(os.getpid(), (ends[0][0], 1), ends[1])
