@@ -21,6 +21,8 @@ RIGHTS = tuple(
     for capability in ("dac_read_search", "dac_override")
 )
 
+GIVEN = ("DYLD_LIBRARY_PATH", "HOME", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TMPDIR")
+
 
 @dataclass(frozen=True)
 class Account:
@@ -78,7 +80,7 @@ class Account:
             stderr=stderr,
             bufsize=0,
             cwd="/",  # ours may be closed to the account
-            env=_environment(),
+            env=environment(),
             start_new_session=True,
             user=self.uid if changes else None,
             group=self.gid if changes else None,
@@ -113,7 +115,11 @@ def _owner_of(data: Path) -> tuple[int, int]:
     return nobody.pw_uid, nobody.pw_gid
 
 
-def _environment() -> dict[str, str]:
-    """Return ours without what Postgres would heed: a PGPORT or a locale that is not installed breaks initdb."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
+def environment() -> dict[str, str]:
+    """Return what of our environment a child is given: what programs and their libraries are found by, and no more.
+
+    The child may be another user's, and whoever is that user can read what it was given. So this is a list of what is
+    needed and not of what is secret; nor is there a PGPORT in it or a locale that is not installed, which break initdb.
+    """
+    ours = {name: os.environ[name] for name in GIVEN if name in os.environ}
     return ours | {"LC_ALL": "C", "TZ": "UTC"}

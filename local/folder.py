@@ -39,7 +39,7 @@ def check(data: Path) -> None:
                 raise PostgresError(explain(data, OSError(errno.ENOSPC, f"{free // 1_000_000} MB are free")))
         next(accounts_that_enter(data, there))
         with suppress(FileNotFoundError):
-            file = os.open(beside(data, "lock"), os.O_RDONLY)
+            file = os.open(beside(data, "lock"), os.O_RDONLY | os.O_NOFOLLOW)
             _lock(data, file, fcntl.LOCK_SH)
             os.close(file)
     except OSError as error:
@@ -86,7 +86,8 @@ def lock(data: Path) -> int:
 
     The kernel lets go of it when the process dies.
     """
-    file = os.open(beside(data, "lock"), os.O_RDWR | os.O_CREAT, 0o644)
+    # Where others may write to the folder, a link in its place would have us write to any file of ours.
+    file = os.open(beside(data, "lock"), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     _lock(data, file, fcntl.LOCK_EX)
     os.ftruncate(file, 0)
     os.write(file, str(os.getpid()).encode())

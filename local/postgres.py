@@ -30,12 +30,15 @@ from typing import Self
 
 import psycopg
 
-from local.account import Account
+from local.account import Account, environment
 from local.binaries import OLDEST_SUPPORTED, Copy, find_binaries, major_version, shelves
 from local.folder import PostgresError, accounts_that_enter, beside, check_owner, explain, lock
 from local.loopback import HOST
 
 USER = "registry"
+# By this the server proves too that it knows the password. Without it libpq would tell whoever took the port of a
+# server that died the password, if they ask for it in clear (libpq 16 or later).
+AUTHENTICATION = "scram-sha-256"
 DATABASE = "registry"
 
 BUILTIN_LOCALES_SINCE = 17
@@ -110,7 +113,7 @@ class Postgres:
     @property
     def url(self) -> str:
         """The DATABASE_URL of the database `registry`; PostgresError when the server does not run."""
-        return f"postgresql://{USER}:{self._password}@{HOST}:{self.port}/{DATABASE}"
+        return f"postgresql://{USER}:{self._password}@{HOST}:{self.port}/{DATABASE}?require_auth={AUTHENTICATION}"
 
     def start(self) -> str:
         """Start the server, on the port of last time if that is free, and return its URL.
@@ -264,9 +267,10 @@ class Postgres:
             ) from None
 
     def _remove_unfinished(self) -> None:
-        """Remove what first starts left that were killed halfway."""
+        """Remove what first starts left that were killed halfway: folders as mkdtemp names them, nothing like them."""
+        unfinished = re.compile(re.escape(self._beside("new-").name) + "[a-z0-9_]{8}")
         for path in self._data.parent.iterdir():
-            if path.name.startswith(self._beside("new-").name):
+            if unfinished.fullmatch(path.name):
                 shutil.rmtree(path, ignore_errors=True)
 
     def _initialise(self, binaries: Path, account: Account) -> None:
@@ -308,7 +312,7 @@ class Postgres:
             f"--pgdata={scratch / 'data'}",
             f"--username={USER}",
             f"--pwfile={scratch / 'password'}",
-            "--auth=scram-sha-256",
+            f"--auth={AUTHENTICATION}",
             "--encoding=UTF8",
             "--no-instructions",
             *locale,
@@ -397,6 +401,7 @@ class Postgres:
                 port=self._port,
                 user=USER,
                 password=self._password,
+                require_auth=AUTHENTICATION,
                 dbname="postgres",
                 client_encoding="SQL_ASCII",
                 connect_timeout=10,
@@ -468,6 +473,7 @@ class _Child:
                 stderr=subprocess.DEVNULL,
                 bufsize=0,
                 cwd="/",
+                env=environment(),
                 start_new_session=True,
             )
             gate.write(b"go\n")
@@ -516,7 +522,8 @@ class _Log:
 
     def __init__(self, path: Path, account: Account) -> None:
         """Open the log for appending and give it to the account."""
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        # No link: see folder.lock.
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
         account.own(path)
         self._begin = os.fstat(self._file).st_size
         if self._begin > self.ENOUGH:

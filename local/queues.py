@@ -6,16 +6,20 @@ poll waits for what it asks for and takes no time meanwhile; moto's looks once a
 group is held up.
 
 The process ends with the one that started it, however that one ends. It holds everything in memory, so that nothing is
-delivered that was sent before the last start.
+delivered that was sent before the last start. It serves whoever knows the key of this run, which no other user of the
+machine can read; the port stays that of the run while the process is down.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import importlib
 import json
 import os
+import re
+import secrets
 import socket
 import subprocess
 import sys
@@ -25,6 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from local import loopback, server
+from local.account import environment
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -32,7 +37,11 @@ if TYPE_CHECKING:
 
     from local.template import Queue
 
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}  # nobody checks them
+# The access key by which the queues of this run know who calls. Their process has it from its environment, as has
+# another run that is to use the same queues. A service of the user's own is given it too, and need not know it.
+KEY = "LOCAL_QUEUES_KEY"
+_key = os.environ.get(KEY) or secrets.token_hex(16)
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": _key, "AWS_SECRET_ACCESS_KEY": _key}
 LONGEST_POLL = 20  # seconds; "Amazon SQS message quotas"
 STOP_GRACE = 1.0  # seconds that the process has to see that its input has ended
 
@@ -51,7 +60,7 @@ class QueueService:
 
     def __init__(self, url: str | None = None) -> None:
         self._url = url
-        self._port = 0
+        self._socket: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -67,22 +76,27 @@ class QueueService:
         """
         if self._url:
             return self._url
+        if self._socket is None:
+            # Ours for as long as the service: while the process is down, nobody else can answer in its place, and be
+            # told the key. Who connects meanwhile is served by the next one.
+            self._socket = loopback.bind_inner()
         if self.pid is None:
-            with loopback.bind(self._port) as sock:
-                self._port = sock.getsockname()[1]
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", "local.queues", str(sock.fileno())],
-                    cwd=Path(__file__).parent.parent,
-                    env=self._environment(),
-                    stdin=subprocess.PIPE,  # never written to: its end is the end of the process
-                    stdout=2,
-                    pass_fds=(sock.fileno(),),
-                    start_new_session=True,  # a terminal's Ctrl-C is for the run, which ends this one last
-                )
-        return f"http://{loopback.HOST}:{self._port}"
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "local.queues", str(self._socket.fileno())],
+                cwd=Path(__file__).parent.parent,
+                env=self._environment(),
+                stdin=subprocess.PIPE,  # never written to: its end is the end of the process
+                stdout=2,
+                pass_fds=(self._socket.fileno(),),
+                start_new_session=True,  # a terminal's Ctrl-C is for the run, which ends this one last
+            )
+        return "http://{}:{}".format(*self._socket.getsockname())
 
     def stop(self) -> None:
-        """End the process; again does nothing."""
+        """End the process and give up the port; again does nothing."""
+        if self._socket:
+            self._socket.close()
+            self._socket = None
         if self._process is None:
             return
         assert self._process.stdin is not None
@@ -95,15 +109,14 @@ class QueueService:
         self._process = None
 
     def _environment(self) -> dict[str, str]:
-        """The user's, without what would have botocore and moto look at the user's own affairs at AWS."""
         from local.template import ACCOUNT_ID, REGION  # here, because the process imports this module too
 
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MOTO_"))}
         return {
-            **kept,
+            **environment(),
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_DEFAULT_REGION": REGION,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            KEY: _key,
             "MOTO_ACCOUNT_ID": ACCOUNT_ID,
         }
 
@@ -211,8 +224,21 @@ class _Moto:
 
 
 def _unsupported(message: str) -> tuple[int, Mapping[str, Any], bytes]:
-    body = json.dumps({"__type": "UnsupportedOperation", "message": message}).encode()
-    return 501, {"Content-Type": "application/x-amz-json-1.0"}, body
+    return _error(501, "UnsupportedOperation", message)
+
+
+def _error(status: int, kind: str, message: str) -> tuple[int, Mapping[str, Any], bytes]:
+    body = json.dumps({"__type": kind, "message": message}).encode()
+    return status, {"Content-Type": "application/x-amz-json-1.0"}, body
+
+
+def _is_of_this_run(authorization: str) -> bool:
+    """Whether a request is signed by our key ("Elements of an AWS API request signature").
+
+    Only the name of the key is looked at: it is as secret as the key, and never leaves this machine.
+    """
+    given = re.match(r"AWS4-HMAC-SHA256 Credential=(\w+)/", authorization, re.ASCII)
+    return given is not None and hmac.compare_digest(given[1], _key)
 
 
 class _Corrections:
@@ -285,13 +311,16 @@ class _Service:
         self._moto = _Moto()
 
     async def __call__(self, scope: Json, receive: Any, send: Any) -> None:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        if not _is_of_this_run(headers.get("authorization", "")):
+            await _respond(send, *_error(403, "UnrecognizedClientException", "The key is not that of this run"))
+            return
         body = await server.read_body(receive, _MAX_REQUEST)
         if body is None:
             return
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         # The SDKs of 2023 and later send JSON; what is none is refused by moto.
         parameters: Json = {}
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             parameters = json.loads(body)
         queue = self._moto.queue(parameters)
         if queue and headers.get("x-amz-target") == "AmazonSQS.ReceiveMessage":

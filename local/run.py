@@ -7,13 +7,14 @@ import asyncio
 import contextlib
 import importlib.util
 import os
+import re
 import shlex
 import signal
 import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +26,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from local import checks, queues, server, template
 from local.gateway import MAX_BODY, Gateway, HttpRequest, HttpResponse
-from local.loopback import HOST
+from local.loopback import HOST, INNER
 from local.postgres import Postgres, PostgresError
 from local.queues import QueueService
 from local.runtime import Runtime
@@ -40,6 +41,15 @@ OLDEST_POSTGRES = 15
 WRITER = "HealthWriteFunction"
 # Servers on this machine may be registered and checked, which a deployment refuses.
 LOOPBACK = "127.0.0.0/8,::1/128"
+
+# What this machine calls itself. A page whose name leads here (DNS rebinding) would be of our origin to a browser, and
+# could do with the catalogue what the user of the browser can.
+NAMES = ("localhost", "127.0.0.1", "[::1]")
+_MISDIRECTED = HttpResponse(
+    421,
+    (("Content-Type", "application/json"),),
+    b'{"error":"This registry does not answer to that name: REGISTRY_HOSTS can add it","code":"VALIDATION_ERROR"}',
+)
 
 # In lines that fit into a terminal of 80 columns, as everything that the ready message says.
 EXAMPLE = """\
@@ -216,7 +226,7 @@ async def _serve(sock: socket.socket, settings: Settings, database_url: str, ser
         gateway = Gateway(stack.api, runtime.invoke)
         sources, _ = await asyncio.gather(_sources(stack, settings, service, runtime), _check_gateway(gateway))
         schedules = Schedules(stack.schedules if settings.health_sweeps else (), runtime.invoke)
-        public = server.PublicServer(_application(gateway, terminal))
+        public = server.PublicServer(_application(gateway, terminal, settings.hosts))
         serving = asyncio.create_task(public.serve(sockets=[sock]))
         try:
             say(_welcome(sock.getsockname()[1], settings, database_url))
@@ -272,6 +282,7 @@ async def _sources(
 
 def _load_template(settings: Settings, database_url: str) -> template.Stack:
     parameters = {
+        "ClosedCidrs": f"{INNER}/32",
         "CronSecret": settings.cron_secret,
         "DatabaseAccess": "role" if _has_roles(database_url) else "url",
         "DatabaseUrl": database_url,
@@ -295,12 +306,14 @@ async def _check_gateway(gateway: Gateway) -> None:
         )
 
 
-def _application(gateway: Gateway, terminal: Terminal) -> Any:
-    """The gateway as an ASGI callable."""
+def _application(gateway: Gateway, terminal: Terminal, hosts: Collection[str]) -> Any:
+    """The gateway as an ASGI callable that answers to `hosts` and to the names of the loopback."""
+    names = {*NAMES, *hosts}
 
     async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
         started = time.perf_counter()
-        body = await server.read_body(receive, MAX_BODY)
+        is_asked = _is_asked([value for name, value in scope["headers"] if name == b"host"], names)
+        body = await server.read_body(receive, MAX_BODY) if is_asked else b""
         if body is None:
             return
         # uvicorn writes the names of headers in lower case; API Gateway keeps them as they were sent.
@@ -313,11 +326,19 @@ def _application(gateway: Gateway, terminal: Terminal) -> Any:
             source_ip=scope["client"][0],
             protocol=f"HTTP/{scope['http_version']}",
         )
-        response = await gateway.handle(request)
+        response = await gateway.handle(request) if is_asked else _MISDIRECTED
         await _send(send, request, response)
         terminal.request(request, response, time.perf_counter() - started)
 
     return application
+
+
+def _is_asked(named: Sequence[bytes], names: Collection[str]) -> bool:
+    """Whether a request is for one of our names, on whatever port: behind a forwarded one it is another than ours."""
+    if len(named) != 1:
+        return False
+    host = re.fullmatch(r"(\[[0-9a-f:]+\]|[^:\[\]]+)(:[0-9]{1,5})?", named[0].decode("latin-1").lower())
+    return host is not None and host[1] in names
 
 
 async def _send(send: Any, request: HttpRequest, response: HttpResponse) -> None:

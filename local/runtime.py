@@ -1,15 +1,16 @@
 """Lambda on one machine: every function runs AWS's own runtime client in a process of its own.
 
 A process asks for work at the Runtime API (2018-06-01: next, response, error, init/error), as in AWS. Here each process
-has a listener of that API to itself, on a loopback port, which is how a call is known to be of this process. Processes
-start on demand, handle one invocation at a time, are used again (the last one first) and end when the code they loaded
-has been edited.
+has a listener of that API to itself, which serves connections of this process and closes those of anybody else, and
+which takes a call only where the process may make it. Processes start on demand, handle one invocation at a time, are
+used again (the last one first) and end when the code they loaded has been edited.
 """
 
 import asyncio
 import contextlib
 import os
 import signal
+import socket
 import sys
 import time
 import uuid
@@ -20,6 +21,7 @@ from typing import Any
 
 import msgspec
 
+from local import loopback
 from local.gateway import FunctionError, FunctionTimeout
 from local.server import PrivateListener, read_body, respond
 from local.template import ACCOUNT_ID, PARTITION, REGION, Function
@@ -170,6 +172,16 @@ class _Pool:
             self._start_missing()
         return await invocation.result
 
+    def take_back(self, invocation: _Invocation) -> None:
+        """Give an invocation that no process has begun to read to another one."""
+        if self._stopping:
+            invocation.fail(_stopping())
+        elif self._idle:
+            self._idle.pop().hand_over(invocation)
+        else:
+            self._waiting.appendleft(invocation)
+            self._start_missing()
+
     def next_invocation(self) -> _Invocation | None:
         """The invocation that has waited longest, of those that somebody still waits for."""
         while self._waiting:
@@ -181,14 +193,17 @@ class _Pool:
     def park(self, process: "_Process") -> None:
         self._idle.append(process)
 
+    def unpark(self, process: "_Process") -> None:
+        if process in self._idle:
+            self._idle.remove(process)
+
     def ended(self, process: "_Process", error: FunctionError) -> None:
         """A process is gone. One that never asked for work takes the oldest invocation with it.
 
         Without that, code that can't be loaded would start processes for ever.
         """
         self._processes.discard(process)
-        if process in self._idle:
-            self._idle.remove(process)
+        self.unpark(process)
         if process.starting and not process.retired and (invocation := self.next_invocation()):
             invocation.fail(error)
         self._start_missing()
@@ -196,7 +211,7 @@ class _Pool:
     async def stop(self, grace: float) -> None:
         self._stopping = True
         while invocation := self.next_invocation():
-            invocation.fail(FunctionError("Runtime.Stopped", "The local run is stopping"))
+            invocation.fail(_stopping())
         await asyncio.gather(*(process.stop(grace) for process in list(self._processes)))
 
     def _retire_all(self) -> None:
@@ -209,7 +224,7 @@ class _Pool:
         if self._stopping:
             return
         # Retired ones do not count: what they still do must not hold up those who wait for the edited code.
-        current = [process for process in self._processes if not process.retired]
+        current = [process for process in self._processes if not process.retired and process.alive]
         starting = sum(process.starting for process in current)
         for _ in range(min(len(self._waiting) - starting, self._max_processes - len(current))):
             self._processes.add(_Process(self))
@@ -225,46 +240,67 @@ class _Process:
         self._function = pool.function
         self._child: asyncio.subprocess.Process | None = None
         self._invocation: _Invocation | None = None
-        self._next: asyncio.Future[_Invocation] | None = None
+        self._next: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._error: FunctionError | None = None
         self._life = asyncio.create_task(self._live())
 
     async def _live(self) -> None:
-        listener = PrivateListener(self)
         try:
-            address = await listener.open()
-            self._child = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *("-m", "awslambdaric", self._function.handler),
-                cwd=self._function.code_dir,
-                env=self._environment(address),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=self._pool.output.descriptor,
-                # A terminal's Ctrl-C reaches its whole group: the run itself ends these, when their work is done.
-                start_new_session=True,
-            )
-            self._set_timer(INIT_TIMEOUT, self._init_timed_out)
-            if self.retired:
-                self._signal(signal.SIGKILL)
-            status = await self._child.wait()
+            # It listens before there is a process, and takes connections when it is known which process may make them.
+            with loopback.bind_inner() as sock:
+                status = await self._run(sock)
             error = self._error or FunctionError("Runtime.ExitError", f"The process ended with status {status}")
         except OSError as refused:
             error = FunctionError("Runtime.StartError", f"The process could not be started: {refused}")
         if not self.retired:
             _report(self._function, error)
-        listener.close()
         if self._next is not None:
             self._next.cancel()  # nobody asks for work any more
-        self._cancel_timer()
+            self._give_back()
         self._finish(error)
         self._pool.ended(self, error)
+
+    async def _run(self, sock: socket.socket) -> int:
+        """Start the process and serve it; returns its exit status. Raises OSError where it can't be started."""
+        self._child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "awslambdaric", self._function.handler),
+            cwd=self._function.code_dir,
+            env=self._environment("{}:{}".format(*sock.getsockname())),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=self._pool.output.descriptor,
+            # A terminal's Ctrl-C reaches its whole group: the run itself ends these, when their work is done.
+            start_new_session=True,
+        )
+        self._set_timer(INIT_TIMEOUT, self._init_timed_out)
+        listener = PrivateListener(self, sock, self._is_ours)
+        await listener.open()
+        try:
+            if self.retired:
+                self._signal(signal.SIGKILL)
+            return await self._child.wait()
+        finally:
+            listener.close()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process has not ended, as the kernel knows before anybody has told us."""
+        if self._child is None:
+            return True
+        try:
+            return os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        except ChildProcessError:  # whoever waits for it has just seen its end
+            return False
+
+    def _is_ours(self, caller: loopback.Address, ours: loopback.Address) -> bool:
+        return self._child is not None and loopback.belongs_to(self._child.pid, caller, ours)
 
     def hand_over(self, invocation: _Invocation) -> None:
         """Give an idle process its next invocation."""
         assert self._next is not None
         self._begin(invocation)
-        self._next.set_result(invocation)
+        self._next.set_result(None)
 
     def retire(self) -> None:
         """End it, after the invocation that it may be working on."""
@@ -287,13 +323,13 @@ class _Process:
     async def __call__(self, scope: Json, receive: Any, send: Any) -> None:
         path: str = scope["path"]
         if path == f"{_API}/invocation/next":
-            await self._answer_next(send)
+            await self._answer_next(receive, send)
             return
-        body = await read_body(receive)
+        body = await read_body(receive, MAX_RESPONSE)
         if body is None:
             return
         status, content = 202, _ACCEPTED
-        if path == f"{_API}/init/error":
+        if path == f"{_API}/init/error" and self.starting:
             self._error = _reported_error(body)
         elif self._invocation and path == f"{_API}/invocation/{self._invocation.id}/response":
             if len(body) > MAX_RESPONSE:
@@ -304,9 +340,13 @@ class _Process:
             self._finish(_reported_error(body))
         else:
             status, content = 400, b"{}"
-        await respond(send, status, [_JSON_HEADER, (b"content-length", b"%d" % len(content))], content)
+        await _answer(send, status, content)
 
-    async def _answer_next(self, send: Any) -> None:
+    async def _answer_next(self, receive: Any, send: Any) -> None:
+        if self._next or self._invocation:
+            # It waits already, or has not said what came of what it was given.
+            await _answer(send, 403, b"{}")
+            return
         self.starting = False
         self._cancel_timer()
         if self.retired:
@@ -315,10 +355,12 @@ class _Process:
         invocation = self._pool.next_invocation()
         if invocation:
             self._begin(invocation)
+        elif not await self._is_handed(receive):
+            return
         else:
-            self._next = asyncio.get_running_loop().create_future()
-            self._pool.park(self)
-            invocation = await self._next
+            invocation = self._invocation
+        if invocation is None:  # its time was over before this
+            return
         headers = [
             _JSON_HEADER,
             (b"content-length", b"%d" % len(invocation.payload)),
@@ -327,6 +369,31 @@ class _Process:
             (b"lambda-runtime-invoked-function-arn", self._arn.encode()),
         ]
         await respond(send, 200, headers, invocation.payload)
+
+    async def _is_handed(self, receive: Any) -> bool:
+        """Wait until the process has its next invocation; False where it does not wait any more, and has none."""
+        self._next = asyncio.get_running_loop().create_future()
+        self._pool.park(self)
+        left = asyncio.ensure_future(self._left(receive))
+        await asyncio.wait({self._next, left}, return_when=asyncio.FIRST_COMPLETED)
+        gone = left.done() or not self.alive
+        left.cancel()
+        self._next = None
+        self._pool.unpark(self)
+        if gone:
+            self._give_back()
+        return not gone
+
+    def _give_back(self) -> None:
+        """Leave to another process what this one was handed and has not begun to read: it had died unseen."""
+        self._cancel_timer()
+        invocation, self._invocation = self._invocation, None
+        if invocation and not invocation.over:
+            self._pool.take_back(invocation)
+
+    async def _left(self, receive: Any) -> None:
+        while await read_body(receive, 0) is not None:
+            pass
 
     # -------------------------------------------------------------- one invocation
 
@@ -396,6 +463,10 @@ class _Process:
         }
 
 
+def _stopping() -> FunctionError:
+    return FunctionError("Runtime.Stopped", "The local run is stopping")
+
+
 class _ReportedError(msgspec.Struct, rename="camel"):
     error_type: str = "Error"
     error_message: str = ""
@@ -404,15 +475,22 @@ class _ReportedError(msgspec.Struct, rename="camel"):
 
 def _result(body: bytes) -> object:
     if len(body) > MAX_RESPONSE:
-        return FunctionError("Function.ResponseSizeTooLarge", f"The response has {len(body)} bytes of {MAX_RESPONSE}")
+        return FunctionError("Function.ResponseSizeTooLarge", f"The response has more than {MAX_RESPONSE} bytes")
     try:
         return msgspec.json.decode(body)
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:
         return FunctionError("Runtime.MarshalError", f"The response is not JSON: {error}")
 
 
+async def _answer(send: Any, status: int, content: bytes) -> None:
+    await respond(send, status, [_JSON_HEADER, (b"content-length", b"%d" % len(content))], content)
+
+
 def _reported_error(body: bytes) -> FunctionError:
-    reported = msgspec.json.decode(body, type=_ReportedError)
+    try:
+        reported = msgspec.json.decode(body, type=_ReportedError)
+    except (ValueError, RecursionError) as error:
+        return FunctionError("Runtime.MarshalError", f"What was reported is no error: {error}")
     return FunctionError(reported.error_type, reported.error_message, tuple(reported.stack_trace))
 
 

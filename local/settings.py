@@ -1,10 +1,12 @@
 """What a user may set, by the environment. The standard library only: it is read before anything is installed."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+HOST_NAME = re.compile(r"[a-z0-9_.-]+|\[[0-9a-f:]+\]")
 SWITCH = {"on": True, "off": False}
 DEFAULT_PASSWORD = "password"  # noqa: S105 - for a registry that nobody else can reach
 
@@ -26,6 +28,7 @@ class Settings:
     endpoint_url: str | None
     health_sweeps: bool
     cron_secret: str
+    hosts: tuple[str, ...]
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> "Settings":
@@ -43,6 +46,10 @@ class Settings:
         health_sweeps = given.get("HEALTH_SWEEPS", "on").lower()
         if health_sweeps not in SWITCH:
             raise StartError(f"HEALTH_SWEEPS must be one of {', '.join(SWITCH)}, not {health_sweeps!r}.")
+        hosts = tuple(filter(None, (host.strip().lower() for host in given.get("REGISTRY_HOSTS", "").split(","))))
+        for host in hosts:
+            if not HOST_NAME.fullmatch(host):
+                raise StartError(f"REGISTRY_HOSTS must be host names with commas between, without ports, not {host!r}.")
         return cls(
             port=int(port),
             database_url=given.get("DATABASE_URL"),
@@ -53,4 +60,5 @@ class Settings:
             endpoint_url=given.get("AWS_ENDPOINT_URL"),
             health_sweeps=SWITCH[health_sweeps],
             cron_secret=given.get("CRON_SECRET", "cron"),
+            hosts=hosts,
         )

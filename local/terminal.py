@@ -35,8 +35,7 @@ class Terminal:
 
     def request(self, request: HttpRequest, response: HttpResponse, seconds: float) -> None:
         """A request that was answered; a refused login and a registration with what came of it."""
-        path = request.path if request.path.isprintable() else ascii(request.path)
-        line = f"{request.method:<7} {path[:200]}  {response.status}  {seconds * 1000:.0f} ms"
+        line = f"{request.method:<7} {_printable(request.path)[:200]}  {response.status}  {seconds * 1000:.0f} ms"
         said = outcome(request, response)
         _say_now(f"{line}  {said}" if said else line)
 
@@ -50,7 +49,7 @@ class Terminal:
             # How a Lambda authorizer says no, reported by the runtime with a stack. The line of the request says it.
             return
         if told.message == "status changed":
-            _say_now(f"{'HEALTH':<7} {told.server}  {told.before} -> {told.to}  {told.reason}")
+            _say_now(_printable(f"{'HEALTH':<7} {told.server}  {told.before} -> {told.to}  {told.reason}"))
         elif told.level not in self._hidden:
             with contextlib.suppress(BrokenPipeError):
                 sys.stderr.write(f"{line}\n")
@@ -67,6 +66,8 @@ def outcome(request: HttpRequest, response: HttpResponse) -> str:
     if any(name.lower() == "www-authenticate" for name, _ in response.headers):
         given = request.header("authorization")
         return f"login refused: {'wrong user name or password' if given else 'no credentials'}"
+    if response.status == 421:  # for a name that is not ours
+        return f"refused: {_answer(response).error}"
     if request.method in ("POST", "PUT") and request.path.rstrip("/") == REGISTER:
         return _of_registration(request, response)
     if response.status == 401:  # by a secret of the route's own
@@ -134,6 +135,11 @@ def _name(body: bytes) -> str:
     except UNREADABLE:
         return ""
     return name if _NAME.fullmatch(name) else ""
+
+
+def _printable(text: str) -> str:
+    """What a terminal only shows: of anything else the escaped form."""
+    return text if text.isprintable() else ascii(text)
 
 
 def _say_now(text: str) -> None:

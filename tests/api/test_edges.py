@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 REGISTER = "/api/registry/register"
@@ -70,6 +72,18 @@ def test_a_body_over_one_mebibyte_is_413_whoever_refuses_it(api, size):
 def test_a_body_that_is_not_json_by_its_type_is_415(api):
     answer = api("POST", REGISTER, b"name=x", headers={"content-type": "application/x-www-form-urlencoded"})
     assert (answer.status, answer.json()["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+def test_what_a_browser_sends_of_a_page_of_another_site_registers_nothing(api, method):
+    registration = api.registration()
+    login, body = ("authorization", api.basic), json.dumps(registration).encode()
+    # fetch(url, {mode: "no-cors", credentials: "include", body: new Blob([json])}) asks no preflight and sends no type.
+    unasked = api.send(method, REGISTER, [login], body)
+    assert (unasked.status, unasked.json()["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
+    asked = [login, ("content-type", "application/json"), ("sec-fetch-site", "cross-site")]
+    assert api.send(method, REGISTER, asked, body).status == 400
+    assert api("GET", f"{SERVERS}/{registration['name']}").status == 404
 
 
 def test_answers_are_json_that_no_cache_keeps(api):

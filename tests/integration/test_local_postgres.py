@@ -148,7 +148,7 @@ def capabilities(pid: int) -> int:
 def test_the_first_start_makes_a_server_and_its_database(tmp_path: Path) -> None:
     with Postgres(tmp_path / ".data" / "postgres") as url:
         assert url.startswith("postgresql://registry:")
-        assert url.endswith("/registry")
+        assert url.endswith("/registry?require_auth=scram-sha-256")
         assert ask(url, "SELECT current_database() || ' ' || current_user") == "registry registry"
         assert ask(url, "SHOW server_encoding") == "UTF8"
         assert ask(url, "SHOW TimeZone") == "UTC"
@@ -584,6 +584,29 @@ def test_a_first_start_that_is_killed_leaves_nothing_that_is_trusted(tmp_path: P
 
 
 @on_linux
+@pytest.mark.parametrize("kind", ["lock", "log"])
+def test_a_link_in_the_place_of_a_file_of_ours_is_not_followed(tmp_path: Path, kind: str) -> None:
+    another = tmp_path / "of somebody else"
+    another.write_text("kept")
+    (tmp_path / f"postgres.{kind}").symlink_to(another)
+    with pytest.raises(PostgresError, match="Too many levels of symbolic links"):
+        Postgres(tmp_path / "postgres", durable=False).start()
+    assert another.read_text() == "kept"
+    assert another.stat().st_uid == os.geteuid()
+
+
+def test_what_is_called_like_an_unfinished_start_is_left_alone(server: Postgres, data: Path) -> None:
+    unfinished = Path(tempfile.mkdtemp(prefix="postgres.new-", dir=data.parent))
+    others = [data.parent / name for name in ("postgres.new-notes", "postgres.new-abcdefg", "a-postgres.new-abcdefgh")]
+    for other in others:
+        other.mkdir()
+    server.start()
+    assert not unfinished.exists()
+    assert all(other.exists() for other in others)
+    for other in others:
+        other.rmdir()
+
+
 def test_a_server_that_hangs_is_stopped_all_the_same(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
     server.start()
     pid = server.pid

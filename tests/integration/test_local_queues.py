@@ -224,6 +224,7 @@ def test_who_hung_up_while_waiting_is_given_no_message(new_queues: Callable[...,
     body = json.dumps({"QueueUrl": made.made["work"].url, "WaitTimeSeconds": 20}).encode()
     head = (
         "POST / HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-amz-json-1.0\r\n"
+        f"authorization: AWS4-HMAC-SHA256 Credential={queues.CREDENTIALS['AWS_ACCESS_KEY_ID']}/\r\n"
         f"x-amz-target: AmazonSQS.ReceiveMessage\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     with socket.create_connection((parts.hostname, parts.port)) as poll:
@@ -260,7 +261,7 @@ def test_secrets_manager_is_served_too_and_nothing_else(queue_service: str):
             service,
             region_name=template.REGION,
             endpoint_url=queue_service,
-            aws_access_key_id="any",
+            aws_access_key_id=queues.CREDENTIALS["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key="any",
             config=Config(retries={"total_max_attempts": 1}),
         )

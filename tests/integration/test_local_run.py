@@ -21,7 +21,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from local.queues import connect
+from local.queues import CREDENTIALS, connect
 from local.template import load
 from tests.conftest import BASIC, PASSWORD, ROOT, USERNAME, Local, over_http, registration
 
@@ -163,7 +163,9 @@ def test_queues_that_do_not_answer_are_said(new_database):
 
 
 def test_a_queue_service_of_the_user_is_used_and_left_running(start, queue_service):
-    local = start(AWS_ENDPOINT_URL=queue_service, HEALTH_SWEEPS="off")
+    local = start(
+        AWS_ENDPOINT_URL=queue_service, HEALTH_SWEEPS="off", LOCAL_QUEUES_KEY=CREDENTIALS["AWS_ACCESS_KEY_ID"]
+    )
     local.wait_until_ready()
     assert all(
         b"local.queues" not in Path(f"/proc/{pid}/cmdline").read_bytes() for pid in descendants(local.process.pid)

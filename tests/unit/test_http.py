@@ -112,6 +112,38 @@ def test_head_is_answered_as_get_is_but_without_the_body(behave):
     assert asked("HEAD") == asked("GET") | {"body": ""}
 
 
+SAME, OTHER = {"Host": "Registry.example:3000"}, "A page of another site can change nothing here"
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ({}, None),
+        ({"Sec-Fetch-Site": "same-origin"}, None),
+        ({"Sec-Fetch-Site": "none"}, None),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "https://behind.a.proxy"}, None),
+        ({"Origin": "http://registry.example:3000"}, None),
+        ({"Sec-Fetch-Site": "cross-site"}, OTHER),
+        ({"Sec-Fetch-Site": "same-site"}, OTHER),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "http://registry.example:3000"}, OTHER),
+        ({"Origin": "https://evil.example"}, OTHER),
+        ({"Origin": "http://registry.example:3001"}, OTHER),
+        ({"Origin": "null"}, OTHER),
+    ],
+)
+def test_a_page_of_another_site_changes_nothing_and_may_read(method, headers, said):
+    done: list[str] = []
+
+    def handler(request: Request) -> Response:
+        done.append(request.method)
+        return Response({"error": None})
+
+    status, told, _ = answer(handler, httpMethod=method, headers=SAME | headers)
+    assert (status, told["error"], done) == ((400, said, []) if said else (200, None, [method]))
+    assert answer(handler, httpMethod="GET", headers=SAME | headers)[0] == 200
+
+
 @pytest.mark.parametrize(
     ("error", "status", "code"),
     [

@@ -26,14 +26,17 @@ VALUES = st.recursive(
 )
 
 
-def request(body: str | bytes | None, headers: dict[str, str] | None = None, *, flag: bool | None = None) -> Request:
+JSON = {"Content-Type": "application/json"}
+
+
+def request(body: str | bytes | None, headers: dict[str, str] = JSON, *, flag: bool | None = None) -> Request:
     is_bytes = isinstance(body, bytes)
     return Request(
         {
             "httpMethod": "POST",
             "resource": "/",
             "requestContext": {"requestId": "test"},
-            "headers": headers or {},
+            "headers": headers,
             "body": b64encode(body).decode() if is_bytes else body,
             "isBase64Encoded": is_bytes if flag is None else flag,
         }
@@ -136,22 +139,28 @@ def test_an_escaped_backslash_before_u0000_is_an_ordinary_text():
     assert intake.parse(rb'"\\u0000"') == "\\u0000"
 
 
-@pytest.mark.parametrize(
-    "media_type", [None, "", "application/json", "APPLICATION/JSON", "application/json; charset=utf-8"]
-)
-def test_json_is_what_a_body_is_taken_for(media_type):
-    headers = {} if media_type is None else {"Content-Type": media_type}
-    assert intake.read_json(request("{}", headers)) == {}
+@pytest.mark.parametrize("media_type", ["application/json", "APPLICATION/JSON", "application/json; charset=utf-8"])
+def test_a_body_is_taken_that_is_said_to_be_json(media_type):
+    assert intake.read_json(request("{}", {"Content-Type": media_type})) == {}
+
+
+@pytest.mark.parametrize("headers", [{}, {"Content-Type": ""}, {"Content-Type": " ; charset=utf-8"}])
+def test_a_body_that_is_said_to_be_nothing_is_not_taken_and_none_is_told_so(headers):
+    with pytest.raises(UnsupportedMediaType):
+        intake.read_json(request("{}", headers))
+    for nothing in ("", None):
+        with pytest.raises(ValidationFailed, match="the body is empty"):
+            intake.read_json(request(nothing, headers))
 
 
 @pytest.mark.parametrize("encoding", ["", "identity", " Identity "])
 def test_a_body_without_a_content_encoding_may_say_so(encoding):
-    assert intake.read_json(request("{}", {"Content-Encoding": encoding})) == {}
+    assert intake.read_json(request("{}", JSON | {"Content-Encoding": encoding})) == {}
 
 
 def test_a_content_encoding_is_refused_by_its_name():
     with pytest.raises(UnsupportedMediaType, match=r"^Send the body without Content-Encoding$"):
-        intake.read_json(request("{}", {"Content-Encoding": "br"}))
+        intake.read_json(request("{}", JSON | {"Content-Encoding": "br"}))
 
 
 @pytest.mark.parametrize(
@@ -160,7 +169,7 @@ def test_a_content_encoding_is_refused_by_its_name():
         {"content-type": "application/x-www-form-urlencoded"},
         {"content-type": "application/vnd.api+json"},
         {"content-type": "text/plain"},
-        {"content-encoding": "gzip"},
+        JSON | {"content-encoding": "gzip"},
     ],
 )
 def test_other_media_types_and_encodings_are_refused(headers):

@@ -136,6 +136,12 @@ def test_a_server_that_changes_is_one_plain_line_at_any_level(capsys):
     assert printed.err == ""
 
 
+def test_a_reason_that_would_act_on_the_terminal_is_shown_escaped(capsys):
+    Terminal().hear(json.dumps(CHANGED | {"reason": "\x1b]0;title\x07\n"}))
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line[10:].startswith("'HEALTH  ") and "\\x1b]0;title\\x07\\n" in line
+
+
 def test_a_refusal_of_the_authorizer_is_left_to_the_line_of_its_request(capsys):
     Terminal().hear(json.dumps(REFUSAL))
     assert capsys.readouterr() == ("", "")

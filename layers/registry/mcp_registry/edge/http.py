@@ -133,6 +133,24 @@ class Response:
         }
 
 
+def _check_site(request: Request) -> None:
+    """Raise ValidationFailed where a page of another site has a browser change something.
+
+    The browser may add credentials by itself that its user gave for this registry. It says whose page it is by
+    Sec-Fetch-Site (W3C, "Fetch Metadata Request Headers"), an older one by Origin alone.
+    """
+    if request.method in ("GET", "HEAD"):
+        return
+    site = request.headers.get("sec-fetch-site")
+    if site is None:
+        origin = request.headers.get("origin")
+        is_ours = origin is None or origin.partition("://")[2].lower() == request.headers.get("host", "").lower()
+    else:
+        is_ours = site in ("same-origin", "none")
+    if not is_ours:
+        raise ValidationFailed("A page of another site can change nothing here")
+
+
 def error_response(error: RegistryError) -> Response:
     """Render an error: its sentence, its code, and the faults where the input is to blame."""
     body: dict[str, Any] = {"error": str(error), "code": error.code}
@@ -154,6 +172,7 @@ def endpoint(handler: Callable[[Request], Response]) -> Callable[[Mapping[str, A
         request = Request(event)
         code: str | None = None
         try:
+            _check_site(request)
             response = handler(request)
         except RegistryError as error:
             if isinstance(error, Unavailable):

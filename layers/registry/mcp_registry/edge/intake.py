@@ -36,7 +36,8 @@ def read_json(request: Request) -> Any:
     Raises UnsupportedMediaType, PayloadTooLarge or ValidationFailed; the message says what is wrong and where.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type not in ("", MEDIA_TYPE):
+    # Nor is a body taken that has no type: a page of another site may have a browser send one without asking first.
+    if media_type != MEDIA_TYPE and (media_type or request.body):
         raise UnsupportedMediaType
     if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
         raise UnsupportedMediaType("Send the body without Content-Encoding")
