@@ -291,7 +291,7 @@ class _Service:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         # The SDKs of 2023 and later send JSON; what is none is refused by moto.
         parameters: Json = {}
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             parameters = json.loads(body)
         queue = self._moto.queue(parameters)
         if queue and headers.get("x-amz-target") == "AmazonSQS.ReceiveMessage":

@@ -407,12 +407,15 @@ def _result(body: bytes) -> object:
         return FunctionError("Function.ResponseSizeTooLarge", f"The response has {len(body)} bytes of {MAX_RESPONSE}")
     try:
         return msgspec.json.decode(body)
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:
         return FunctionError("Runtime.MarshalError", f"The response is not JSON: {error}")
 
 
 def _reported_error(body: bytes) -> FunctionError:
-    reported = msgspec.json.decode(body, type=_ReportedError)
+    try:
+        reported = msgspec.json.decode(body, type=_ReportedError)
+    except (ValueError, RecursionError) as error:
+        return FunctionError("Runtime.MarshalError", f"What was reported is no error: {error}")
     return FunctionError(reported.error_type, reported.error_message, tuple(reported.stack_trace))
 
 
