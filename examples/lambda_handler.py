@@ -17,4 +17,4 @@ def is_holiday(date: str, country: str) -> bool:
     return date.endswith("-01-01")
 
 
-lambda_handler = register_lambda(server.handle_request, server=server, tags=["calendar"])
+lambda_handler = register_lambda(server.handle_request, server=server, path="/mcp", tags=["calendar"])

@@ -648,7 +648,7 @@ def _constant_event(text: str | None, where: str) -> Any:
         return None
     try:
         return msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise TemplateError(f"{where}: Input is not JSON: {error}") from error
 
 

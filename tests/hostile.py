@@ -25,6 +25,24 @@ SEND_BUFFER = 4_096
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
+# Answers without end, by what it is of which there is no end: how they begin, and what comes again and again.
+HEAD = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+PIECE = 0x10000
+FLOODS = {
+    "a head": (HEAD, b"a: b\r\n" * 4_000),
+    "a line of a head": (HEAD + b"X: ", b"a" * PIECE),
+    "interim answers": (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 2_000),
+    "a body": (HEAD + b"\r\n", b"a" * PIECE),
+    "a body of a length": (HEAD + b"Content-Length: 999999999999\r\n\r\n", b"a" * PIECE),
+    "chunks": (CHUNKED, b"8000\r\n" + b"a" * 0x8000 + b"\r\n"),
+    "chunks of a byte": (CHUNKED, b"1\r\na\r\n" * 10_000),
+    "a chunk": (CHUNKED + b"fffffffffff\r\n", b"a" * PIECE),
+    "empty lines between chunks": (CHUNKED, b"\r\n" * 20_000),
+    "packed bytes": (HEAD + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(bytes(1_000), 0)[:-8], bytes(PIECE)),
+    "an event": (HEAD + b"Content-Type: text/event-stream\r\n\r\n", b"data: a\n" * 8_000),
+}
+
 
 class Visit:
     """One connection with one request."""

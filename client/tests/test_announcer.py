@@ -11,14 +11,17 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
 
 from client.tests.conftest import Asked, Registry, Script, Scripted, answers, in_turn
+from client.tests.test_introspect import Asked as StrangersAsked
+from client.tests.test_introspect import respond, stranger
 from client.tests.test_trimming import older_faults_of
-from mcp_registry_client import _announcer, _settings, _transport
+from mcp_registry_client import _announcer, _settings, _telling, _transport
 from mcp_registry_client._announcer import Pace, Registration
 from mcp_registry_client._canonical import digest
 from mcp_registry_client._document import Draft, Unusable
@@ -202,6 +205,119 @@ def test_a_registry_that_answers_nothing_useful_fails_with_one_line(
     handle = announce(scripted(script).url, pace=QUICK._replace(window=0.2, deadline=0.2))
     until(handle, "failed")
     assert handle.error and len(warnings(caplog)) == 1
+
+
+DEEP = b"[" * 30_000  # within what is read, and deeper than Python goes
+
+
+@pytest.mark.parametrize("body", [DEEP, b'{"error":' + DEEP, b'{"a":' * 10_000, b'{"result":' + b"9" * 5_000 + b"}"])
+def test_an_answer_that_no_parser_takes_is_as_good_as_its_status(
+    body: bytes, scripted: Start, caplog: pytest.LogCaptureFixture
+):
+    registry = scripted(in_turn(answers(503, body), answers(428, body), answers(503, body), KNOWN))
+    assert announce(registry.url).wait(20) and warnings(caplog) == []
+    for status in (200, 400, 401):
+        handle = announce(scripted(answers(status, body)).url)
+        until(handle, "failed")
+        assert f"answers {status}. " in str(handle.error)
+
+
+def test_what_a_refusal_says_beside_sentences_is_not_told(scripted: Start):
+    """A value that is as deep as can be read may be deeper than can be written."""
+    deep = json.loads("[" * 500 + "]" * 500)
+    details = [{"path": deep, "message": {"a": deep}}, {"path": "name", "message": "Taken", "type": 7}, deep]
+    handle = announce(scripted(answers(400, {"error": deep, "details": details})).url)
+    until(handle, "failed")
+    assert "answers 400 (: ; name: Taken; : ). Register the server under another name" in str(handle.error)
+
+
+def test_what_fails_by_itself_is_said_once_and_tried_again(
+    scripted: Start, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*arguments: Any) -> Any:
+        raise MemoryError("a parser of which nobody knows")
+
+    monkeypatch.setattr(Registration, "_judged", fail)
+    registry = scripted(in_turn(answers(503), answers(503), KNOWN))
+    handle = announce(registry.url, pace=QUICK._replace(again=0.01))
+    assert handle.wait(20) and len(registry.asked) == 3
+    (line,) = warnings(caplog)
+    assert "tried again: the client failed by itself (MemoryError: a parser of which nobody knows)" in line
+
+
+def test_of_an_answer_64_kib_are_read_and_it_is_not_asked_for_again_soon(
+    scripted: Start, caplog: pytest.LogCaptureFixture
+):
+    def pour(handler: BaseHTTPRequestHandler, asked: Asked) -> None:
+        with suppress(OSError):
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            while True:
+                handler.wfile.write(b"8000\r\n" + bytes(0x8000) + b"\r\n")
+
+    registry = scripted(pour)
+    handle = announce(registry.url)
+    until(handle, "failed")
+    assert "The answer is longer than 65536 bytes" in str(handle.error)
+    assert len(registry.asked) == 1 and len(warnings(caplog)) == 1
+
+
+def test_an_error_with_a_long_page_is_as_good_as_its_status(scripted: Start, caplog: pytest.LogCaptureFixture):
+    page = b"<html>" + bytes(1_000_000)
+    registry = scripted(in_turn(answers(503, page, Retry_After="0"), answers(428, page), answers(503, page), KNOWN))
+    assert announce(registry.url).wait(20) and warnings(caplog) == []
+    handle = announce(scripted(answers(401, page)).url)
+    until(handle, "failed")
+    assert "MCP_REGISTRY_USERNAME" in str(handle.error)
+
+
+def test_of_all_that_a_registry_says_about_the_tools_that_it_has_2_mib_are_read():
+    page = {"servers": [{"id": 1, "name": "x" * 100_000}], "total": 10**9}
+    numbers = iter(range(1_000_000))
+
+    # Pages that lead on and on, to whoever looks for a name that the registry does not know by itself.
+    def answer(asked: StrangersAsked) -> Any:
+        if "?" not in asked.path:
+            return respond(404, {"error": "No", "code": "NOT_FOUND"})
+        return respond(200, {**page, "next_cursor": f"c{next(numbers)}"})
+
+    with stranger(answer) as registry:
+        source = Fixed({})
+        source.failures = toolless("weather", 1, lasts=True)
+        handle = announce(registry.url.removesuffix("/mcp"), source)
+        until(handle, "failed")
+        assert "answers are longer than 2 MiB in all" in str(handle.error)
+        assert len(registry.asked) <= 23
+
+
+@pytest.mark.parametrize(
+    ("url", "user", "told"),
+    [
+        ("http://registry.example", "admin", True),
+        ("http://registry.example", None, False),
+        ("https://registry.example", "admin", False),
+        ("http://localhost", "admin", False),
+    ],
+)
+def test_that_the_password_can_be_read_on_the_way_is_said_once_in_a_process(
+    url: str, user: str | None, told: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(_telling, "_warned", set())
+
+    def refuse(*arguments: Any) -> Any:
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(_transport, "connected", refuse)
+    for _ in range(2):
+        settings = _settings.Settings(url, user, user and PASSWORD)
+        handle = Registration(Fixed(registration("weather")), settings, QUICK._replace(window=0, again=0.01))
+        handle.start()
+        until(handle, "failed")
+        until(handle, "announcing")
+        until(handle, "failed")
+        handle.stop()
+    said = [line for line in warnings(caplog) if "over plain http" in line]
+    assert len(said) == told
+    assert all("registry.example" in line and "MCP_REGISTRY_URL" in line for line in said)
 
 
 def test_a_changed_registration_is_announced_when_asked_for(scripted: Start):

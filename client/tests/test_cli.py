@@ -16,6 +16,7 @@ import termios
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
@@ -364,6 +365,47 @@ def test_every_filter_is_asked_for_and_the_next_page_brings_them_along(run, monk
     first, second = (asked.path for asked in registry.asked)
     assert first == "/api/registry/servers?limit=1&status=error&type=mock&tag=Geo%20%26%20more&search=w"
     assert second == "/api/registry/servers?limit=1&cursor=c"
+
+
+def leading_on(*, name: str = "a", **more: Any) -> Any:
+    """A registry whose pages of one server lead on and on."""
+    numbers = count(1)
+
+    def answer(asked: Asked) -> Iterable[bytes]:
+        cursor = f"c{next(numbers)}"
+        return respond(200, {"servers": [{"id": 1, "name": name}], "next_cursor": cursor, **more})
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("pages", "sentence", "most"),
+    [
+        # A page more than there are servers: some may be new.
+        (leading_on(total=1), "is not an MCP registry", 3),
+        (leading_on(total=10**9), "is not an MCP registry", 5),
+        (leading_on(total=1, total_is="at_least"), "is not an MCP registry", 5),
+        (leading_on(total=10**9, name="x" * 4_000_000), "longer than 32 MiB in all", 9),
+        (leading_on(total=1, servers=[{"id": 1, "name": "a"}] * 2), "is not an MCP registry", 1),
+        (leading_on(total=1, name="x" * 4_200_000), "is not an MCP registry", 1),
+    ],
+)
+@pytest.mark.parametrize("command", [("list", "--all"), ("show", "a-b"), ("deregister", "a-b", "--yes")])
+def test_a_list_that_does_not_end_is_given_up(run, monkeypatch, pages, sentence, most, command):
+    monkeypatch.setattr(_api, "MAX_PAGE", 1)
+    monkeypatch.setattr(_api, "MAX_PAGES", 5 if most == 5 else 1_000)
+    listed = 0
+
+    def answer(asked: Asked) -> Iterable[bytes]:
+        nonlocal listed
+        if "?" not in asked.path:
+            return respond(404, {"error": "No server has this id", "code": "SERVER_NOT_FOUND"})
+        listed += 1
+        return pages(asked)
+
+    with stranger(answer) as registry:
+        assert sentence in error(run(*command, "--registry", registry.url.removesuffix("/mcp")), 1)
+    assert listed == most
 
 
 def test_a_list_has_a_row_for_each_server_that_matches(run, api):

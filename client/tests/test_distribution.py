@@ -135,6 +135,14 @@ def test_it_runs_on_every_python_that_it_is_for(version: str, wheel: Path, regis
     assert done.returncode == 0 and "servers" in json.loads(done.stdout), done.stderr
 
 
+def test_what_builds_the_package_is_one_version_with_its_hashes():
+    locked = (CLIENT / "requirements-build.txt").read_text()
+    version = locked.partition(" ")[0]
+    assert f'requires = ["{version}"]' in (CLIENT / "pyproject.toml").read_text()
+    assert locked.startswith("setuptools==") and "--hash=sha256:" in locked
+    assert locked in (CLIENT.parent / "requirements" / "dev.txt").read_text()
+
+
 def test_one_version_stands_everywhere():
     assert f'version = "{__version__}"' in (CLIENT / "pyproject.toml").read_text()
     for path in (CLIENT / "src" / "mcp_registry_client").glob("_*.py"):

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from mangum import Mangum
@@ -36,29 +36,55 @@ REST: dict[str, Any] = {
     "path": "/mcp",
     "headers": {"Host": "evil.example"},
     "body": ASKED,
+    "resource": "/mcp",
     "requestContext": {
         "stage": "prod",
+        "resourcePath": "/mcp",
         "domainName": "abc.execute-api.eu-west-1.amazonaws.com",
         "path": "/prod/mcp",
         "httpMethod": "POST",
     },
 }
-HTTP = {
+HTTP: dict[str, Any] = {
     "version": "2.0",
+    "routeKey": "POST /mcp",
     "rawPath": "/prod/mcp",
     "headers": {"host": "evil.example"},
     "body": base64.b64encode(ASKED.encode()).decode(),
     "isBase64Encoded": True,
-    "requestContext": {"domainName": "mcp.example.com", "http": {"method": "POST", "path": "/prod/mcp"}},
+    "requestContext": {
+        "domainName": "mcp.example.com",
+        "stage": "prod",
+        "routeKey": "POST /mcp",
+        "http": {"method": "POST", "path": "/prod/mcp"},
+    },
 }
-FUNCTION_URL = {
+FUNCTION_URL: dict[str, Any] = {
     "version": "2.0",
+    "routeKey": "$default",
     "rawPath": "/",
     "headers": {"host": "evil.example"},
     "body": f"[{ASKED}]",
-    "requestContext": {"domainName": "xyz.lambda-url.eu-west-1.on.aws", "http": {"method": "POST", "path": "/"}},
+    "requestContext": {
+        "domainName": "xyz.lambda-url.eu-west-1.on.aws",
+        "stage": "$default",
+        "routeKey": "$default",
+        "http": {"method": "POST", "path": "/"},
+    },
 }
 ANSWERED = {"statusCode": 200, "body": "{}"}
+
+
+def rest(route: str, path: str, **more: Any) -> dict[str, Any]:
+    """A request to a REST API, by the route that it matched and the path that was asked, as the API has it."""
+    context = {**REST["requestContext"], "resourcePath": route, "path": path, **more}
+    return {**REST, "resource": route, "path": path, "requestContext": context}
+
+
+def http(route: str, path: str, **more: Any) -> dict[str, Any]:
+    """A request to an HTTP API, or with the route $default to a function URL."""
+    context: dict[str, Any] = {**HTTP["requestContext"], "routeKey": route, "http": {"method": "POST", "path": path}}
+    return {**HTTP, "routeKey": route, "rawPath": path, "requestContext": {**context, **more}}
 
 
 def serve(monkeypatch: pytest.MonkeyPatch, url: str, **more: str) -> None:
@@ -73,6 +99,14 @@ def serve(monkeypatch: pytest.MonkeyPatch, url: str, **more: str) -> None:
         (HTTP, None, "https://mcp.example.com/prod/mcp"),
         (FUNCTION_URL, None, "https://xyz.lambda-url.eu-west-1.on.aws/"),
         (FUNCTION_URL, "/mcp", "https://xyz.lambda-url.eu-west-1.on.aws/mcp"),
+        # The route that matched, behind the stage or the mapping of a custom domain, says it as well as the author.
+        (rest("/tools/v1", "/prod/tools/v1"), None, f"https://{REST['requestContext']['domainName']}/prod/tools/v1"),
+        (rest("/mcp", "/base/path/mcp"), None, f"https://{REST['requestContext']['domainName']}/base/path/mcp"),
+        (http("ANY /tools/v1", "/tools/v1"), None, "https://mcp.example.com/tools/v1"),
+        # Of a route with variables, the usual paths.
+        (rest("/{proxy+}", "/prod/mcp"), None, f"https://{REST['requestContext']['domainName']}/prod/mcp"),
+        (http("$default", "/prod/"), None, "https://mcp.example.com/prod/"),
+        (http("$default", "/mcp", stage="$default"), None, "https://mcp.example.com/mcp"),
     ],
 )
 def test_the_endpoint_is_what_the_gateway_says_and_never_the_host_header(
@@ -113,18 +147,79 @@ def test_an_event_that_is_no_answered_mcp_request_teaches_nothing(
     assert handler.registration.state == "waiting" and registry.asked == []
 
 
-def test_behind_a_load_balancer_one_line_says_what_to_set(
-    monkeypatch: pytest.MonkeyPatch, scripted: Start, caplog: pytest.LogCaptureFixture
+EVIL = "/mcp/MOVED--use-evil.example"
+STRANGE: list[Any] = [
+    http("$default", EVIL, stage="$default"),
+    http("$default", f"/prod{EVIL}"),
+    http("ANY /{proxy+}", EVIL),
+    http("POST /mcp/{id}", "/prod/mcp/1"),
+    rest("/{proxy+}", f"/prod{EVIL}"),
+    # What a gateway would have to have matched otherwise than it says.
+    rest("/mcp", "/prod/evil.example//mcp"),
+    rest("/mcp", "/prod/evil example/mcp"),
+    rest("/mcp", "/../mcp"),
+    http("POST /mcp", "/prod/x%2f/mcp"),
+    # As a gateway may decode it.
+    http("$default", "/mcp?x=1"),
+    http("$default", "/mcp\r\nX: y"),
+    http("$default", "/mcp/" + "a" * 2100),
+    http("$default", "//evil.example/mcp"),
+    {"requestContext": {"elb": {}}, "httpMethod": "POST", "headers": {"host": "evil.example"}, "body": ASKED},
+    http("$default", "/mcp", domainName="evil.example/x?"),
+    http("$default", "/mcp", domainName=17),
+    {**HTTP, "rawPath": ["/mcp"]},
+    rest(cast("Any", {"a": 1}), EVIL),
+]
+
+
+@pytest.mark.parametrize("event", STRANGE, ids=lambda event: str(event.get("rawPath") or event.get("path"))[:40])
+def test_who_asks_first_does_not_say_where_a_function_is_and_ends_nothing_by_it(
+    event: Any, monkeypatch: pytest.MonkeyPatch, scripted: Start, caplog: pytest.LogCaptureFixture
 ):
-    registry = scripted(KNOWN)
+    registry = scripted(lambda h, asked: (CREATED if asked.body else REQUIRED)(h, asked))
     serve(monkeypatch, registry.url)
-    handler = register_lambda(lambda event, context: ANSWERED, tools=TOOLS, name="rates")
-    event = {"requestContext": {"elb": {}}, "httpMethod": "POST", "headers": {"host": "evil.example"}, "body": ASKED}
+    handler = register_lambda(lambda event, context: ANSWERED, tools=TOOLS, name="rates", budget_ms=20_000)
     for _ in range(3):
         assert handler(event, None) is ANSWERED
-    assert handler.registration.state == "refused" and registry.asked == []
+    assert handler.registration.state == "waiting" and registry.asked == []
     (line,) = [record.getMessage() for record in caplog.records]
-    assert "MCP_ENDPOINT_URL" in line
+    assert "MCP_ENDPOINT_URL" in line and "evil" not in f"{line}{handler.registration.error}"
+    # The next one tells.
+    handler(HTTP, None)
+    assert handler.registration.state == "registered" and handler.registration.error is None
+    assert json.loads(registry.asked[1].body)["endpoint_url"] == "https://mcp.example.com/prod/mcp"
+
+
+@pytest.mark.parametrize("event", STRANGE[:13])
+def test_the_path_that_the_author_gives_is_not_the_callers_to_change(
+    event: Any, monkeypatch: pytest.MonkeyPatch, scripted: Start
+):
+    registry = scripted(lambda h, asked: (CREATED if asked.body else REQUIRED)(h, asked))
+    serve(monkeypatch, registry.url)
+    handler = register_lambda(lambda event, context: ANSWERED, tools=TOOLS, name="rates", path="/x", budget_ms=20_000)
+    handler(event, None)
+    domain = event["requestContext"]["domainName"]
+    assert json.loads(registry.wait_for(2)[1].body)["endpoint_url"] == f"https://{domain}/x"
+
+
+def test_an_event_that_cannot_be_read_ends_nothing(monkeypatch: pytest.MonkeyPatch, scripted: Start):
+    class Odd(dict[str, Any]):
+        def get(self, key: Any, default: Any = None) -> Any:
+            raise OSError("theirs")
+
+    serve(monkeypatch, scripted(KNOWN).url)
+    handler = register_lambda(lambda event, context: ANSWERED, tools=TOOLS, name="rates", budget_ms=20_000)
+    assert handler(Odd(), None) is ANSWERED and handler.registration.state == "waiting"
+    assert handler(HTTP, None) is ANSWERED and handler.registration.state == "registered"
+
+
+def test_a_request_that_is_longer_than_one_that_asks_for_tools_is_not_read(
+    monkeypatch: pytest.MonkeyPatch, scripted: Start
+):
+    serve(monkeypatch, scripted(KNOWN).url)
+    handler = register_lambda(lambda event, context: ANSWERED, tools=TOOLS, name="rates", budget_ms=20_000)
+    handler({**FUNCTION_URL, "body": ASKED + " " * aws_lambda.MAX_TELLING}, None)
+    assert handler.registration.state == "waiting"
 
 
 def test_outside_of_lambda_nothing_is_announced(monkeypatch: pytest.MonkeyPatch, scripted: Start):
@@ -305,7 +400,7 @@ def test_the_example_is_in_the_registry_after_its_first_request(registry: Regist
         answer = Function(program).invoke()
         program.wait_for_line(r"Registered holidays .* \(created\)")
     (row,) = registry.named("holidays")
-    assert row["endpoint_url"] == "https://xyz.lambda-url.eu-west-1.on.aws/"
+    assert row["endpoint_url"] == "https://xyz.lambda-url.eu-west-1.on.aws/mcp"
     assert shown(row) == kept(json.loads(answer["body"])["result"]["tools"]) and len(row["tools"]) == 1
 
 

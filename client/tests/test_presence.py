@@ -12,6 +12,7 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from http.client import HTTPConnection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -654,6 +655,30 @@ def test_the_question_of_another_worker_is_answered_as_that(serve: Callable[...,
     request = Request(f"http://127.0.0.1:{port_of(app)}{WELL_KNOWN}", headers={_presence.INSTANCE: "another"})
     with urlopen(request, timeout=10) as answer:
         assert json.loads(answer.read()) == {"status": "ok", "known": True}
+
+
+@pytest.mark.parametrize("status", [200, 401, 503])
+def test_at_a_health_check_the_question_of_another_worker_means_nothing(
+    status: int, serve: Callable[..., Any], announced: Scripted
+):
+    async def own(request: Any) -> PlainTextResponse:
+        return PlainTextResponse("theirs", status)
+
+    app = RegistryMiddleware(plain(Route("/mcp/health", own)), name="clock", tools=TOOLS)
+    serve(app)
+    server = Framework("routed")
+    handle = register(server)
+    serve(server.app())
+    assert handle.wait(20)
+    answered = cast("Presence", handle._source)._answered
+    assert answered is not None and answered.address.port is not None
+    healthy = (200, b'{"status":"ok"}')
+    for port, said in ((port_of(app), (status, b"theirs")), (answered.address.port, healthy)):
+        connection = HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("GET", "/mcp/health", headers={_presence.INSTANCE: "a stranger's"})
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == said
+        connection.close()
 
 
 def test_whoever_is_answered_by_another_worker_need_not_worry(serve: Callable[..., Any], announced: Scripted):

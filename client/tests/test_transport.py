@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import socket
 import ssl
 import threading
@@ -13,7 +15,9 @@ import trustme
 
 from client.tests.conftest import Script, Scripted, answers
 from mcp_registry_client import _transport
-from mcp_registry_client._transport import Failed, request
+from mcp_registry_client._answer import Room
+from mcp_registry_client._transport import MAX_ANSWER, Failed, request
+from tests.hostile import CHUNKED, FLOODS
 
 Start = Callable[[Script], Scripted]
 SOON = 0.3
@@ -61,7 +65,7 @@ def test_an_answer_comes_back_whole_with_its_status_and_headers(scripted: Start)
         credentials=("ädmin", "pass:word"),
     )
     assert answer.status == 428 and answer.headers["retry-after"] == "3"
-    assert answer.json() == {"code": "REGISTRATION_REQUIRED"}
+    assert json.loads(answer.body) == {"code": "REGISTRATION_REQUIRED"}
     (asked,) = registry.asked
     assert asked.path == "/a?b=c" and asked.headers["content-length"] == "0"
     assert asked.headers["host"] == f"127.0.0.1:{registry.port}"
@@ -146,9 +150,13 @@ def test_nobody_listening_is_refused():
         (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", "closed"),
         (b"SSH-2.0-OpenSSH_9.6\r\n", "garbage"),
         (b"\x15\x03\x01\x00\x02\x02\x46", "tls"),
-        (b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70_000, "garbage"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "closed"),
-        (b"HTTP/1.1 200 OK\r\n\r\n" + b"a" * 2_000, "too_large"),
+        (CHUNKED + b"zz\r\n", "closed"),
+        # Python's int() takes these for sizes.
+        (CHUNKED + b"-1\r\n" + b"a" * 2_000, "closed"),
+        (CHUNKED + b"+1_0\r\n0123456789abcdef\r\n0\r\n\r\n", "closed"),
+        (CHUNKED + b"5;" + b"a" * 300 + b"\r\nhello\r\n0\r\n\r\n", "closed"),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70_000, "too_large"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n" + b"a" * 2_000, "too_large"),
     ],
 )
 def test_what_is_no_answer_fails_with_its_kind(sent: bytes, kind: str, served: Callable[..., str]):
@@ -156,7 +164,68 @@ def test_what_is_no_answer_fails_with_its_kind(sent: bytes, kind: str, served: C
         connection.recv(65_536)
         connection.sendall(sent)
 
-    assert failure(served(serve), max_body=1_000).kind == kind
+    assert failure(served(serve), room=Room(1_000)).kind == kind
+
+
+def flood(first: bytes, more: bytes) -> Callable[[socket.socket], None]:
+    """What a server does that sends as much as anybody takes."""
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(65_536)
+        connection.sendall(first)
+        while True:
+            connection.sendall(more)
+
+    return serve
+
+
+@pytest.mark.parametrize("form", FLOODS)
+def test_every_byte_of_an_answer_counts_whatever_it_is_of(form: str, served: Callable[..., str]):
+    url = served(flood(*FLOODS[form]))
+    room = Room(MAX_ANSWER)
+    with pytest.raises(Failed, match="longer than 65536 bytes") as caught:
+        request("PUT", url, deadline_seconds=60, room=room)
+    assert caught.value.kind == "too_large" and room.left <= 0
+
+
+def test_what_packed_bytes_grow_to_counts_as_they_do(served: Callable[..., str]):
+    packed = gzip.compress(bytes(10_000_000))
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    assert len(packed) < MAX_ANSWER / 4
+    assert failure(served(flood(head + packed, b"")), 60).kind == "too_large"
+
+
+def test_what_is_in_a_trailer_is_no_header(served: Callable[..., str]):
+    def serve(connection: socket.socket) -> None:
+        connection.recv(65_536)
+        connection.sendall(CHUNKED + b"2\r\n{}\r\n0\r\nRetry-After: 9\r\nLocation: /x\r\n\r\n")
+
+    answer = request("PUT", served(serve), deadline_seconds=5)
+    assert (answer.body, answer.headers) == (b"{}", {"transfer-encoding": "chunked"})
+
+
+@pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
+def test_an_answer_that_has_no_body_is_not_waited_for(status: bytes, served: Callable[..., str]):
+    released = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(65_536)
+        connection.sendall(b"HTTP/1.1 %b\r\nContent-Length: 5\r\n\r\n" % status)
+        released.wait(60)  # it keeps the connection open
+
+    answer = request("PUT", served(serve), deadline_seconds=50)
+    assert str(answer.status) == status.decode()[:3] and answer.body == b""
+    released.set()
+
+
+def test_who_refuses_a_body_without_reading_it_is_heard(served: Callable[..., str]):
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n")
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(65_536):
+            pass
+
+    assert request("PUT", served(serve), body=bytes(1 << 20), deadline_seconds=20).status == 413
 
 
 @pytest.mark.parametrize(

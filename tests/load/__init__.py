@@ -3,7 +3,9 @@
 import sys
 from pathlib import Path
 
-# What is deployed finds the layer on its path; pytest puts it there by pyproject.toml, and here we do.
-_LAYER = str(Path(__file__).parent.parent.parent / "layers" / "registry")
-if _LAYER not in sys.path:
-    sys.path.insert(0, _LAYER)
+# What is deployed finds the layer on its path, and a server the client; pytest puts them there by pyproject.toml, and
+# here we do.
+_ROOT = Path(__file__).parent.parent.parent
+for _folder in (_ROOT / "layers" / "registry", _ROOT / "client" / "src"):
+    if str(_folder) not in sys.path:
+        sys.path.insert(0, str(_folder))

@@ -10,7 +10,7 @@ import pytest
 
 from tests.api.transport import Answer
 from tests.conftest import nowhere_else
-from tests.load import load
+from tests.load import announcer, load
 from tests.proof import table
 
 NAME = "load-0-0"
@@ -21,6 +21,11 @@ UPDATED = (200, {"id": 7, "name": NAME, "result": "updated"})
 def test_under_load_nothing_is_lost_refused_left_unchecked_or_leaked(request: pytest.FixtureRequest):
     nowhere_else(request.config)
     lines = load.prove(1)
+    assert all(line.met or not line.tried for line in lines), "\n" + table(lines)
+
+
+def test_whatever_answers_announcing_costs_next_to_nothing_and_does_not_end():
+    lines = announcer.prove(1)
     assert all(line.met or not line.tried for line in lines), "\n" + table(lines)
 
 

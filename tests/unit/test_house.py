@@ -46,6 +46,19 @@ OWNERS = {
 }
 MAX_HANDLER_LINES = 30
 
+# What reads JSON, and what each of them raises. The tests and benchmarks, which are not among the files that are looked
+# at, read what they have written themselves.
+SHIPPED = [*DEPLOYED, *(ROOT / "local").rglob("*.py"), *(ROOT / "client" / "src").rglob("*.py")]
+READERS = {"json.load", "json.loads", "msgspec.json.decode"}
+FAILURES = {"ValueError", "RecursionError"}
+UNSEEN = {"json.JSONDecoder", "msgspec.json.Decoder", "msgspec.json.decode_lines"}
+# Where no stranger writes the text: it is AWS's Secrets Manager's, or our own statement's.
+OUR_OWN_JSON = {
+    "layers/registry/mcp_registry/aws/secret.py",
+    "layers/registry/mcp_registry/health/sweeps.py",
+    "local/credentials.py",
+}
+
 # What a cold start of each function loads of the package and of others' libraries. Each module is paid for in
 # milliseconds at every cold start: adding one here is a decision.
 EDGE = {"errors", "edge.http", "aws.observability", "aws.db"}
@@ -199,6 +212,74 @@ def test_a_cold_start_loads_what_is_stated_and_nothing_else(name):
     theirs = top(loaded) - set(sys.stdlib_module_names) - {"app", "mcp_registry"} - INCIDENTAL
     assert (ours, theirs) == COLD_START[name]
     assert "boto3" in theirs or "botocore.session" not in loaded
+
+
+def unnamed(tree: ast.Module) -> list[int]:
+    """The lines where JSON is read, and not both of its failures are named by what stands around that.
+
+    One is a text that is no JSON, the other one that is nested more deeply than its reader goes.
+    """
+    constants = {
+        target.id: node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    found: list[int] = []
+
+    def names(kind: ast.AST | None) -> set[str]:
+        if isinstance(kind, ast.Name) and kind.id in constants:
+            kind = constants[kind.id]
+        return {ast.unparse(one) for one in (kind.elts if isinstance(kind, ast.Tuple) else [kind] if kind else [])}
+
+    def look(node: ast.AST, named: set[str]) -> None:
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in READERS and not named >= FAILURES:
+            found.append(node.lineno)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            named = set()  # it is called from elsewhere
+        inside: list[ast.stmt] = []
+        guarded = named
+        if isinstance(node, ast.Try):
+            inside, guarded = node.body, named.union(*(names(handler.type) for handler in node.handlers))
+        elif isinstance(node, ast.With):
+            calls = [item.context_expr for item in node.items if isinstance(item.context_expr, ast.Call)]
+            suppressed = [one for call in calls if ast.unparse(call.func).endswith("suppress") for one in call.args]
+            inside, guarded = node.body, named.union(*map(names, suppressed))
+        for child in ast.iter_child_nodes(node):
+            look(child, guarded if child in inside else named)
+
+    look(tree, set())
+    return found
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_who_reads_json_names_both_ways_in_which_that_fails(path):
+    # By these names it is seen; a reader of another kind wants its own line in READERS.
+    used = {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+    assert not (used & UNSEEN) | (imports(path) & (READERS | UNSEEN))
+    if str(path.relative_to(ROOT)) not in OUR_OWN_JSON:
+        assert unnamed(ast.parse(path.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "lines"),
+    [
+        ("json.loads(x)", [1]),
+        ("try:\n json.loads(x)\nexcept ValueError:\n pass", [2]),
+        ("try:\n msgspec.json.decode(x)\nexcept RecursionError:\n pass", [2]),
+        ("try:\n json.load(x)\nexcept (ValueError, RecursionError):\n json.loads(y)", [4]),
+        ("try:\n pass\nexcept (ValueError, RecursionError):\n pass\nelse:\n json.loads(y)", [6]),
+        ("try:\n def f():\n  json.loads(x)\nexcept (ValueError, RecursionError):\n pass", [3]),
+        ("try:\n f = lambda: json.loads(x)\nexcept (ValueError, RecursionError):\n pass", [2]),
+        ("with suppress(ValueError):\n json.loads(x)", [2]),
+        ("with suppress(ValueError, RecursionError):\n json.loads(x)", []),
+        ("BOTH = (ValueError, RecursionError)\ntry:\n json.loads(x)\nexcept BOTH:\n pass", []),
+        ("try:\n try:\n  json.loads(x)\n except ValueError:\n  pass\nexcept RecursionError:\n pass", []),
+    ],
+)
+def test_a_failure_that_is_not_named_is_found(code, lines):
+    assert unnamed(ast.parse(code)) == lines
 
 
 def test_every_error_of_the_registry_has_a_status():

@@ -22,7 +22,6 @@ from mcp_registry_client._presence import Included, Missing, NotServing, Toolles
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from mcp_registry_client._json import Fault
     from mcp_registry_client._trimming import Learnt, LeftOut, Trimming
 
 State = Literal["off", "waiting", "announcing", "registered", "failed", "refused"]
@@ -31,7 +30,10 @@ State = Literal["off", "waiting", "announcing", "registered", "failed", "refused
 REFUSALS = frozenset({400, 401, 403, 409, 413, 415, 422})
 # A registry that has much to do: no reason to worry anybody, unless it stays that way.
 BUSY = frozenset({429, 503})
-MAX_REASON = 600
+# Of what a registry says so much is told: characters, and faults.
+MAX_REASON, MAX_NAMED = 600, 3
+# For all that it answers when it is asked for the tools that it has: a registration has 1 MiB.
+MAX_RECALLED = 2 << 20
 HINT_SECONDS = 60.0
 # Between two looks for the server, at first and at last.
 SHORTEST_LOOK, LONGEST_LOOK = 0.05, 60.0
@@ -189,6 +191,12 @@ class Registration:
         self._thread = threading.Thread(target=self._run, name="mcp-registry-announcer", daemon=True)
         self._thread.start()
 
+    def go_on_waiting(self, reason: str) -> None:
+        """Say once what keeps the server from being announced now, where that may be otherwise in a moment."""
+        if not self._is_over():
+            self._complain(reason)
+            self._trouble(self._state, reason)
+
     def refuse(self, reason: str) -> None:
         """Give up for good, and say why in one line."""
         reason = _line(reason)
@@ -205,14 +213,18 @@ class Registration:
     # -------------------------------------------------------------- the thread
 
     def _run(self) -> None:
-        try:
-            while not self._is_over():
+        while not self._is_over():
+            try:
                 pause = self._round()
-                if pause is None:
-                    return
-                self._rest(pause)
-        except Exception as error:  # noqa: BLE001 - a mistake of ours is no traceback in somebody else's log
-            self.refuse(f"the client failed by itself ({type(error).__name__}: {error})")
+            except Exception as error:  # noqa: BLE001 - a mistake of ours is no traceback in somebody else's log
+                # And no end: what a stranger answered may have brought it about, and may be different the next time.
+                reason = f"the client failed by itself ({type(error).__name__}: {error})"
+                self._complain(reason)
+                self._trouble("failed", reason)
+                pause = self._apart()
+            if pause is None:
+                return
+            self._rest(pause)
 
     def _round(self) -> float | None:
         """Announce the server once, if it serves; the seconds until the next time, or None where there is none."""
@@ -290,6 +302,7 @@ class Registration:
             return None
         if self._state != "registered":
             self._set("announcing", self._error)
+        self._warn_of_listeners()
         tries = _Tries(self._pace)
         tools = self._tools
         trimming: Trimming | None = None
@@ -373,7 +386,7 @@ class Registration:
 
         url, deadline = self._settings.registry_url or "", self._pace.deadline
         try:
-            found = Registry(url, self._settings.credentials, deadline).registered(name) or {}
+            found = Registry(url, self._settings.credentials, deadline, MAX_RECALLED).registered(name) or {}
         except Stopped as stopped:
             kind = "again" if stopped.ending == Exit.UNREACHABLE else "later"
             reason = str(stopped).partition(": ")[0]  # what follows is advice for whoever gives commands
@@ -386,19 +399,23 @@ class Registration:
         """The digest, and where the registry does not know it, the registration."""
         import hashlib
 
+        from mcp_registry_client._json import faults, parsed
+
         url = f"{self._settings.registry_url}/api/registry/register"
         digest = hashlib.sha256(trimming.body).hexdigest()
         try:
             answer = self._put(url, b"", {"X-Registration-Digest": digest})
             if answer.status == 204:
                 return _Verdict("done", f"Registered {name} in the MCP registry (unchanged)", same=True)
-            if answer.status == 428:
+            is_sent = answer.status == 428
+            if is_sent:
                 answer = self._put(url, trimming.body, {"Content-Type": "application/json"})
-                if (answer.status == 400 and trimming.learn(_faults(answer))) or (
-                    answer.status == 413 and trimming.shorten()
-                ):
-                    return _Verdict("trimmed", "")
-            return self._judged(answer, name)
+            said = parsed(answer.body)
+            if is_sent and (
+                (answer.status == 400 and trimming.learn(faults(said))) or (answer.status == 413 and trimming.shorten())
+            ):
+                return _Verdict("trimmed", "")
+            return self._judged(answer, said, name)
         except _transport.Failed as failure:
             if failure.kind == "url":
                 return _Verdict("refused", f"{failure}; set {_settings.REGISTRY_URL} right")
@@ -413,23 +430,36 @@ class Registration:
             "PUT", url, headers=headers, body=body, deadline_seconds=deadline, credentials=credentials
         )
 
-    def _judged(self, answer: _transport.Response, name: str) -> _Verdict:
-        """What an answer means, and what to do about it."""
+    def _judged(self, answer: _transport.Response, said: Any, name: str) -> _Verdict:
+        """What an answer means, and what to do about it. `said` is its body as JSON, None where it is none."""
+        from mcp_registry_client._json import faults, mapping
+
         status, registry = answer.status, self._settings.registry_url
         if status in (200, 201):
-            result = _field(answer.json(), "result")
+            result = mapping(said).get("result")
             if result in ("created", "updated", "unchanged"):
                 text = f"Registered {name} in the MCP registry ({result})"
                 return _Verdict("done", text, same=result == "unchanged")
-        said = _said(answer)
-        refusal = f"the registry at {registry} answers {status}{said}"
+        refusal = f"the registry at {registry} answers {status}{_told(said)}"
         if status in REFUSALS:
-            is_named = any(fault.path == "name" for fault in _faults(answer))
+            is_named = any(fault.path == "name" for fault in faults(said))
             advice = NAME_IT if is_named else _advice(status, name)
             return _Verdict("later", f"{refusal}. {advice}", refusal=status)
         if status == 429 or status >= 500:
             return _Verdict("again", refusal, _retry_after(answer), busy=status in BUSY)
         return _Verdict("later", f"{refusal}. Set {_settings.REGISTRY_URL} to the address of a registry")
+
+    def _warn_of_listeners(self) -> None:
+        """Say once in a process that the password is about to go where others can read it."""
+        from mcp_registry_client import _urls
+
+        url = self._settings.registry_url or ""
+        if self._settings.credentials and _urls.is_overheard(url) and not _exiting.is_set():
+            host = _urls.host(url)
+            _telling.warn_once(
+                f"The password of the MCP registry goes to {host} over plain http, where others can read it and answer "
+                f"in its place: give {_settings.REGISTRY_URL} as https://..."
+            )
 
     def _is_over(self) -> bool:
         return self._stopped or _exiting.is_set()
@@ -497,32 +527,15 @@ def _advice(status: int, name: str) -> str:
     return "Correct what it names"
 
 
-def _faults(answer: _transport.Response) -> list[Fault]:
-    """What a refusal names."""
-    from mcp_registry_client._json import faults
-
-    try:
-        return faults(answer.json())
-    except _transport.Failed:
-        return []
-
-
-def _said(answer: _transport.Response) -> str:
+def _told(said: Any) -> str:
     """What the registry says for itself, with the first faults that it names."""
-    try:
-        body = answer.json()
-    except _transport.Failed:
-        return ""
-    said = f": {error}" if (error := _field(body, "error")) else ""
-    details = _field(body, "details")
-    if isinstance(details, list):
-        faults = [f"{_field(fault, 'path')}: {_field(fault, 'message')}" for fault in details[:3]]
-        said += f" ({'; '.join(faults)}{'; ...' if len(details) > 3 else ''})"
-    return said[:MAX_REASON]
+    from mcp_registry_client._json import faults, mapping, text
 
-
-def _field(value: Any, name: str) -> Any:
-    return value.get(name) if isinstance(value, dict) else None
+    error = text(mapping(said).get("error"))
+    named = [f"{fault.path}: {fault.message}" for fault in faults(said)]
+    more = "; ..." if len(named) > MAX_NAMED else ""
+    details = f" ({'; '.join(named[:MAX_NAMED])}{more})" if named else ""
+    return f"{f': {error}' if error else ''}{details}"[:MAX_REASON]
 
 
 def _retry_after(answer: _transport.Response) -> float:

@@ -31,7 +31,11 @@ Receive = Callable[[int], bytes]
 
 
 class NotHttp(Exception):
-    """What answers there is not HTTP."""
+    """What answers there is not HTTP. `beginning` is how it begins."""
+
+    def __init__(self, beginning: bytes = b"") -> None:
+        super().__init__()
+        self.beginning = beginning
 
 
 class Closed(Exception):
@@ -64,12 +68,18 @@ class Answer:
         self._receive = receive
         self._room = room
         self._unpacked = unpacked or room
-        # Whether the connection ended in the middle of the body: what came before may still be all that matters.
+        # Whether the body ended before its end, with the connection or by a chunk that is none: what came before may
+        # still be all that matters.
         self.broke_off = False
         self.status = 0
         self._headers: dict[bytes, bytes] = {}
         self._rest = b""
         self._read_head()
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers by their names in lower case; of several by one name the first."""
+        return {name.decode("latin-1"): value.decode("latin-1") for name, value in self._headers.items()}
 
     def header(self, name: str) -> str:
         """The value of a header, which is the first where there are several; empty where there is none."""
@@ -106,7 +116,7 @@ class Answer:
             else:
                 beginning = head[place : place + STATUS_LINE_LENGTH]
                 if len(beginning) == STATUS_LINE_LENGTH or not VERSION.startswith(beginning[:7]):
-                    raise NotHttp
+                    raise NotHttp(bytes(beginning))
             if line is None or end < 0:
                 if not (data := self._take()):
                     raise Closed
@@ -167,6 +177,7 @@ class Answer:
                 end = data.find(b"\n", place)
                 size += data[place : end if end >= 0 else len(data)]
                 if len(size) > MAX_CHUNK_LINE:
+                    self.broke_off = True
                     return
                 if end < 0:
                     break
@@ -176,7 +187,10 @@ class Answer:
                 if not line:
                     continue
                 found = CHUNK_SIZE.fullmatch(line)
-                if found is None or not (left := int(found[1], 16)):
+                if found is None:
+                    self.broke_off = True
+                    return
+                if not (left := int(found[1], 16)):
                     return
         self.broke_off = True
 
@@ -214,7 +228,7 @@ def _head_end(head: bytearray, start: int) -> int:
 
 def _sound(inflate: zlib._Decompress, data: bytes, room: int) -> bytes:
     """What broken compressed bytes mean up to where they break, which is found by feeding them one by one."""
-    text = b""
+    text = bytearray()  # bytes would be copied once for each byte that is fed
     try:
         for byte in data:
             text += inflate.decompress(bytes((byte,)), room - len(text))
@@ -222,7 +236,7 @@ def _sound(inflate: zlib._Decompress, data: bytes, room: int) -> bytes:
                 break
     except zlib.error:
         pass
-    return text
+    return bytes(text)
 
 
 # ------------------------------------------------------------------ server-sent events

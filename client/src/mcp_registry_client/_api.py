@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, NamedTuple, cast
 from urllib.parse import quote, urlencode
 
 from mcp_registry_client import _transport
+from mcp_registry_client._answer import Room
 from mcp_registry_client._ending import Exit, Stopped, misused
 from mcp_registry_client._json import depth, faults, mappings, parsed
 from mcp_registry_client._trimming import Trimming
@@ -28,6 +29,12 @@ LOOK_ALIKE: Final = str.maketrans("01", "ol")
 # An id, as the registry writes one. The greatest is that of a bigint.
 ID: Final = re.compile(r"[1-9][0-9]{0,18}")
 MAX_ID: Final = 2**63 - 1
+# What is read of one answer, and of all answers to one command. The largest page has 2.1 MB: a thousand servers with
+# the longest names. A usual one has 0.5 MB. As values, JSON needs up to 28 times its bytes (2026-11-30).
+MAX_ANSWER: Final = 4 << 20
+MAX_ANSWERS: Final = 32 << 20
+# A list of a million servers, where its pages are full. Others lead on and on.
+MAX_PAGES: Final = 1_000
 # No answer of the registry is half as deep: a schema has 64 levels. What is deeper cannot be written as JSON again.
 MAX_DEPTH: Final = 200
 
@@ -42,12 +49,13 @@ class Listing(NamedTuple):
 
 
 class Registry:
-    """A registry: where it is, who asks it, and how many seconds each of its answers may take."""
+    """A registry: where it is, who asks it, how many seconds each of its answers may take, and all of them bytes."""
 
-    def __init__(self, url: str, credentials: tuple[str, str] | None, seconds: float) -> None:
+    def __init__(self, url: str, credentials: tuple[str, str] | None, seconds: float, most: int = MAX_ANSWERS) -> None:
         self._url = url.rstrip("/")
         self._credentials = credentials
         self._seconds = seconds
+        self._most = self._left = most
 
     def put(self, trimming: Trimming) -> dict[str, Any]:
         """Register a server or bring it up to date; the answer, which has `id`, `name` and `result`.
@@ -97,25 +105,30 @@ class Registry:
         """Servers that pass the filters; all where none is `wanted`."""
         servers: list[dict[str, Any]] = []
         cursor: str | None = None
-        while True:
-            left = MAX_PAGE if wanted is None else wanted - len(servers)
+        status = most = 0
+        for _ in range(MAX_PAGES):
+            limit = MAX_PAGE if wanted is None else min(wanted - len(servers), MAX_PAGE)
             # The cursor brings its filters along.
-            query = {"limit": str(min(left, MAX_PAGE)), **({"cursor": cursor} if cursor else filters)}
+            query = {"limit": str(limit), **({"cursor": cursor} if cursor else filters)}
             path = f"/api/registry/servers?{urlencode(query, quote_via=quote, errors='replace')}"
             status, page = self._ask("GET", path)
             total, following = page.get("total"), page.get("next_cursor")
-            if not isinstance(page.get("servers"), list) or not isinstance(total, int):
+            found = mappings(page.get("servers"))
+            if not isinstance(page.get("servers"), list) or not isinstance(total, int) or len(found) > limit:
                 raise self._strange(status)
-            found = mappings(page["servers"])
             servers += found
+            # The total may be a count so far, or change while the pages are read; but no page begins far behind it.
+            most = max(most, total)
+            at_least = page.get("total_is") == "at_least"  # an older registry counts all, and does not say so
             following = following if isinstance(following, str) else None
             if following is None or (wanted is not None and len(servers) >= wanted):
-                at_least = page.get("total_is") == "at_least"  # an older registry counts all, and does not say so
                 return Listing(servers, total, "at_least" if at_least else "exact", following)
-            # Else a page that leads back to itself would be read for ever.
-            if not found or following == cursor:
-                raise self._strange(status)
+            # Else pages that lead back to themselves, or on to others like them, would be read for ever.
+            is_beyond = len(servers) > most + MAX_PAGE and not at_least
+            if not found or following == cursor or is_beyond:
+                break
             cursor = following
+        raise self._strange(status)
 
     def registered(self, name: str) -> dict[str, Any] | None:
         """Everything that is stored of the server of exactly this name; None where there is none."""
@@ -188,6 +201,8 @@ class Registry:
 
         Raises Stopped where it is refused, or nothing comes that a registry would say.
         """
+        given = min(MAX_ANSWER, self._left)
+        room = Room(given)
         try:
             response = _transport.request(
                 method,
@@ -196,9 +211,14 @@ class Registry:
                 body=body,
                 deadline_seconds=self._seconds,
                 credentials=self._credentials,
+                room=room,
             )
         except _transport.Failed as failed:
+            if failed.kind == "too_large" and given < MAX_ANSWER:
+                sentence = f"The registry's answers are longer than {self._most >> 20} MiB in all"
+                raise Stopped(Exit.FAILED, "TOO_LARGE", f"{sentence}: narrow the list by a filter or --limit") from None
             raise self._unreached(failed) from None
+        self._left -= given - room.left
         status = response.status
         if 300 <= status < 400 and (location := response.headers.get("location")):
             base = location.removesuffix(path)

@@ -55,9 +55,14 @@ def strings(value: Any) -> list[str]:
 def faults(refusal: Any) -> list[Fault]:
     """What the body of a refusal names; none where it is no such body."""
     return [
-        Fault(*(str(found.get(field) or "") for field in ("path", "message", "type")))
+        Fault(*(text(found.get(field)) for field in ("path", "message", "type")))
         for found in mappings(mapping(refusal).get("details"))
     ]
+
+
+def text(value: Any) -> str:
+    """The value where it is a string; an empty one where it is anything else, which may be too deep to be written."""
+    return value if isinstance(value, str) else ""
 
 
 def _refuse(literal: str) -> None:

@@ -13,11 +13,12 @@ from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
 from mcp_registry_client import _transport
+from mcp_registry_client._answer import Room
 
 # Linux and macOS list a process's own descriptors here. Elsewhere the ports that are usual are tried.
 DESCRIPTORS = "/dev/fd"
 USUAL_PORTS = (8000, 8080, 3000)
-MAX_ANSWER = 64 * 1024
+MAX_ANSWER = 64 * 1024  # all bytes of an answer: in our own process anything may listen
 FAMILIES = {socket.AF_INET, socket.AF_INET6, getattr(socket, "AF_UNIX", socket.AF_INET)}  # Windows has no third
 # Where a socket is bound to every address, it is reached by this one.
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - recognised, not bound
@@ -130,7 +131,7 @@ def ask(
             return sock
 
         try:
-            response = _transport.exchange(connect, method, path, headers, body, deadline, MAX_ANSWER)
+            response = _transport.exchange(connect, method, path, headers, body, deadline, Room(MAX_ANSWER))
             return Heard(response, secure)
         except _transport.Failed as failure:
             if agreed == [True] and failure.kind in ("closed", "tls"):

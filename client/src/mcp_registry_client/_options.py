@@ -64,7 +64,7 @@ def registry(options: argparse.Namespace) -> Registry:
     if fault:
         raise misused(f"The registry's URL cannot be used ({fault}): look at MCP_REGISTRY_URL or --registry")
     given = _credentials(options, settings)
-    if given is not None and _is_overheard(url):
+    if given is not None and _urls.is_overheard(url):
         note(f"The password of the registry goes to {_urls.host(url)} over plain http, where others can read it.")
     return Registry(url, given, options.timeout)
 
@@ -82,14 +82,10 @@ def headers(options: argparse.Namespace) -> dict[str, str]:
             if fault:
                 raise misused(f"{fault}: look at --header")
             found[name] = value
-    if found and _is_overheard(options.url):
+    if found and _urls.is_overheard(options.url):
         host = _urls.host(options.url)
         note(f"What --header gives goes to {host} over plain http, where others can read it.")
     return found
-
-
-def _is_overheard(url: str) -> bool:
-    return not _urls.is_secure(url) and not _urls.is_loopback(_urls.host(url))
 
 
 def _credentials(options: argparse.Namespace, settings: _settings.Settings) -> tuple[str, str] | None:

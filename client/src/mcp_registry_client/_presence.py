@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from mcp_registry_client import _document, _listening, _settings, _stdio, _tools, _transport
+from mcp_registry_client._json import mapping, parsed, text
 
 if TYPE_CHECKING:
     from mcp_registry_client.introspect import Introspection
@@ -28,6 +29,8 @@ WELL_KNOWN = "/.well-known/mcp-registry"
 USUAL_PATHS = ("/mcp", "/sse")
 # By this header we know our own question, and an answer that comes from a server of ours.
 INSTANCE = "x-mcp-registry-instance"
+# What a health check is told, and whoever else asks.
+HEALTHY = b'{"status":"ok"}'
 # For the tools, and for the answer of a socket that answered before.
 SECONDS = 10.0
 # For a socket of which nothing is known: one that waits for its client to say more must not hold up the others.
@@ -213,17 +216,17 @@ class Presence:
         return list(dict.fromkeys(path.rstrip("/") + "/health" for path in known if isinstance(path, str)))
 
     def is_meant(self, scope: Scope) -> bool:
-        """Whether a request is our own question."""
+        """Whether a request to the well-known path is our own question."""
         return self._process == os.getpid() and _instance_in(scope) == self._instance.encode()
 
     def answer(self, scope: Scope, host: Presence | None = None) -> bytes:
-        """What a health check is told. To our own question, also that it is us, and where the endpoint is.
+        """What is said at the well-known path. To our own question, also that it is us, and where the endpoint is.
 
         `host`: the server whose application is asked, where that is another one.
         """
         if not self.is_meant(scope):
             # Another process serves the same: who asks need not worry that nobody answers for it.
-            return b'{"status":"ok","known":true}' if is_question(scope) else b'{"status":"ok"}'
+            return b'{"status":"ok","known":true}' if is_question(scope) else HEALTHY
         found = _mcp_path(getattr(scope.get("app"), "routes", ()), self._server)
         if host is not None and not found.own:
             return json.dumps({"status": "ok", "known": True, "within": host._name()}).encode()
@@ -274,9 +277,9 @@ class Presence:
                     seen.note(_kind(failure))
                     return None
                 said = _fields(heard.response)
-                if said.get("within"):
+                if within := text(said.get("within")):
                     raise Included(
-                        f"it is a part of {said['within']}, whose tools are registered with its own: "
+                        f"it is a part of {within}, whose tools are registered with its own: "
                         "register it where it has an endpoint of its own"
                     )
                 if said.get("instance") == self._instance:
@@ -572,7 +575,10 @@ def _running_loop() -> Any:
 
 
 def is_question(scope: Scope) -> bool:
-    """Whether a server of this process, or of another worker, asks for itself."""
+    """Whether at the well-known path a server of this process, or of another worker, asks for itself.
+
+    Anywhere else the header is a stranger's, and means nothing.
+    """
     return _instance_in(scope) is not None
 
 
@@ -591,11 +597,7 @@ def _kind(failure: _transport.Failed) -> Kind:
 
 def _fields(response: _transport.Response) -> Mapping[str, Any]:
     """The fields of an answer in JSON; none where it is something else."""
-    try:
-        answer = json.loads(response.body) if response.status == 200 else None
-    except ValueError:
-        return {}
-    return cast("Mapping[str, Any]", answer) if isinstance(answer, Mapping) else {}
+    return mapping(parsed(response.body)) if response.status == 200 else {}
 
 
 def _speaks_mcp(response: _transport.Response) -> bool:
@@ -674,7 +676,7 @@ class StarletteRoute:
                 match, more = route.matches(scope)
                 if match.value == 2:  # Starlette's Match.FULL: path and method
                     return _PassedOn(route, more)
-        return Answer(self._presence.answer(scope))
+        return Answer(HEALTHY)
 
 
 def _route_of(route: Any) -> StarletteRoute | None:

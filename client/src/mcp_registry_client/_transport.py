@@ -6,23 +6,27 @@ the lookup of a name at all, which can take half a minute. Both have held up ser
 
 from __future__ import annotations
 
-import io
 import os
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from contextlib import suppress
+from typing import Any, Literal, NamedTuple
 
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+from mcp_registry_client._answer import Answer, Closed, NotHttp, Room, TooLong
 
 Kind = Literal["url", "lookup", "refused", "tls", "timeout", "closed", "garbage", "too_large"]
 
 AGENT = "mcp-registry-client/0.1.0"
 # How a server of TLS begins its answer to plain text, where it answers at all.
-TLS_ALERT = "\x15\x03"
-MAX_BODY = 16 * 1024 * 1024
+TLS_ALERT = b"\x15\x03"
+# What the registry answers to an announcement has a hundred bytes, or the sentences of a hundred faults.
+MAX_ANSWER = 64 * 1024
+# Answers without a body, whatever their headers say (RFC 9110, sections 6.4.1 and 15).
+BODILESS = frozenset((101, 204, 304))
+HEADER_VALUE = re.compile(r"[\t -~\x80-\xff]*")
 
 
 class Failed(Exception):
@@ -39,15 +43,6 @@ class Response(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: bytes
-
-    def json(self) -> Any:
-        """The body as JSON. Raises Failed where it is not."""
-        import json
-
-        try:
-            return json.loads(self.body)
-        except ValueError:
-            raise Failed("garbage", f"The answer with status {self.status} is not JSON") from None
 
 
 class Deadline:
@@ -102,11 +97,14 @@ def request(
     body: bytes = b"",
     deadline_seconds: float,
     credentials: tuple[str, str] | None = None,
-    max_body: int = MAX_BODY,
+    room: Room | None = None,
 ) -> Response:
     """Send a request and read the whole answer. Redirects are answers like others; no proxy is asked.
 
-    Raises Failed where no answer came within the deadline, and nothing else.
+    `room` is for all bytes of the answer, as they come and, where they are packed, as they are unpacked: 64 KiB unless
+    it is given.
+
+    Raises Failed where no answer came within the deadline or the room, and nothing else.
     """
     deadline = Deadline(deadline_seconds)
     target = Target.of(url)
@@ -115,7 +113,8 @@ def request(
         from base64 import b64encode
 
         sent["Authorization"] = "Basic " + b64encode(":".join(credentials).encode()).decode()
-    return exchange(lambda: connected(target, deadline), method, target.path, sent, body, deadline, max_body)
+    room = room or Room(MAX_ANSWER)
+    return exchange(lambda: connected(target, deadline), method, target.path, sent, body, deadline, room)
 
 
 def exchange(
@@ -125,40 +124,52 @@ def exchange(
     headers: Mapping[str, str],
     body: bytes,
     deadline: Deadline,
-    max_body: int = MAX_BODY,
+    room: Room,
 ) -> Response:
-    """One request and its answer on a connection of its own. Raises Failed, and nothing else."""
-    # Half of what the whole package takes to import, and a server that is down needs none of it.
-    from http.client import BadStatusLine, HTTPConnection, HTTPException, IncompleteRead
+    """One request and its answer on a connection of its own, all of whose bytes `room` counts.
 
-    connection = HTTPConnection("registry.invalid")  # never looked up: the socket is given
+    Of an error that is longer the body is left out. Raises Failed, and nothing else.
+    """
+    most = room.left
     sock: socket.socket | None = None
+    answer: Answer | None = None
+
+    def receive(number: int) -> bytes:
+        assert sock is not None
+        sock.settimeout(deadline.left())
+        return sock.recv(number)
+
     try:
-        sock = connect()
-        # It asks of a socket only what this one has.
-        connection.sock = _TimedSocket(sock, deadline)  # pyright: ignore[reportAttributeAccessIssue]
         # Without a length, a gateway may wait for the body of a PUT that has none.
         length = {"Content-Length": str(len(body))} if body or method in ("POST", "PUT", "PATCH") else {}
-        connection.request(method, path, body or None, {**headers, **length, "Connection": "close"})
-        response = connection.getresponse()
-        content = response.read(max_body + 1)
-        if len(content) > max_body:
-            raise Failed("too_large", f"The answer is longer than {max_body} bytes")
-        if response.length:  # of the announced length, what did not come: a limited read ends without a word
+        sent = _head(method, path, {"Accept-Encoding": "identity", **headers, **length, "Connection": "close"}) + body
+        sock = connect()
+        # Whoever refuses a long body may not have read it: what is said counts, not that nobody listened.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            sock.settimeout(deadline.left())  # sendall's timeout is for the whole of it
+            sock.sendall(sent)
+        answer = Answer(receive, room)
+        content = b"" if answer.status in BODILESS else b"".join(answer.pieces())
+        if answer.broke_off:
             raise Failed("closed", "The connection was closed in the middle of the answer")
-        return Response(response.status, {name.lower(): value for name, value in response.getheaders()}, content)
+        return Response(answer.status, answer.headers, content)
     except TimeoutError:
         raise Failed("timeout", f"No answer within {deadline.seconds:g} s") from None
     except ConnectionRefusedError:
         raise Failed("refused", "Nothing listens there") from None
-    except IncompleteRead:
-        raise Failed("closed", "The connection was closed in the middle of the answer") from None
-    except ConnectionError as error:  # among them http.client's RemoteDisconnected
+    except Closed:
+        raise Failed("closed", "The connection was closed before an answer came") from None
+    except ConnectionError as error:
         raise Failed("closed", f"The connection was closed: {error}") from None
-    except HTTPException as error:
-        if isinstance(error, BadStatusLine) and str(error).startswith(TLS_ALERT):
+    except NotHttp as error:
+        if error.beginning.startswith(TLS_ALERT):
             raise Failed("tls", "What answers there speaks TLS: the URL has to begin with https://") from None
-        raise Failed("garbage", f"What was answered is not HTTP: {type(error).__name__}") from None
+        raise Failed("garbage", "What was answered is not HTTP") from None
+    except TooLong:
+        # An error says by its status what matters, and what stands between may have a long page for it.
+        if answer is not None and answer.status >= 400:
+            return Response(answer.status, answer.headers, b"")
+        raise Failed("too_large", f"The answer is longer than {most} bytes") from None
     except OSError as error:
         kind: Kind = "tls" if type(error).__module__ == "ssl" else "closed"
         raise Failed(kind, str(error)) from None
@@ -169,37 +180,13 @@ def exchange(
             sock.close()
 
 
-class _TimedSocket:
-    """What http.client asks of a socket, with one deadline for all of it."""
-
-    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
-        self._socket = sock
-        self._deadline = deadline
-
-    def sendall(self, data: bytes) -> None:
-        self._socket.settimeout(self._deadline.left())  # sendall's timeout is for the whole of it
-        self._socket.sendall(data)
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_TimedStream(self._socket, self._deadline))
-
-    def close(self) -> None:
-        """Nothing: http.client lets go of a socket before it has read the answer to its end."""
-
-
-class _TimedStream(io.RawIOBase):
-    """Reads from a socket; every read has the time that is left of the whole."""
-
-    def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
-        self._socket = sock
-        self._deadline = deadline
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        self._socket.settimeout(self._deadline.left())
-        return self._socket.recv_into(buffer)
+def _head(method: str, path: str, headers: Mapping[str, str]) -> bytes:
+    """The head of a request. Raises ValueError where it holds what would make another one of it."""
+    for name, value in headers.items():
+        if not HEADER_VALUE.fullmatch(value):
+            raise ValueError(f"the header {name} has characters that a header cannot have")
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""]
+    return "\r\n".join(lines).encode("latin-1")
 
 
 def connected(target: Target, deadline: Deadline) -> socket.socket:

@@ -140,6 +140,11 @@ def is_loopback(name: str) -> bool:
         return False
 
 
+def is_overheard(url: str) -> bool:
+    """Whether what is sent to a URL can be read on the way; not where it is none."""
+    return link_fault(url) is None and not is_secure(url) and not is_loopback(host(url))
+
+
 def _matched(url: str) -> re.Match[str]:
     match = URL.fullmatch(url)
     assert match is not None

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from mcp_registry_client import _settings
 from mcp_registry_client._announcer import Registration
-from mcp_registry_client._presence import INSTANCE, WELL_KNOWN, Answer, Presence, Receive, Scope, Send, is_question
+from mcp_registry_client._presence import (
+    HEALTHY,
+    INSTANCE,
+    WELL_KNOWN,
+    Answer,
+    Presence,
+    Receive,
+    Scope,
+    Send,
+    is_question,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -58,29 +68,48 @@ class RegistryMiddleware:
             path: str = scope["path"]
             if root := scope.get("root_path"):
                 path = path.removeprefix(root)
-            if path == WELL_KNOWN and (self._presence.is_meant(scope) or not is_question(scope)):
-                await Answer(self._presence.answer(scope))(scope, receive, send)
+            if path == WELL_KNOWN:
+                await self._answer_question(scope, receive, send)
                 return
-            # The question of another server may be for one inside of this application.
-            if path in self._health or path == WELL_KNOWN:
-                await self._answer_for(scope, receive, send)
+            if path in self._health:
+                await self._answer_check(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 
-    async def _answer_for(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a health check where the application knows of none, and a question where none of ours is inside."""
-        missing = False
-        question = is_question(scope)
+    async def _answer_question(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer our own question and whoever asks none; the question of another server may be for one inside."""
+        answer = Answer(self._presence.answer(scope))
+        if self._presence.is_meant(scope) or not is_question(scope):
+            await answer(scope, receive, send)
+            return
+        # An application that answers every path with its page has not understood the question.
+        await self._unless(_is_ours, answer, scope, receive, send)
+
+    async def _answer_check(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a health check where the application knows of none."""
+        await self._unless(_is_known, Answer(HEALTHY), scope, receive, send)
+
+    async def _unless(
+        self, is_answer: Callable[[Any], bool], otherwise: Answer, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Let the application answer, unless its answer is none: then `otherwise`. That is told by how it starts."""
+        is_none = False
 
         async def relay(message: Any) -> None:
-            nonlocal missing
+            nonlocal is_none
             if message["type"] == "http.response.start":
-                # An application that answers every path with its page has not understood the question.
-                ours = any(name == INSTANCE.encode() for name, _ in message.get("headers", ()))
-                missing = not ours if question else message["status"] in (404, 405)
-            if not missing:
+                is_none = not is_answer(message)
+            if not is_none:
                 await send(message)
 
         await self.app(scope, receive, relay)
-        if missing:
-            await Answer(self._presence.answer(scope))(scope, receive, send)
+        if is_none:
+            await otherwise(scope, receive, send)
+
+
+def _is_ours(start: Any) -> bool:
+    return any(name == INSTANCE.encode() for name, _ in start.get("headers", ()))
+
+
+def _is_known(start: Any) -> bool:
+    return start["status"] not in (404, 405)

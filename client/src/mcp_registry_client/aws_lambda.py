@@ -11,11 +11,12 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from mcp_registry_client import _settings, _tools
+from mcp_registry_client import _settings, _tools, _urls
 from mcp_registry_client._announcer import Pace, Registration
 from mcp_registry_client._document import Draft, document
 from mcp_registry_client._presence import NotServing, Toolless, complete, endpoint_of, endpoint_url, tagged
@@ -29,9 +30,19 @@ if TYPE_CHECKING:
 RUNTIME = "AWS_LAMBDA_RUNTIME_API"
 # The button of the console with which a method of a REST API is tried: its domain leads nowhere.
 TEST_STAGE = "test-invoke-stage"
+# Where servers of MCP answer, behind the stage, where nobody has said otherwise.
+USUAL_PATHS = ("", "/", "/mcp", "/mcp/")
+# What a gateway lets stand before its routes: a stage, or the mapping of a custom domain.
+MAPPED = re.compile(r"(?:/[A-Za-z0-9$_.+!*'()-]+)*")
+# What says by which path MCP is asked for is short; a longer request may have much in it, and another one follows.
+MAX_TELLING = 64 << 10
 
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
+
+
+class Untold(Exception):
+    """An event does not tell the endpoint. The message says why, and what to do."""
 
 
 class LambdaHandler(Protocol[Result_co]):
@@ -96,7 +107,8 @@ def register_lambda(
         server: The object that has the tools: an MCPLambdaHandler, FastMCP, MCPServer, a low-level Server.
         tools: A list, or a function that returns one, instead of the server's own.
         budget_ms: How long an invocation waits for the announcement.
-        path: Of the endpoint, with the stage; otherwise that of the first MCP request that was answered.
+        path: Of the endpoint, with the stage. Otherwise it is that of the first MCP request that was answered, where
+            that is the path of a route without variables, or `/` or `/mcp`: any other could be the caller's invention.
         **about: As in `register`. With `endpoint_url` or `MCP_ENDPOINT_URL` the announcement begins before the first
             invocation's own work; otherwise after that, for the event's domain and path are the endpoint.
     """
@@ -148,24 +160,17 @@ class _Invocation:
             return
         try:
             if self._began is None:
-                if not _is_answered(event, result):
+                if _is_test(event) or not _is_answered(event, result):
                     return  # a timer's event, say; the next one may tell
-                endpoint = asked_at(event, self._path)
-                if endpoint is None:
-                    self._over = not _is_test(event)
-                    if self._over:
-                        self._registration.refuse(
-                            "its event does not say by which domain it was reached (a load balancer's does not): "
-                            f"set {_settings.ENDPOINT_URL}"
-                        )
-                    return
-                self._begin(endpoint)
+                self._begin(asked_at(event, self._path))
             self._over = True
             waited = time.monotonic() - (self._began or 0.0)
             self._registration.settle(max(0.0, self._budget_ms / 1000 - waited))
+        # Neither ends anything: who sent this event need not be who sends the next one.
+        except Untold as reason:
+            self._registration.go_on_waiting(str(reason))
         except Exception as error:  # noqa: BLE001 - the answer is more than the announcement
-            self._over = True
-            self._registration.refuse(f"the event cannot be read ({type(error).__name__}: {error})")
+            self._registration.go_on_waiting(f"the event cannot be read ({type(error).__name__}: {error})")
 
     def _begin(self, endpoint: str) -> None:
         self._began = time.monotonic()
@@ -173,18 +178,43 @@ class _Invocation:
         self._registration.refresh()
 
 
-def asked_at(event: Any, path: str | None = None) -> str | None:
-    """The URL to which a request was sent: of a REST API, an HTTP API, or a function URL. None where it is neither.
+def asked_at(event: Any, path: str | None = None) -> str:
+    """The URL of the endpoint to which a request was sent: of a REST API, an HTTP API, or a function URL.
 
-    By `domainName`, which the gateway says: the Host header is the caller's.
+    Its domain is the gateway's word (`domainName`), for the Host header is the caller's. So is the path, and what it
+    says would stand in the registry: it is taken only from where callers cannot write. Raises Untold.
     """
     context = _mapping(_mapping(event).get("requestContext"))
     domain = context.get("domainName")
-    if not domain or not isinstance(domain, str) or _is_test(event):
-        return None
+    if not domain or not isinstance(domain, str):
+        raise Untold(
+            "its event does not say by which domain it was reached (a load balancer's does not): "
+            f"set {_settings.ENDPOINT_URL}"
+        )
+    found = path or _routed_path(_mapping(event), context)
+    advice = f"give path='/...', or set {_settings.ENDPOINT_URL}"
+    if found is None:
+        raise Untold(f"the path by which it was asked may be the caller's invention: {advice}")
+    url = f"https://{domain}/{found.lstrip('/')}"
+    if fault := _urls.endpoint_fault(url):
+        raise Untold(f"its address cannot be that of a server ({fault}): {advice}")
+    return url
+
+
+def _routed_path(event: Mapping[str, Any], context: Mapping[str, Any]) -> str | None:
+    """The path that was asked, with the stage or the mapping of a custom domain; None where a caller may choose it.
+
+    A route without variables is asked by one path only. Behind any other, and a function URL, the usual ones are taken.
+    """
     # A REST API's own path has the stage, and a custom domain's the mapping; an HTTP API's raw path has both.
-    asked = path or (_mapping(event).get("rawPath") if _mapping(context.get("http")) else context.get("path")) or "/"
-    return f"https://{domain}/{str(asked).lstrip('/')}"
+    asked = event.get("rawPath") if _mapping(context.get("http")) else context.get("path")
+    if not isinstance(asked, str):
+        return None
+    key = context.get("resourcePath") or context.get("routeKey") or event.get("routeKey")
+    route = key.rpartition(" ")[2] if isinstance(key, str) else ""  # "POST /mcp", and "/mcp" of a REST API
+    if len(route) > 1 and route[0] == "/" and "{" not in route and asked.endswith(route):
+        return asked if MAPPED.fullmatch(asked.removesuffix(route)) else None
+    return asked if asked.removeprefix(f"/{context.get('stage')}") in USUAL_PATHS else None
 
 
 def _is_answered(event: Any, result: Any) -> bool:
@@ -199,7 +229,7 @@ def _is_answered(event: Any, result: Any) -> bool:
     if method != "POST" or not isinstance(status, int) or status >= 300:
         return False
     body = fields.get("body")
-    if not isinstance(body, (str, bytes)):
+    if not isinstance(body, (str, bytes)) or len(body) > MAX_TELLING:
         return False
     try:
         if fields.get("isBase64Encoded"):

@@ -40,8 +40,8 @@ def decode(cursor: str) -> tuple[int, Filters]:
         raise ValueError("changed")
     try:
         value = json.loads(payload)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    except (ValueError, RecursionError):
+        raise ValueError("not JSON, or nested too deeply") from None
     match value:
         case [int() as after, *filters] if (
             type(after) is int

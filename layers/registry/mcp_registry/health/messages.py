@@ -94,5 +94,5 @@ def findings(body: str) -> Findings:
 def _decode(body: str, kind: type[Kind]) -> Kind:
     try:
         return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise Malformed(f"not a {kind.__name__}") from error
