@@ -27,6 +27,7 @@ from mcp_registry.dial import exchange, guard, urls
 from mcp_registry.dial.exchange import Answer, Dialler
 from mcp_registry.dial.guard import Policy
 from mcp_registry.dial.lookup import Names, Resolver, System
+from mcp_registry.health import messages
 
 if sys.platform == "win32":  # for which there is no uvloop
     from asyncio import new_event_loop
@@ -171,7 +172,7 @@ TIMEOUT = Finding("timeout", None, f"No answer within {DEADLINE:.0f} seconds")
 NAME_TIMEOUT = Finding("dns", None, f"The host name did not resolve within {DEADLINE:.0f} seconds")
 NO_NAME = Finding("dns", None, "The host name does not resolve")
 REFUSED = Finding("refused", None, "Nothing listens there: the connection was refused")
-UNREACHABLE = Finding("refused", None, "The host cannot be reached")
+UNREACHABLE = Finding("refused", None, messages.UNREACHABLE)
 CLOSED = Finding("refused", None, "The connection was closed before an answer came")
 
 # Errors that are ours: they say nothing about the server.
