@@ -272,6 +272,7 @@ async def _sources(
 
 def _load_template(settings: Settings, database_url: str) -> template.Stack:
     parameters = {
+        "ChecksPerHost": str(settings.checks_per_host),
         "CronSecret": settings.cron_secret,
         "DatabaseAccess": "role" if _has_roles(database_url) else "url",
         "DatabaseUrl": database_url,

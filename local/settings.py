@@ -26,6 +26,7 @@ class Settings:
     endpoint_url: str | None
     health_sweeps: bool
     cron_secret: str
+    checks_per_host: int
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> "Settings":
@@ -43,6 +44,9 @@ class Settings:
         health_sweeps = given.get("HEALTH_SWEEPS", "on").lower()
         if health_sweeps not in SWITCH:
             raise StartError(f"HEALTH_SWEEPS must be one of {', '.join(SWITCH)}, not {health_sweeps!r}.")
+        checks_per_host = given.get("CHECKS_PER_HOST", "50")
+        if not (checks_per_host.isascii() and checks_per_host.isdigit() and 1 <= int(checks_per_host) <= 1000):
+            raise StartError(f"CHECKS_PER_HOST must be a number from 1 to 1000, not {checks_per_host!r}.")
         return cls(
             port=int(port),
             database_url=given.get("DATABASE_URL"),
@@ -53,4 +57,5 @@ class Settings:
             endpoint_url=given.get("AWS_ENDPOINT_URL"),
             health_sweeps=SWITCH[health_sweeps],
             cron_secret=given.get("CRON_SECRET", "cron"),
+            checks_per_host=int(checks_per_host),
         )

@@ -239,8 +239,8 @@ class Change(NamedTuple):
 class Written(NamedTuple):
     """What came of writing: how many checks are new, how many servers came back, how many were called down.
 
-    `suspect`: so many hosts were away at once that no server was called down which had been up a while ago. `changes`: a
-    hundred of the servers that came back or were called down, at most.
+    `suspect`: so many hosts were away at once that no server was called down which had been up a while ago. `changes`:
+    a hundred of the servers that came back or were called down, at most.
     """
 
     checked: int
