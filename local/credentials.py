@@ -20,7 +20,7 @@ LENGTH = 32
 EXCLUDED = '":\\'
 # How long the authorizer goes on with what it has read (mcp_registry.aws.secret), and ...
 CACHED_SECONDS = 60
-# ... how long API Gateway remembers that a password was right (ReauthorizeEvery in template.yaml).
+# ... how long API Gateway remembers that a password was right, or wrong (ReauthorizeEvery in template.yaml).
 REMEMBERED_SECONDS = 300
 
 
@@ -50,8 +50,9 @@ def begin(arn: str) -> str:
         ),
     )
     return (
-        f"The new password is valid in {CACHED_SECONDS} seconds, the old one goes on. Give the new one to every "
-        "server and person (the secret holds it), then run: finish."
+        f"The new password is valid in {CACHED_SECONDS} seconds, the old one goes on. Wait that long (one that is tried"
+        f" too early is refused for {REMEMBERED_SECONDS} seconds), give the new one to every server and person (the"
+        " secret holds it), then run: finish."
     )
 
 

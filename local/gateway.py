@@ -369,6 +369,7 @@ class _Door:
 
     def __init__(self, authorizer: Authorizer, invoke: InvokeFunction, clock: Callable[[], float]) -> None:
         self._authorizer = authorizer
+        self._form = re.compile(authorizer.form, re.ASCII) if authorizer.form else None
         self._invoke = invoke
         self._clock = clock
         self._cache: OrderedDict[str, tuple[float, _Decision]] = OrderedDict()
@@ -376,7 +377,8 @@ class _Door:
     async def admit(self, request: HttpRequest, method_arn: str) -> Json:
         """The caller's identity; refuses a caller without one."""
         token = request.header(self._authorizer.header)
-        if not token:
+        # "x-amazon-apigateway-authorizer object", identityValidationExpression.
+        if not token or not (self._form is None or self._form.search(token)):
             raise _Refusal("UNAUTHORIZED")
         decision = self._remembered(token)
         if decision is None:

@@ -282,6 +282,7 @@ async def _sources(
 
 def _load_template(settings: Settings, database_url: str) -> template.Stack:
     parameters = {
+        "ChecksPerHost": str(settings.checks_per_host),
         "ClosedCidrs": f"{INNER}/32",
         "CronSecret": settings.cron_secret,
         "DatabaseAccess": "role" if _has_roles(database_url) else "url",

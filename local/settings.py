@@ -29,6 +29,7 @@ class Settings:
     health_sweeps: bool
     cron_secret: str
     hosts: tuple[str, ...]
+    checks_per_host: int
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> "Settings":
@@ -50,6 +51,9 @@ class Settings:
         for host in hosts:
             if not HOST_NAME.fullmatch(host):
                 raise StartError(f"REGISTRY_HOSTS must be host names with commas between, without ports, not {host!r}.")
+        checks_per_host = given.get("CHECKS_PER_HOST", "50")
+        if not (checks_per_host.isascii() and checks_per_host.isdigit() and 1 <= int(checks_per_host) <= 1000):
+            raise StartError(f"CHECKS_PER_HOST must be a number from 1 to 1000, not {checks_per_host!r}.")
         return cls(
             port=int(port),
             database_url=given.get("DATABASE_URL"),
@@ -61,4 +65,5 @@ class Settings:
             health_sweeps=SWITCH[health_sweeps],
             cron_secret=given.get("CRON_SECRET", "cron"),
             hosts=hosts,
+            checks_per_host=int(checks_per_host),
         )

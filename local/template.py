@@ -88,11 +88,15 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Authorizer:
-    """A TOKEN authorizer: the function, the header that holds the token, how long a decision is remembered."""
+    """A TOKEN authorizer: the function, the header that holds the token, how long a decision is remembered.
+
+    `form` is a regular expression: what does not match it is refused, and the function not asked.
+    """
 
     function: str
     header: str
     ttl: float
+    form: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -711,6 +715,7 @@ class _Authorizer(msgspec.Struct, rename="camel"):
     type: str
     authorizer_uri: str
     authorizer_result_ttl_in_seconds: float = 300
+    identity_validation_expression: str = ""
 
 
 class _Response(msgspec.Struct, rename="camel"):
@@ -765,7 +770,10 @@ def _authorizer(body: Json) -> tuple[str | None, Authorizer | None]:
     if shape.type != "token":
         raise TemplateError(f"{name}: the local run plays TOKEN authorizers, not {shape.type}")
     return name, Authorizer(
-        function=_function_of(shape.authorizer_uri), header=scheme["name"], ttl=shape.authorizer_result_ttl_in_seconds
+        function=_function_of(shape.authorizer_uri),
+        header=scheme["name"],
+        ttl=shape.authorizer_result_ttl_in_seconds,
+        form=shape.identity_validation_expression,
     )
 
 

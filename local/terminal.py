@@ -45,9 +45,6 @@ class Terminal:
             told = msgspec.json.decode(line, type=_Line)
         except UNREADABLE:  # nobody's log: what Python itself says, or a function that prints
             told = _Line()
-        if told.error_type == "Exception" and told.error_message == "Unauthorized":
-            # How a Lambda authorizer says no, reported by the runtime with a stack. The line of the request says it.
-            return
         if told.message == "status changed":
             _say_now(_printable(f"{'HEALTH':<7} {told.server}  {told.before} -> {told.to}  {told.reason}"))
         elif told.level not in self._hidden:
@@ -75,13 +72,11 @@ def outcome(request: HttpRequest, response: HttpResponse) -> str:
     return ""
 
 
-class _Line(msgspec.Struct, rename={"error_type": "errorType", "error_message": "errorMessage", "before": "from"}):
+class _Line(msgspec.Struct, rename={"before": "from"}):
     """What is read of a line of a log: ours (`observability`), or of AWS's runtime client."""
 
     level: object = ""
     message: object = ""
-    error_type: object = ""
-    error_message: object = ""
     server: object = ""
     before: object = ""
     to: object = ""

@@ -115,15 +115,15 @@ DECLARE
     change record;
 BEGIN
     FOR change IN
-        SELECT status, server_type, sum(n) AS n
-          FROM (SELECT status, server_type, 1 AS n FROM new_rows
+        SELECT status, server_type, sum(n) AS n, sum(size) AS size
+          FROM (SELECT status, server_type, 1 AS n, bytes AS size FROM new_rows
                  UNION ALL
-                SELECT status, server_type, -1 FROM old_rows) AS moved
+                SELECT status, server_type, -1, -bytes FROM old_rows) AS moved
          GROUP BY status, server_type
-        HAVING sum(n) <> 0
+        HAVING sum(n) <> 0 OR sum(size) <> 0
          ORDER BY status, server_type
     LOOP
-        UPDATE registry.server_counts AS c SET servers = c.servers + change.n
+        UPDATE registry.server_counts AS c SET servers = c.servers + change.n, bytes = c.bytes + change.size
          WHERE c.slot = pg_backend_pid() % 8 AND c.status = change.status AND c.server_type = change.server_type;
     END LOOP;
     RETURN NULL;
@@ -135,10 +135,10 @@ CREATE FUNCTION registry.count_server() RETURNS trigger
     AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
-        UPDATE registry.server_counts SET servers = servers + 1
+        UPDATE registry.server_counts SET servers = servers + 1, bytes = bytes + NEW.bytes
          WHERE slot = pg_backend_pid() % 8 AND status = NEW.status AND server_type = NEW.server_type;
     ELSE
-        UPDATE registry.server_counts SET servers = servers - 1
+        UPDATE registry.server_counts SET servers = servers - 1, bytes = bytes - OLD.bytes
          WHERE slot = pg_backend_pid() % 8 AND status = OLD.status AND server_type = OLD.server_type;
     END IF;
     RETURN NULL;
@@ -316,6 +316,7 @@ CREATE TABLE registry.mcp_servers (
     look_key character varying(100) COLLATE pg_catalog."C",
     figure_key character varying(100) COLLATE pg_catalog."C",
     search_fold text,
+    bytes integer DEFAULT 0 NOT NULL,
     CONSTRAINT mcp_servers_derived_not_null CHECK (((name_key IS NOT NULL) AND (look_key IS NOT NULL) AND (figure_key IS NOT NULL) AND (search_fold IS NOT NULL)))
 )
 WITH (fillfactor='80');
@@ -340,7 +341,8 @@ CREATE TABLE registry.server_counts (
     status registry.server_status NOT NULL,
     server_type registry.server_type NOT NULL,
     slot smallint NOT NULL,
-    servers bigint NOT NULL
+    servers bigint NOT NULL,
+    bytes bigint DEFAULT 0 NOT NULL
 )
 WITH (fillfactor='50');
 

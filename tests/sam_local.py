@@ -47,7 +47,10 @@ ANSWERED_WITHIN = 120.0  # seconds; the first request to a function builds an im
 
 # What `sam local` says where API Gateway has a gateway response: it knows none of ours.
 NO_CREDENTIALS = (401, {"message": "Unauthorized"})
-WRONG_CREDENTIALS = (502, {"message": "Internal server error"})  # where API Gateway answers 401
+WRONG_CREDENTIALS = (
+    403,
+    {"message": "User is not authorized to access this resource"},
+)  # where API Gateway answers 401
 NO_ROUTE = (403, {"message": "Missing Authentication Token"})  # where API Gateway answers 404, and 405 to a method
 
 # It has no queues. These send to one, and say so: by 503, or by a failure after which Lambda would try again.
@@ -147,8 +150,8 @@ def events(invoke: Invoke, database_url: str) -> Iterator[str]:
             yield f"{name}: {answer}"
     for name in AUTHORIZER:
         answer = invoke("AuthorizerFunction", EVENTS / f"{name}.json")
-        allowed = "policyDocument" in answer
-        if allowed != (name == "authorizer-allow") or not (allowed or answer.get("errorMessage") == "Unauthorized"):
+        wanted = "Allow" if name == "authorizer-allow" else "Deny"
+        if [statement["Effect"] for statement in answer["policyDocument"]["Statement"]] != [wanted]:
             yield f"{name}: {answer}"
     if (answer := invoke("MigrateFunction", EVENTS / f"{MIGRATION}.json")) is not None:
         yield f"{MIGRATION}: {answer}"

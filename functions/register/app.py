@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from http import HTTPStatus
 
 from mcp_registry.aws.db import database
@@ -15,11 +16,11 @@ from mcp_registry.errors import RegistrationRequired
 def lambda_handler(request: Request) -> Response:
     if request.method == "POST":
         sent = registration.guarded(registration.parse(intake.read_json(request)))
-        return Response(servers.register(database(), sent), HTTPStatus.CREATED)
+        return Response(servers.register(database(), sent, servers.Quota.of(os.environ)), HTTPStatus.CREATED)
     if "x-registration-digest" in request.headers and not request.body:  # the handshake of PUT
         if servers.has_digest(database(), registration.parse_digest(request.headers["x-registration-digest"])):
             return Response.empty()
         raise RegistrationRequired
     sent = registration.guarded(registration.parse(intake.read_json(request)))
-    answer = servers.replace(database(), sent)
+    answer = servers.replace(database(), sent, servers.Quota.of(os.environ))
     return Response(answer, HTTPStatus.CREATED if answer["result"] == "created" else HTTPStatus.OK)

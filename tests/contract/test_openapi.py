@@ -516,7 +516,7 @@ SHOWN = (
 )
 INTERNAL = {
     *("canonical_name", "name_key", "look_key", "figure_key", "search_text", "search_fold", "tags_fold"),
-    *("tools_count", "revision", "body_digest", "content_digest", "extra"),
+    *("tools_count", "bytes", "revision", "body_digest", "content_digest", "extra"),
     *("server_id", "position", "moved_at", "up_at"),
 }
 

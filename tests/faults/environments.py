@@ -104,7 +104,7 @@ def _expected(outcomes: list[str] | None) -> str:
 EVENTS = [
     *((file, function, str(status)) for file, function, status in EXPECTED),
     *((file, function, _expected(outcomes)) for file, function, outcomes in BACKGROUND),
-    *zip(AUTHORIZER, ["AuthorizerFunction"] * 2, ["Allow", "Exception: Unauthorized"], strict=True),
+    *zip(AUTHORIZER, ["AuthorizerFunction"] * 2, ["Allow", "Deny"], strict=True),
     (MIGRATION, "MigrateFunction", "null"),
 ]
 

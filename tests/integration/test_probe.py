@@ -30,7 +30,7 @@ import trustme
 from mcp_registry.dial import exchange, lookup
 from mcp_registry.dial.guard import Policy
 from mcp_registry.dial.lookup import System
-from mcp_registry.health import probe
+from mcp_registry.health import probe, shard
 from mcp_registry.health.probe import DEADLINE, Result, Target, check_all, moment, sweep
 from tests.conftest import ROOT
 from tests.hostile import OK, Farm, Visit, closed_port, silent_port
@@ -982,6 +982,84 @@ def test_where_we_have_no_descriptors_left_nobody_is_down():
     assert {(result[1], result[4]) for result in results} == {
         (None, "The registry had no free sockets or memory to check with")
     }
+
+
+# ------------------------------------------------------------------ one host's share
+
+
+class Crowd:
+    """A host that answers when it is told to, and knows how many asked it at the same time."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+        self.paths: list[str] = []
+
+    async def __call__(self, visit: Visit) -> None:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        self.paths.append(visit.path)
+        await asyncio.sleep(0.01)  # so that those that come together are there together
+        self.now -= 1
+        await visit.send(respond("204 No Content"))
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.3])
+def test_one_host_has_so_many_checks_in_a_sweep_and_the_rest_is_not_checked_and_says_so(spread):
+    crowd = Crowd()
+    with Farm(crowd) as farm:
+        targets = [Target(number, farm.url, f"/{number}") for number in range(60)]
+        results = sweep(targets, seconds=15, spread=spread, policy=OPEN, per_host=20)
+    assert Counter(result.verdict for result in results) == {"healthy": 20, None: 40}
+    assert {result.error for result in results if result.verdict is None} == {probe.CROWDED}
+    assert (len(crowd.paths), crowd.most <= 8) == (20, True)
+
+
+def test_a_host_is_an_address_whatever_names_and_ports_lead_to_it():
+    """Ten names of a wildcard, each at two ports: the crowd is known by where it is dialled."""
+
+    class Wildcard:
+        async def resolve(self, host: str) -> list[str]:
+            return ["127.0.0.1", "127.0.0.9"] if host.startswith("many") else ["127.0.0.1"]
+
+    crowd = Crowd()
+    with Farm(crowd) as farm, Farm(crowd) as other:
+        hosts = [f"one{number}.example.com" for number in range(10)] + [
+            f"many{number}.example.com" for number in range(10)
+        ]
+        urls = [f"http://{host}:{port}" for host in hosts for port in (farm.port, other.port)]
+        targets = [Target(number, url, f"/{number}") for number, url in enumerate(urls)]
+        results = on_our_loop(check_all(targets, seconds=15, policy=OPEN, per_host=15, resolver=Wildcard()))
+    assert Counter(result.verdict for result in results) == {"healthy": 15, None: 25}
+    assert len(crowd.paths) == 15
+
+
+def test_a_crowd_of_one_host_costs_no_other_its_turn():
+    crowd, other = Crowd(), Crowd()
+    with Farm(crowd) as farm, Farm(other, host="127.0.0.2") as quiet:
+        targets = [Target(number, (farm if number % 3 else quiet).url, f"/{number}") for number in range(30)]
+        results = sweep(targets, seconds=15, policy=OPEN, per_host=10)
+    assert {result.id: result.verdict for result in results if result.id % 3 == 0} == dict.fromkeys(
+        range(0, 30, 3), "healthy"
+    )
+    assert (len(crowd.paths), len(other.paths)) == (10, 10)
+
+
+def test_those_that_were_left_out_before_come_first_and_as_evenly_as_ever():
+    crowd = Crowd()
+    with Farm(crowd) as farm:
+        targets = [Target(number, farm.url, f"/{number}") for number in range(30)]
+        results = sweep(targets, seconds=15, spread=0.2, policy=OPEN, per_host=10, first=10)
+    assert {result.id for result in results if result.verdict} == set(range(10))
+    turns = probe._turns(targets, 3.0, 10)
+    assert [target.id for _, target in turns[:10]] == list(range(10))
+    gaps = [after - before for (before, _), (after, _) in pairwise(turns)]
+    assert min(gaps) >= 0 and max(gaps) < 0.3
+
+
+def test_a_crowd_that_hangs_has_its_turns_to_the_last_within_a_sweep():
+    """Three rounds of a deadline end before the last moment at which a check may begin, in a spread sweep as well."""
+    rounds = -(-1 // probe.HOST_AT_ONCE)
+    assert (rounds - 1) * DEADLINE < shard.MAX_SPREAD_SECONDS <= rounds * DEADLINE < shard.SWEEP_SECONDS - DEADLINE
 
 
 # ------------------------------------------------------------------ a sweep

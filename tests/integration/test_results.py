@@ -12,7 +12,7 @@ from mcp_registry.aws.db import Database
 from mcp_registry.catalogue import registration, servers
 from mcp_registry.edge.background import Record
 from mcp_registry.errors import Malformed, ServerNotFound
-from mcp_registry.health import messages, results
+from mcp_registry.health import messages, probe, results
 from mcp_registry.health.messages import Finding, Findings
 from tests.conftest import PATIENCE
 from tests.conftest import registration as document
@@ -58,9 +58,17 @@ def transitions(database: Database, id_: int) -> list[tuple[str, str, str | None
 
 @pytest.fixture
 def fleet(database):
-    """Twenty servers, and tables for the days around now."""
+    """Twenty servers, each on a host of its own."""
+    return registered(database, *(f"http://fleet-{number}.example/mcp" for number in range(20)))
+
+
+def registered(database: Database, *endpoints: str) -> list[int]:
+    """The ids of servers at these endpoints, which have been there for a while; with tables for the days around now."""
     rows(database, "SELECT metrics.add_days(current_date - 3, current_date + 3)")
-    ids = [servers.register(database, registration.parse(document(f"fleet-{number}")))["id"] for number in range(20)]
+    ids = [
+        servers.register(database, registration.parse(document(f"fleet-{number}", endpoint_url=endpoint)))["id"]
+        for number, endpoint in enumerate(endpoints)
+    ]
     settle(database)
     return ids
 
@@ -149,9 +157,17 @@ def up(database, fleet):
     return fleet
 
 
-@pytest.mark.parametrize("verdict", ["timeout", "refused", "dns"])
-def test_most_servers_failing_at_once_calls_nobody_down_and_is_marked(database, up, verdict):
-    failing = [finding(id_, verdict) for id_ in up[:15]]
+# What a fault of ours can look like: our way out, our resolver, our routes.
+AWAY = {
+    "timeout": ("timeout", "No answer within 5 seconds"),
+    "dns": ("dns", "The host name does not resolve"),
+    "refused": ("refused", probe.UNREACHABLE.error),
+}
+
+
+@pytest.mark.parametrize(("verdict", "error"), AWAY.values(), ids=AWAY)
+def test_most_hosts_away_at_once_calls_nobody_down_and_is_marked(database, up, verdict, error):
+    failing = [finding(id_, verdict, error=error) for id_ in up[:15]]
     assert write(database, 1, *failing, *[finding(id_) for id_ in up[15:]]) == (20, 0, 0, True)
     assert {status(database, id_) for id_ in up} == {"active"}
     marked = f"SELECT checked, up, suspect FROM metrics.sweep_shards WHERE slot = '{slot(1)}'"
@@ -166,14 +182,68 @@ def test_an_outage_of_minutes_calls_nobody_down_and_one_that_stays_is_believed(d
     assert write(database, 21, *[finding(id_, "timeout") for id_ in up]) == (20, 0, 20, False)
 
 
-@pytest.mark.parametrize("verdict", ["not_mcp", "http_error", "tls", "blocked"])
+@pytest.mark.parametrize("verdict", ["refused", "not_mcp", "http_error", "tls", "blocked"])
 def test_what_no_fault_of_ours_looks_like_is_believed_of_any_number(database, up, verdict):
+    """Who refuses a connection, hangs up, or answers anything has been reached."""
     assert write(database, 1, *[finding(id_, verdict) for id_ in up]) == (20, 0, 20, False)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "http://one.example/{}",
+        "http://one.example:80{}/mcp",
+        "https://One.Example.:80{}",
+        "http://[2606:4700::1111]:80{}/",
+    ],
+)
+def test_a_hundred_servers_of_one_host_are_one_voice(database, host):
+    """Eleven that are away together hide nobody's outage, whatever their paths, ports and spellings."""
+    ids = registered(database, "http://victim.example/mcp", *(host.format(number) for number in range(11)))
+    write(database, 0, *[finding(id_) for id_ in ids])
+    assert write(database, 1, *[finding(id_, "timeout") for id_ in ids]) == (12, 0, 12, False)
+
+
+def test_a_host_of_which_any_server_has_been_reached_is_not_away(database, fleet):
+    """Each has a second server, which refuses: the way there is open."""
+    more = [
+        servers.register(
+            database, registration.parse(document(f"more-{n}", endpoint_url=f"http://fleet-{n}.example/x"))
+        )
+        for n in range(20)
+    ]
+    settle(database)
+    ids = [one["id"] for one in more]
+    write(database, 0, *[finding(id_) for id_ in fleet + ids])
+    findings = [*[finding(id_, "timeout") for id_ in fleet], *[finding(id_, "refused") for id_ in ids]]
+    assert write(database, 1, *findings) == (40, 0, 40, False)
+
+
+def test_hosts_that_take_turns_in_being_away_hide_nobodys_outage_for_longer_than_ten_minutes(database, up):
+    """Of eighteen hosts two thirds are away at each sweep, so that each sweep is suspect, for as long as they like."""
+    victim, *turns = up[:19]
+    told = []
+    for number in range(1, 24):
+        findings = [finding(id_, "timeout" if (place + number) % 3 else "healthy") for place, id_ in enumerate(turns)]
+        told.append((*write(database, number, finding(victim, "refused"), *findings)[2:], status(database, victim)))
+    spared, blamed = (0, True, "active"), (0, True, "error")
+    # It was up at slot 0; twenty slots are ten minutes.
+    assert told == [*[spared] * 19, (1, True, "error"), *[blamed] * 3]
+
+
+def test_a_server_that_came_or_moved_in_a_suspect_sweep_is_spared_for_as_long(database, up):
+    moved = f"'{slot(0)}'::timestamptz"
+    rows(database, f"DELETE FROM registry.server_health WHERE server_id = {up[0]}")
+    rows(database, f"UPDATE registry.mcp_servers SET moved_at = {moved} WHERE id = {up[0]}")
+    others = [finding(id_, "timeout") for id_ in up[1:]]
+    assert write(database, 1, finding(up[0], "timeout"), *others)[2:] == (0, True)
+    rows(database, f"UPDATE registry.mcp_servers SET moved_at = {moved} - interval '10 minutes' WHERE id = {up[0]}")
+    assert write(database, 2, finding(up[0], "timeout"), *others)[2:] == (1, True)
 
 
 def test_servers_that_no_check_has_found_up_are_believed_to_be_down(database, fleet):
     """Twenty registrations with a wrong address freeze nobody's status."""
-    assert write(database, 0, *[finding(id_, "refused") for id_ in fleet]) == (20, 0, 20, False)
+    assert write(database, 0, *[finding(id_, "timeout") for id_ in fleet]) == (20, 0, 20, False)
 
 
 def test_an_answer_of_the_address_that_a_server_has_left_changes_no_status(database, fleet):
@@ -195,19 +265,19 @@ def test_a_server_moves_when_an_address_of_its_changes(database):
     assert rows(database, moved) == [(False,)]
 
 
-def test_half_of_the_servers_failing_is_believed(database, up):
+def test_half_of_the_hosts_away_is_believed(database, up):
     failing = [finding(id_, "timeout") for id_ in up[:10]]
     assert write(database, 1, *failing, *[finding(id_) for id_ in up[10:]]) == (20, 0, 10, False)
 
 
-def test_a_handful_of_servers_failing_together_is_believed(database, up):
-    assert write(database, 1, *[finding(id_, "refused") for id_ in up[:9]]) == (9, 0, 9, False)
+def test_a_handful_of_hosts_away_together_is_believed(database, up):
+    assert write(database, 1, *[finding(id_, "timeout") for id_ in up[:9]]) == (9, 0, 9, False)
 
 
 def test_servers_that_were_down_already_make_no_failure_suspect(database, up):
-    write(database, 1, *[finding(id_, "refused") for id_ in up[:9]])
-    write(database, 1, *[finding(id_, "refused") for id_ in up[9:18]], shard=1)
-    assert write(database, 2, *[finding(id_, "refused") for id_ in up[:19]], finding(up[19])) == (20, 0, 1, False)
+    write(database, 1, *[finding(id_, "timeout") for id_ in up[:9]])
+    write(database, 1, *[finding(id_, "timeout") for id_ in up[9:18]], shard=1)
+    assert write(database, 2, *[finding(id_, "timeout") for id_ in up[:19]], finding(up[19])) == (20, 0, 1, False)
 
 
 def test_a_server_that_answers_comes_back_in_a_suspect_sweep_too(database, up):

@@ -50,8 +50,9 @@ PARAMETERS = {
     "display_name": "x", "description": None, "server_type": "mock", "endpoint_url": "http://x", "health_url": None,
     "version": None, "tools_count": 0, "has_metadata": True, "author": None, "repository_url": None,
     "documentation_url": None, "tags": "[]", "tools": "[]",
-    "slot": "2026-11-22T12:00:00Z", "sent_at": None, "shard": 0, "servers": 1, "shards": 1, "suspect_servers": 10,
-    "suspect_minutes": 10,
+    "bytes": 2, "max_servers": 1, "max_bytes": 1,
+    "slot": "2026-11-22T12:00:00Z", "sent_at": None, "shard": 0, "servers": 1, "shards": 1, "suspect_hosts": 10,
+    "suspect_minutes": 10, "unreachable": "The host cannot be reached",
     "server_ids": "{1}", "verdicts": "{healthy}", "status_codes": "{200}", "response_times_ms": "{1}",
     "errors": "{NULL}", "ages_ms": "{0}", "period": "24h", "length": "24 hours", "point": "15 minutes",
     "hour": "2026-11-22T12:00:00Z", "day": "2026-11-22", "first": "2026-11-22", "last": "2026-11-22",
@@ -161,7 +162,7 @@ def test_an_unchanged_replacement_writes_no_row(database):
 def test_a_replacement_of_another_revision_changes_nothing(database):
     """What a racing replacement would do: the revision that it read is gone."""
     created = servers.replace(database, parsed("raced"))
-    columns = servers._columns(parsed("raced", version="2", tools=[]))
+    columns = servers._columns(parsed("raced", version="2", tools=[])) | servers.NO_QUOTA.parameters()
     assert database.write(servers.REPLACE, {**columns, "id": created["id"], "revision": 7}) is None
     assert rows(database, f"SELECT count(*) FROM registry.tools WHERE server_id = {created['id']}") == [(1,)]
 

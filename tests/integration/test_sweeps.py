@@ -88,6 +88,35 @@ def test_a_sweep_hands_over_every_server_that_is_not_inactive(database, catalogu
     assert shard.servers == [Server(catalogue[n], "http://localhost:8080", "/up") for n in (0, 2)]
 
 
+def test_who_was_left_out_of_the_sweep_before_comes_first_and_longest_ago_before_all(database, inbox):
+    now = sweeps.now(database)
+    rows(database, "DELETE FROM registry.mcp_servers")
+    ids = [servers.register(database, registration.parse(document(f"turn-{n}")))["id"] for n in range(4)]
+    for id_, seconds in zip(ids, (10, 60, 90), strict=False):
+        rows(
+            database,
+            "INSERT INTO registry.server_health (server_id, verdict, checked_at)"
+            f" VALUES ({id_}, 'healthy', '{now}'::timestamptz - interval '{seconds} seconds')",
+        )
+    sweeps.start(database, now)
+    (shard,) = inbox.shards()
+    assert ([server.id for server in shard.servers], shard.first) == ([ids[3], ids[2], ids[1], ids[0]], 3)
+
+
+@pytest.mark.parametrize("missed", [0, 1, 5, 12])
+def test_the_first_are_the_first_of_each_shard(monkeypatch, missed):
+    monkeypatch.setattr(sweeps, "MAX_SHARD", 5)
+    all_of_them = some(12)
+    shards = [messages.shard(body) for body in sweeps._sharded(datetime.now(UTC), all_of_them, missed)]
+    first = {server.id for shard in shards for server in shard.servers[: shard.first]}
+    assert first == {server.id for server in all_of_them[:missed]}
+
+
+def test_a_shard_of_which_none_was_left_out_reads_as_in_the_release_before():
+    (body,) = sweeps._sharded(datetime.now(UTC), some(1))
+    assert "first" not in body
+
+
 def test_a_sweep_without_servers_hands_over_nothing(database, inbox):
     rows(database, "DELETE FROM registry.mcp_servers")
     assert sweeps.start(database, sweeps.now(database))[1:] == ("started", 0, 0)

@@ -472,7 +472,7 @@ def prove(scale: int) -> list[Line]:
     with (
         Farm(answers) as farm,
         stage.postgres() as server,
-        stage.stack(server.url, CRON_SECRET=CRON_SECRET) as local,
+        stage.stack(server.url, CRON_SECRET=CRON_SECRET, CHECKS_PER_HOST="1000") as local,
         psycopg.connect(server.url, autocommit=True) as database,
     ):
         book = Book()

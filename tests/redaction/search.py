@@ -2,10 +2,9 @@
 
 Planted secrets are looked for everywhere. For all other things a log line has to be like one of those that we write,
 field by field, where it is JSON, and must not hold SQL, words of the driver, an exception's own text or a stack where
-it is not. Two stacks are known, which AWS's runtime client writes for an exception that leaves a handler: the
-authorizer's `Unauthorized`, by which API Gateway is told to answer 401, and `JobFailed`, by which Lambda is told to
-repeat a job. Each has our own lines of code and nothing of a request. `log_defect` writes where a defect came through:
-files, lines and names, no text.
+it is not. One stack is known, which AWS's runtime client writes for an exception that leaves a handler: `JobFailed`, by
+which Lambda is told to repeat a job. It has our own lines of code and nothing of a request. `log_defect` writes where a
+defect came through: files, lines and names, no text.
 """
 
 from __future__ import annotations
@@ -81,12 +80,12 @@ _FIELDS = {
     "outcome": r"[a-z]{1,20}",
     # Of servers without a verdict: sentences of ours as names, numbers as values.
     "unchecked": r"[A-Z][A-Za-z' ,]{1,80}",
-    "errorType": r"Exception|JobFailed",
-    "errorMessage": r"Unauthorized|",
+    "errorType": r"JobFailed",
+    "errorMessage": r"",
     "requestId": _ID,
     "stackTrace": (
         r'  File "/[^"]+/(?:functions/\w+/app|mcp_registry/edge/background)\.py", line \d+, in lambda_handler\n    '
-        r'(?:raise (?:Exception\("Unauthorized"\)|JobFailed)|return _?\w+\(event, context\)[ \w()]*(?:, context\))?)\n'
+        r"(?:raise JobFailed|return _?\w+\(event, context\)[ \w()]*(?:, context\))?)\n"
     ),
 }
 _SHAPES = {name: re.compile(shape) for name, shape in _FIELDS.items()}

@@ -204,6 +204,14 @@ def test_without_a_token_the_authorizer_is_not_even_asked(headers: dict[str, str
     assert (response.status, header(response, "www-authenticate"), stage.events) == (401, "Basic", [])
 
 
+@pytest.mark.parametrize(("token", "asked"), [("secret", 1), ("secret secret", 0), ("Secret", 0), ("secret\n", 0)])
+def test_a_token_without_the_form_that_the_template_asks_for_is_refused_without_the_authorizer(token: str, asked: int):
+    stage = Stage(replace(API, authorizer=Authorizer("Door", "Authorization", ttl=300, form=r"^[a-z]+\Z")))
+    response = stage.ask("POST", "/closed", authorization=token)
+    assert (response.status, stage.called("Door")) == (200 if asked else 401, asked)
+    assert asked or header(response, "www-authenticate") == "Basic"
+
+
 def test_the_authorizer_gets_the_token_and_the_method_arn():
     stage = Stage()
     stage.ask("POST", "/closed", authorization="secret")
@@ -229,6 +237,12 @@ def test_a_decision_is_remembered_by_its_token_for_its_time():
         stage.now = now
         assert stage.ask("POST", "/closed", authorization=token).status == 200
     assert stage.called("Door") == 3
+
+
+def test_a_refusal_is_remembered_as_a_permission_is():
+    stage = Stage(Door=lambda event: policy("Deny"))
+    assert [stage.ask("POST", "/closed", authorization="a").status for _ in range(3)] == [403] * 3
+    assert stage.called("Door") == 1
 
 
 def test_the_memory_for_decisions_is_bounded(monkeypatch: pytest.MonkeyPatch):

@@ -23,13 +23,13 @@ CHANGED = {
     "to": "error",
     "reason": "The host cannot be reached",
 }
-# What AWS's runtime client prints where the authorizer says no.
-REFUSAL = {
+# What AWS's runtime client prints where a handler raises.
+RAISED = {
     "timestamp": "2026-11-30T12:00:00Z",
     "level": "ERROR",
-    "errorMessage": "Unauthorized",
-    "errorType": "Exception",
-    "stackTrace": ['  File "/functions/authorizer/app.py", line 23, in lambda_handler\n'],
+    "errorMessage": "",
+    "errorType": "JobFailed",
+    "stackTrace": ['  File "/functions/maintain/app.py", line 23, in lambda_handler\n'],
 }
 
 
@@ -142,15 +142,9 @@ def test_a_reason_that_would_act_on_the_terminal_is_shown_escaped(capsys):
     assert line[10:].startswith("'HEALTH  ") and "\\x1b]0;title\\x07\\n" in line
 
 
-def test_a_refusal_of_the_authorizer_is_left_to_the_line_of_its_request(capsys):
-    Terminal().hear(json.dumps(REFUSAL))
-    assert capsys.readouterr() == ("", "")
-
-
 def test_what_else_functions_print_stands_beside_unless_its_level_is_hidden(capsys):
     terminal = Terminal(hidden=("DEBUG", "INFO"))
-    other = REFUSAL | {"errorMessage": "something else"}
-    shown = [json.dumps({"level": "WARNING", "message": "x"}), json.dumps(other), "plain", '{"_aws":{}}', "[1]", ""]
+    shown = [json.dumps({"level": "WARNING", "message": "x"}), json.dumps(RAISED), "plain", '{"_aws":{}}', "[1]", ""]
     for line in (*shown, json.dumps({"level": "INFO", "message": "written"}), '{"level":"DEBUG"}'):
         terminal.hear(line)
     assert capsys.readouterr() == ("", "".join(f"{line}\n" for line in shown))

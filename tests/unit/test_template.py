@@ -97,7 +97,12 @@ def test_only_the_authorizer_knows_the_credentials_and_it_knows_no_database(stac
 def test_the_function_that_dials_is_given_two_queues_and_a_policy_and_nothing_else(stack):
     environment = stack.functions["HealthSweepFunction"].environment
     common = {name for name in stack.functions["HealthFunction"].environment if not name.startswith("DATABASE_")}
-    assert set(environment) - common == {"RESULT_QUEUE_URL", "GUARD_OPEN_CIDRS", "GUARD_CLOSED_CIDRS"}
+    assert set(environment) - common == {
+        "RESULT_QUEUE_URL",
+        "CHECKS_PER_HOST",
+        "GUARD_OPEN_CIDRS",
+        "GUARD_CLOSED_CIDRS",
+    }
 
 
 def test_the_addresses_that_may_be_registered_are_those_that_may_be_dialled():

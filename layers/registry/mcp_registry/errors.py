@@ -62,6 +62,12 @@ class DuplicateServer(RegistryError):
     code = "DUPLICATE_SERVER"
 
 
+class QuotaExceeded(RegistryError):
+    """The registry holds as much as it may"""
+
+    code = "QUOTA_EXCEEDED"
+
+
 class ServerNotFound(RegistryError):
     """Server not found"""
 

@@ -82,7 +82,7 @@ def log_written(slot: str, shard: int, checked: int, recovered: int, failed: int
     """Log one shard's writing: new checks, servers that came back, servers that were called down."""
     fields = {"slot": slot, "shard": shard, "checked": checked, "recovered": recovered, "failed": failed}
     if suspect:
-        logger.error("most servers fail at once: no status was changed", extra=fields)
+        logger.error("most hosts are away at once: nobody who was up a while ago was called down", extra=fields)
     else:
         logger.info("written", extra=fields)
 
@@ -99,7 +99,7 @@ def log_unfinished(servers: int, sweeps: int) -> None:
 
 
 def log_suspect(sweeps: int) -> None:
-    """Count the sweeps in which most servers failed at once, as the metric sweep_suspect."""
+    """Count the sweeps in which most hosts were away at once, as the metric sweep_suspect."""
     _count("sweep_suspect", sweeps)
 
 

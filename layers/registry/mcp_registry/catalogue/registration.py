@@ -137,6 +137,11 @@ class Registration:
         tools = self._normal.get("tools", ())
         return _json([{**tool, "position": place} for place, tool in enumerate(tools)])
 
+    @cached_property
+    def size(self) -> int:
+        """Bytes of what has no small limit of its own, the tools and the description: what a quota counts."""
+        return len(self.tools_json.encode()) + len((self.document.description or "").encode())
+
     @property
     def tags_json(self) -> str | None:
         """The tags of the metadata as a JSON array."""
@@ -166,7 +171,7 @@ def parse(value: Any) -> Registration:
         raise ValidationFailed(faults=faults)
     registration = Registration(value, normal, document, plain=found.plain)
     # Only where the tools together are longer than one schema may be can one of them be.
-    if len(registration.tools_json.encode()) > MAX_SCHEMA and (faults := [*_size_faults(document.tools)]):
+    if registration.size > MAX_SCHEMA and (faults := [*_size_faults(document.tools)]):
         raise ValidationFailed(faults=faults)
     return registration
 

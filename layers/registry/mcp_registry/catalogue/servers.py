@@ -6,13 +6,13 @@ can leave half of a registration behind. What goes out is rendered as JSON by Po
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, LiteralString, NamedTuple
 
 from mcp_registry.aws.db import Database
 from mcp_registry.catalogue import cursor, folding
 from mcp_registry.catalogue.cursor import Filters
-from mcp_registry.errors import DuplicateServer, Fault, ServerNotFound, Unavailable
+from mcp_registry.errors import DuplicateServer, Fault, QuotaExceeded, ServerNotFound, Unavailable
 
 if TYPE_CHECKING:  # the functions that only read need no validation library
     from mcp_registry.catalogue.registration import Registration
@@ -21,19 +21,26 @@ if TYPE_CHECKING:  # the functions that only read need no validation library
 MAX_RACES = 50
 # Of a search so many matches are counted exactly. The statement counts one more, as a literal.
 MAX_COUNTED = 1_000
+MEGABYTE = 1024 * 1024
+# The largest bigint of Postgres: where there is no bound.
+MAX_ID = 2**63 - 1
 
-# No row where the name is one that exists, by whichever of the three keys. canonical_name is what the release before
-# 0003 finds a server by, unless a server has it whose name differs by the keys; a trigger could say it, for 45 us more.
+# No row where there is no room (Quota), or where the name is one that exists, by whichever of the three keys.
+# canonical_name is what the release before 0003 finds a server by, unless a server has it whose name differs by the
+# keys; a trigger could say it, for 45 us more.
 REGISTER = """
 WITH server AS (
     INSERT INTO registry.mcp_servers
            (name, name_key, look_key, figure_key, canonical_name, display_name, search_fold, description, server_type,
-            endpoint_url, health_url, version, tools_count, body_digest, content_digest)
+            endpoint_url, health_url, version, tools_count, bytes, body_digest, content_digest)
     SELECT %(name)s, %(name_key)s, %(look_key)s, %(figure_key)s, CASE WHEN taken.id IS NULL THEN before.name END,
            %(display_name)s, %(search_fold)s, %(description)s, %(server_type)s::registry.server_type,
-           %(endpoint_url)s, %(health_url)s, %(version)s, %(tools_count)s, %(body_digest)s, %(content_digest)s
+           %(endpoint_url)s, %(health_url)s, %(version)s, %(tools_count)s, %(bytes)s, %(body_digest)s,
+           %(content_digest)s
       FROM (SELECT translate(%(look_key)s, 'i-', 'l')) AS before (name)
       LEFT JOIN registry.mcp_servers AS taken ON taken.canonical_name = before.name
+     WHERE (SELECT sum(servers) < %(max_servers)s AND sum(bytes) + %(bytes)s <= %(max_bytes)s
+              FROM registry.server_counts)
         ON CONFLICT DO NOTHING
     RETURNING id, name, status, created_at
 ), metadata AS (
@@ -59,7 +66,7 @@ SELECT id, name, status::text, registry.rfc3339(created_at)
 
 # The server that a name is taken for. Of two, because a name may be one with each of them, the one that is spelled so.
 FIND = """
-SELECT id, name, status::text, registry.rfc3339(created_at), revision, body_digest, content_digest
+SELECT id, name, status::text, registry.rfc3339(created_at), revision, body_digest, content_digest, bytes
   FROM registry.mcp_servers
  WHERE name_key = %(name_key)s
     OR look_key = %(look_key)s
@@ -82,6 +89,7 @@ WITH server AS (
            health_url = %(health_url)s,
            version = %(version)s,
            tools_count = %(tools_count)s,
+           bytes = %(bytes)s,
            body_digest = %(body_digest)s,
            content_digest = %(content_digest)s,
            moved_at = CASE WHEN endpoint_url = %(endpoint_url)s::varchar
@@ -91,6 +99,8 @@ WITH server AS (
            updated_at = now()
      WHERE id = %(id)s
        AND revision = %(revision)s
+       AND (bytes >= %(bytes)s
+            OR %(bytes)s - bytes + (SELECT sum(bytes) FROM registry.server_counts) <= %(max_bytes)s)
     RETURNING id
 ), dropped_metadata AS (
     DELETE FROM registry.server_metadata
@@ -139,6 +149,12 @@ WITH server AS (
 )
 SELECT id
   FROM server
+"""
+
+# How much the registry holds.
+HELD = """
+SELECT sum(servers)::bigint, sum(bytes)::bigint
+  FROM registry.server_counts
 """
 
 HAS_DIGEST = """
@@ -309,6 +325,31 @@ RETURNING id
 """
 
 
+class Quota(NamedTuple):
+    """How many servers the registry may hold, and how many bytes of tools and descriptions (None: any number).
+
+    One set of credentials registers everything, so that what it may store is what the registry may hold. Requests that
+    are written at the same moment do not see each other: a few more may come in.
+    """
+
+    servers: int | None = None
+    megabytes: int | None = None
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> Quota:
+        """What MAX_SERVERS and MAX_MEGABYTES say, where they are set. Raises ValueError where one is no number."""
+        given = (environment.get(name) for name in ("MAX_SERVERS", "MAX_MEGABYTES"))
+        return cls(*(int(number) if number else None for number in given))
+
+    def parameters(self) -> dict[str, int]:
+        """The bounds of the statements."""
+        servers, megabytes = (MAX_ID if bound is None else bound for bound in self)
+        return {"max_servers": servers, "max_bytes": min(megabytes * MEGABYTE, MAX_ID)}
+
+
+NO_QUOTA = Quota()
+
+
 class Page(NamedTuple):
     """One page of a list: JSON array of its servers, how many match in all, and where the next one starts.
 
@@ -321,46 +362,70 @@ class Page(NamedTuple):
     next_cursor: str | None
 
 
-def register(database: Database, registration: Registration) -> dict[str, Any]:
+def register(database: Database, registration: Registration, quota: Quota = NO_QUOTA) -> dict[str, Any]:
     """Add a server with its metadata and tools, all or nothing; return id, name, status and created_at.
 
-    Raises DuplicateServer where a server with this name, or one that reads the same, exists; ValidationFailed where
-    only a server that exists may have this name; Unavailable where others kept taking and leaving it.
+    Raises DuplicateServer where a server with this name, or one that reads the same, exists; QuotaExceeded where there
+    is no room for one more; ValidationFailed where only a server that exists may have this name; Unavailable where
+    others kept taking and leaving it.
     """
     registration.check_new()
     for _ in range(MAX_RACES):
-        row = database.write(REGISTER, _columns(registration))
+        row = database.write(REGISTER, _columns(registration) | quota.parameters())
         if row is not None:
             return _answer(*row)
         taken = database.read(FIND, _named(registration))
         if taken is not None:  # else it is gone again
             raise _duplicate(registration, taken[1])
+        _check_room(database, quota, registration.size, servers=1)
     raise Unavailable("lost every race")
 
 
-def replace(database: Database, registration: Registration) -> dict[str, Any]:
+def replace(database: Database, registration: Registration, quota: Quota = NO_QUOTA) -> dict[str, Any]:
     """Make the catalogue agree with a registration; return what `register` returns, and what came of it.
 
     `result` is created, updated or unchanged. The same content writes nothing, however it is spelled.
-    An operator's `inactive` stays. Raises what `register` raises, DuplicateServer where the name exists in another
-    spelling.
+    An operator's `inactive` stays. A server that exists is always replaced by what is no larger, however full the
+    registry is. Raises what `register` raises, DuplicateServer where the name exists in another spelling.
     """
     for _ in range(MAX_RACES):
         row = database.read(FIND, _named(registration))
         if row is None:
             registration.check_new()
-            created = database.write(REGISTER, _columns(registration))
+            created = database.write(REGISTER, _columns(registration) | quota.parameters())
             if created is None:
+                _check_room(database, quota, registration.size, servers=1)
                 continue  # somebody else was first: look again
             return {**_answer(*created), "result": "created"}
-        id_, name, status, created_at, revision, body_digest, content_digest = row
+        id_, name, status, created_at, revision, body_digest, content_digest, held = row
         if name != registration.document.name:
             raise _duplicate(registration, name)
         if body_digest == registration.body_digest or content_digest == registration.content_digest:
             return {**_answer(id_, name, status, created_at), "result": "unchanged"}
-        if database.write(REPLACE, {**_columns(registration), "id": id_, "revision": revision}):
+        columns = _columns(registration) | quota.parameters() | {"id": id_, "revision": revision}
+        if database.write(REPLACE, columns):
             return {**_answer(id_, name, status, created_at), "result": "updated"}
+        if registration.size > held:
+            _check_room(database, quota, registration.size - held)
     raise Unavailable("lost every race")
+
+
+def _check_room(database: Database, quota: Quota, more: int, servers: int = 0) -> None:
+    """Raise QuotaExceeded where there is no room for so many bytes and servers more."""
+    row = database.read(HELD)
+    assert row is not None
+    held, held_bytes = row
+    bounds = quota.parameters()
+    if held + servers > bounds["max_servers"]:
+        raise QuotaExceeded(
+            f"The registry holds {held} servers, as many as it may: remove some that are not needed, or have its"
+            " operator raise MaxServers"
+        )
+    if held_bytes + more > bounds["max_bytes"]:
+        raise QuotaExceeded(
+            f"The registry may hold {quota.megabytes} MiB of tools and descriptions, and this does not fit in any more:"
+            " shorten it, remove servers that are not needed, or have its operator raise MaxMegabytes"
+        )
 
 
 def _duplicate(registration: Registration, existing: str) -> DuplicateServer:
@@ -462,6 +527,7 @@ def _columns(registration: Registration) -> dict[str, Any]:
         "tags_fold": metadata and metadata.tags and _array(folding.fold(tag.strip()) for tag in metadata.tags),
         "tools": registration.tools_json,
         "tools_count": len(document.tools),
+        "bytes": registration.size,
         "body_digest": registration.body_digest,
         "content_digest": registration.content_digest,
     }

@@ -19,6 +19,7 @@ from mcp_registry.errors import Fault, RegistryError, Unavailable, ValidationFai
 STATUSES: Mapping[str, HTTPStatus] = {
     "VALIDATION_ERROR": HTTPStatus.BAD_REQUEST,
     "UNAUTHORIZED": HTTPStatus.UNAUTHORIZED,
+    "QUOTA_EXCEEDED": HTTPStatus.FORBIDDEN,
     "SERVER_NOT_FOUND": HTTPStatus.NOT_FOUND,
     "DUPLICATE_SERVER": HTTPStatus.CONFLICT,
     "PAYLOAD_TOO_LARGE": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,

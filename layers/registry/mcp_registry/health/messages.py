@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Literal, NamedTuple, TypeVar
+from typing import Annotated, Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -19,6 +19,14 @@ Id = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Moment = Annotated[datetime, Meta(tz=True)]
 Verdict = Literal["healthy", "gated", "not_mcp", "http_error", "timeout", "refused", "dns", "tls", "blocked"]
 Milliseconds = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+# Every sentence of a check is ours, short and ASCII. What is not was not written by a prober of ours, and would be told
+# to people and agents as the registry's own words: it is refused as it comes in.
+MAX_SENTENCE = 300
+Sentence = Annotated[str, Meta(max_length=MAX_SENTENCE, pattern=r"^[ -~]*\Z")]
+
+# Of the findings `refused` the one that a fault of ours can look like: there is no route to the host. By any other the
+# host has been heard.
+UNREACHABLE: Final = "The host cannot be reached"
 
 
 class Server(NamedTuple):
@@ -36,7 +44,7 @@ class Finding(NamedTuple):
     verdict: Verdict
     status_code: Annotated[int, Meta(ge=0, le=999)] | None
     response_time_ms: Milliseconds
-    error: str | None
+    error: Sentence | None
     age_ms: Milliseconds
 
 
@@ -46,12 +54,13 @@ class Tick(Struct, forbid_unknown_fields=True):
     slot: Moment
 
 
-class Shard(Struct, forbid_unknown_fields=True):
-    """Servers of one sweep that one function probes."""
+class Shard(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """Servers of one sweep that one function probes. The `first` of them were left out of the sweep before."""
 
     slot: Moment
     shard: Annotated[int, Meta(ge=0)]
     servers: list[Server]
+    first: Annotated[int, Meta(ge=0)] = 0
 
 
 class Findings(Struct, forbid_unknown_fields=True):

@@ -27,6 +27,7 @@ from mcp_registry.dial import exchange, guard, urls
 from mcp_registry.dial.exchange import Answer, Dialler
 from mcp_registry.dial.guard import Policy
 from mcp_registry.dial.lookup import Names, Resolver, System
+from mcp_registry.health import messages
 
 if sys.platform == "win32":  # for which there is no uvloop
     from asyncio import new_event_loop
@@ -46,6 +47,9 @@ TICK_SECONDS = 0.05
 SLIP_SECONDS = 0.1
 UNFAIR_SECONDS = 0.25
 ATTEMPTS = 2
+# Of the checks that one address may have in a sweep, so many are under way together: where each takes its deadline, all
+# of them still have their turn within the time of a sweep (three rounds of 5 s, of 22).
+HOST_AT_ONCE = 0.4
 # Checks that start in one go. Between two goes answers are read: a thousand dials at once would take 100 ms, in which
 # none is.
 STEP = 32
@@ -87,6 +91,7 @@ REDIRECTS = frozenset({307, 308})
 TOO_BUSY = "The registry was too busy to check fairly"
 OUT_OF_TIME = "The sweep ran out of time before this server's turn"
 BROKEN = "The check failed inside the registry"
+CROWDED = "As many servers of its host were checked in this sweep as may be"
 
 
 class Target(NamedTuple):
@@ -121,18 +126,31 @@ def sweep(
     spread: float = 0.0,
     policy: Policy | None = None,
     at_once: int = 1000,
+    per_host: int | None = None,
+    first: int = 0,
 ) -> list[Result]:
     """Check servers on an event loop of our own; one result for each, in any order.
 
     `seconds`: after so many everything is over; what could not be started a deadline before is not checked. `spread`:
     the dials are spread over so many seconds, each server at a moment that follows from its id, so that it is checked
     at the same distance from the start of every sweep. `at_once`: how many checks are under way together, at most.
+    `per_host`: how many checks one address has in this sweep, at most (None: no bound); whoever is beyond that is not
+    checked. `first`: so many of the targets, from the beginning, have their turn before all others and in this order.
     """
     # What the collector of cycles takes is 6 % of a sweep (2026-11-22), and a sweep leaves it next to nothing.
     gc.disable()
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            return runner.run(check_all(targets, seconds=seconds, spread=spread, policy=policy, at_once=at_once))
+            checks = check_all(
+                targets,
+                seconds=seconds,
+                spread=spread,
+                policy=policy,
+                at_once=at_once,
+                per_host=per_host,
+                first=first,
+            )
+            return runner.run(checks)
     finally:
         gc.enable()
 
@@ -144,6 +162,8 @@ async def check_all(
     spread: float = 0.0,
     policy: Policy | None = None,
     at_once: int = 1000,
+    per_host: int | None = None,
+    first: int = 0,
     resolver: Resolver | None = None,
 ) -> list[Result]:
     """What `sweep` does, on the loop that runs. `resolver` takes the place of the system's."""
@@ -152,7 +172,8 @@ async def check_all(
     if any(target.endpoint_url[:6].lower() == "https:" for target in targets):
         exchange.verified()  # before the clock runs: nothing is read while it is made
     system = System()
-    engine = _Engine(targets, seconds, spread, policy or guard.policy(), at_once, resolver or system)
+    due = _turns(targets, spread, first)
+    engine = _Engine(due, seconds, policy or guard.policy(), at_once, per_host, resolver or system)
     try:
         return await engine.run()
     finally:
@@ -171,7 +192,7 @@ TIMEOUT = Finding("timeout", None, f"No answer within {DEADLINE:.0f} seconds")
 NAME_TIMEOUT = Finding("dns", None, f"The host name did not resolve within {DEADLINE:.0f} seconds")
 NO_NAME = Finding("dns", None, "The host name does not resolve")
 REFUSED = Finding("refused", None, "Nothing listens there: the connection was refused")
-UNREACHABLE = Finding("refused", None, "The host cannot be reached")
+UNREACHABLE = Finding("refused", None, messages.UNREACHABLE)
 CLOSED = Finding("refused", None, "The connection was closed before an answer came")
 
 # Errors that are ours: they say nothing about the server.
@@ -184,6 +205,9 @@ OWN_EXHAUSTION = Finding(None, None, "The registry had no free sockets or memory
 OWN_RESOLVER = Finding(None, None, "The registry's own resolver cannot be reached")
 OWN_NETWORK = Finding(None, None, "The registry has no route to the server's address")
 OWN_FIREWALL = Finding(None, None, "The registry's own network forbids this connection")
+OWN_BOUND = Finding(None, None, CROWDED)
+# Not a finding yet: the check waits until another one of its host has ended.
+WAITS = Finding(None)
 # ... after which another address of the same name may do.
 TRY_ANOTHER = frozenset({REFUSED, UNREACHABLE, OWN_NETWORK})
 
@@ -238,10 +262,31 @@ def _site(url: str, policy: Policy) -> _Site:
     return _Site(url, policy)
 
 
+class _Host:
+    """What one address is asked in a sweep: the checks that it has had, those under way, and those that wait."""
+
+    __slots__ = ("checks", "under_way", "waiting")
+
+    def __init__(self) -> None:
+        self.checks = self.under_way = 0
+        self.waiting: deque[_Check] = deque()
+
+
 class _Check:
     """A check under way."""
 
-    __slots__ = ("addresses", "attempt", "began", "dialled", "expired", "if_late", "redirected", "slipped", "target")
+    __slots__ = (
+        "addresses",
+        "attempt",
+        "began",
+        "dialled",
+        "expired",
+        "hosts",
+        "if_late",
+        "redirected",
+        "slipped",
+        "target",
+    )
 
     def __init__(self, target: Target, attempt: int = 1) -> None:
         self.target = target
@@ -250,6 +295,8 @@ class _Check:
         self.began = self.slipped = 0.0
         self.dialled = 0.0
         self.addresses: tuple[str, ...] = ()
+        # Of each address that it may dial: who has two could else have the second one asked for nothing.
+        self.hosts: list[_Host] = []
         self.redirected = False
         self.expired = False
         # What the deadline would make of it.
@@ -261,13 +308,14 @@ class _Engine:
 
     def __init__(
         self,
-        targets: Sequence[Target],
+        turns: Sequence[tuple[float, Target]],
         seconds: float,
-        spread: float,
         policy: Policy,
         at_once: int,
+        per_host: int | None,
         resolver: Resolver,
     ) -> None:
+        """`turns`: the targets with the seconds after which each is due, in the order of their turns."""
         now = time.monotonic()
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
@@ -276,15 +324,15 @@ class _Engine:
         self._dialler = Dialler(self._loop)
         self._at_once = _affordable(at_once)
         self._last_start = now + seconds - DEADLINE
-        # In the order in which they are due, the last first, so that the next one is popped off the end.
-        self._due = [(now + moment(target.id) * spread, target) for target in reversed(targets)]
-        if spread > 0:
-            self._due.sort(key=lambda due: due[0], reverse=True)
+        # The last first, so that the next one is popped off the end.
+        self._due = [(now + after, target) for after, target in reversed(turns)]
+        self._per_host = per_host
+        self._hosts: dict[str, _Host] = {}
         self._again: deque[_Check] = deque()
         # Those under way, in the order in which they began.
         self._checks: dict[_Check, asyncio.Task[None]] = {}
         self._results: list[Result] = []
-        self._total = len(targets)
+        self._total = len(turns)
         self._launch_handle: asyncio.Handle | None = None
         self._tick_handle: asyncio.Handle | None = None
         self._tick_due = now
@@ -363,6 +411,8 @@ class _Engine:
         for _, target in self._due:
             self._settle(Result(target.id, None, None, None, OUT_OF_TIME, now))
         self._due.clear()
+        for host in self._hosts.values():
+            self._turn_away(host, OUT_OF_TIME)
         for check in self._again:
             self._settle(Result(check.target.id, None, None, None, TOO_BUSY, now))
         self._again.clear()
@@ -388,8 +438,18 @@ class _Engine:
             observability.log_defect("probe", error)
         now = time.monotonic()
         del self._checks[check]
+        for host in check.hosts:
+            host.under_way -= 1
+            if host.waiting:
+                waiting = host.waiting.popleft()
+                self._hurry(_Check(waiting.target, waiting.attempt))
         if self._launch_handle is None:
             self._launch_handle = self._loop.call_soon(self._launch)
+        if finding is WAITS:
+            return
+        if finding is OWN_BOUND:
+            self._settle(Result(check.target.id, None, None, None, finding.error, now))
+            return
         if finding.verdict not in SETTLED and (finding.verdict is None or self._was_late(check, now)):
             self._repeat(check, finding, now)
             return
@@ -401,16 +461,19 @@ class _Engine:
         late = now - self._tick_due
         return self._slipped - check.slipped + (late if late > SLIP_SECONDS else 0.0) > UNFAIR_SECONDS
 
+    def _hurry(self, check: _Check) -> None:
+        """Start a check as soon as there is room, and not only when the next server is due."""
+        self._again.append(check)
+        if self._launch_handle is not None:
+            self._launch_handle.cancel()
+        self._launch_handle = self._loop.call_soon(self._launch)
+
     def _repeat(self, check: _Check, finding: Finding, now: float) -> None:
         """Check once more, where there is time and it has not been done."""
         if check.attempt < ATTEMPTS and now <= self._last_start:
             if finding.verdict == "dns":
                 self._names.forget(guard.host(check.target.endpoint_url))
-            self._again.append(_Check(check.target, check.attempt + 1))
-            # Now, and not only when the next server is due.
-            if self._launch_handle is not None:
-                self._launch_handle.cancel()
-            self._launch_handle = self._loop.call_soon(self._launch)
+            self._hurry(_Check(check.target, check.attempt + 1))
             return
         reason = TOO_BUSY if finding.verdict else finding.error
         self._settle(Result(check.target.id, None, None, None, reason, now))
@@ -444,9 +507,36 @@ class _Engine:
                 return NO_NAME
             addresses = found.addresses
         check.addresses = _candidates(addresses)
+        if (bound := self._bound(check)) is not None:
+            return bound
         if declared is not None:
             return await self._find_health(check, site)
         return await self._find_mcp(check, site)
+
+    def _bound(self, check: _Check) -> Finding | None:
+        """Count a check that is about to dial; what keeps it from that where its host has had enough for now."""
+        if self._per_host is None:
+            return None
+        hosts = [self._hosts.setdefault(address, _Host()) for address in check.addresses]
+        if any(host.checks >= self._per_host for host in hosts):
+            return OWN_BOUND
+        for host in hosts:
+            if host.under_way >= max(self._per_host * HOST_AT_ONCE, 1):
+                host.waiting.append(check)
+                return WAITS
+        check.hosts = hosts
+        for host in hosts:
+            host.checks += 1
+            host.under_way += 1
+            if host.checks >= self._per_host:
+                self._turn_away(host, CROWDED)
+        return None
+
+    def _turn_away(self, host: _Host, reason: str) -> None:
+        """Settle those that wait for a host and will have no turn."""
+        now = time.monotonic()
+        while host.waiting:
+            self._settle(Result(host.waiting.popleft().target.id, None, None, None, reason, now))
 
     async def _find_health(self, check: _Check, site: _Site) -> Finding:
         """Judge the health URL that a server declares: by its status, and by what it says in JSON."""
@@ -544,6 +634,19 @@ class _Engine:
         if number in UNREACHED:
             return UNREACHABLE
         return TIMEOUT if number == errno.ETIMEDOUT else CLOSED
+
+
+def _turns(targets: Sequence[Target], spread: float, first: int) -> list[tuple[float, Target]]:
+    """After how many seconds each target is due, in the order of their turns.
+
+    The first ones take as much of the spread as there are of them, so that no more is dialled in a second than ever.
+    """
+    share = first / len(targets)
+    turns = [(spread * place / len(targets), target) for place, target in enumerate(targets[:first])]
+    rest = [(spread * (share + (1 - share) * moment(target.id)), target) for target in targets[first:]]
+    if spread > 0:
+        rest.sort(key=lambda turn: turn[0])
+    return turns + rest
 
 
 def moment(number: int) -> float:

@@ -13,11 +13,13 @@ from mcp_registry.edge.background import Record
 from mcp_registry.health import messages
 from mcp_registry.health.messages import Findings
 
-# Where so many servers or more were up, and more than half of them cannot be reached in one shard, the fault is taken
-# to be ours (our way out, our resolver): what was seen is kept, and nobody is called down. Only what a fault of ours
-# can look like counts, only servers that a check has found up, and only for a while: after that what is seen is
-# believed.
-SUSPECT_SERVERS = 10
+# Where servers of so many hosts or more were up, and more than half of these hosts are away in one shard, the fault is
+# taken to be ours (our way out, our resolver): what was seen is kept, and who was up a while ago is not called down.
+# Hosts and not servers: a fault of ours takes every host along, and a hundred servers of one host are one voice. Only
+# what a fault of ours can look like counts: no answer, no address, no route. Who refuses a connection, closes it or
+# answers anything has been reached. And each server is spared for no longer than this after it was last up (or came, or
+# moved), whatever the others do: hosts that take turns in being away hide nobody's outage.
+SUSPECT_HOSTS = 10
 SUSPECT_MINUTES = 10
 
 # In the order of its parts: the findings of servers that are not out of service; the rows of metrics; the
@@ -30,8 +32,8 @@ SUSPECT_MINUTES = 10
 # Some of it is for speed (1,000 rows, 2026-11-22): UPDATE costs half of what ON CONFLICT DO UPDATE does (1.1 against
 # 2.1 ms); a server's first check is looked for only where something was not updated (0.5 ms); for the array in
 # `changed` the planner expects few rows; of the registrations only those that are not active, or have moved, are read
-# (1.5 ms), so that a server which is gone leaves a row in the metrics that nobody can ask for; and who had been up is
-# looked up only where enough cannot be reached (0.7 ms).
+# (1.5 ms), so that a server which is gone leaves a row in the metrics that nobody can ask for; and who had been up, and
+# on which host, is looked up only where enough cannot be reached (0.7 ms).
 _FINDINGS: LiteralString = """
 WITH sent AS (
     SELECT COALESCE(%(sent_at)s::timestamptz, now()) AS at
@@ -41,6 +43,7 @@ WITH sent AS (
 ), finding AS MATERIALIZED (
     SELECT f.server_id, f.verdict, f.status_code, f.response_time_ms, f.error_message,
            sent.at - f.age_ms * interval '1 millisecond' AS checked_at, metrics.is_up(f.verdict) AS up,
+           f.verdict IN ('timeout', 'dns') OR COALESCE(f.error_message = %(unreachable)s, false) AS away,
            COALESCE(other.status, 'active') AS status
       FROM unnest(%(server_ids)s::bigint[], %(verdicts)s::metrics.verdict[], %(status_codes)s::smallint[],
                   %(response_times_ms)s::integer[], %(errors)s::text[], %(ages_ms)s::integer[])
@@ -55,17 +58,20 @@ WITH sent AS (
        AND %(slot)s::timestamptz BETWEEN sent.at - interval '1 day' AND sent.at + interval '1 day'
 ), whole AS MATERIALIZED (
     SELECT n, up,
-           CASE WHEN unreached * 2 > %(suspect_servers)s
-                THEN (SELECT count(*) >= %(suspect_servers)s
-                             AND count(*) FILTER (WHERE f.verdict IN ('timeout', 'refused', 'dns')) * 2 > count(*)
-                        FROM finding AS f
-                        JOIN registry.server_health AS h USING (server_id)
-                       CROSS JOIN sent
-                       WHERE f.status = 'active'
-                         AND h.up_at > sent.at - %(suspect_minutes)s * interval '1 minute')
+           CASE WHEN away * 2 > %(suspect_hosts)s
+                THEN (SELECT count(*) >= %(suspect_hosts)s AND count(*) FILTER (WHERE host.away) * 2 > count(*)
+                        FROM (SELECT bool_and(f.away) AS away
+                                FROM finding AS f
+                                JOIN registry.server_health AS h USING (server_id)
+                                JOIN registry.mcp_servers AS s ON s.id = f.server_id
+                               CROSS JOIN sent
+                               WHERE f.status = 'active'
+                                 AND h.up_at > sent.at - %(suspect_minutes)s * interval '1 minute'
+                               -- The host of a URL: between the slashes and the port.
+                               GROUP BY regexp_replace(lower(split_part(s.endpoint_url, '/', 3)),
+                                                       '\\.?(:[0-9]*)?$', '')) AS host)
                 ELSE false END AS suspect
-      FROM (SELECT count(*) AS n, count(*) FILTER (WHERE up) AS up,
-                   count(*) FILTER (WHERE verdict IN ('timeout', 'refused', 'dns')) AS unreached
+      FROM (SELECT count(*) AS n, count(*) FILTER (WHERE up) AS up, count(*) FILTER (WHERE away) AS away
               FROM finding) AS counted
 ), written AS (
     INSERT INTO metrics.server_health_metrics
@@ -101,7 +107,16 @@ _STATUSES: LiteralString = """
     SELECT finding.*, CASE WHEN finding.up THEN 'active' ELSE 'error' END::registry.server_status AS wanted
       FROM finding
      CROSS JOIN whole
-     WHERE CASE WHEN finding.up THEN status = 'error' ELSE status = 'active' AND NOT whole.suspect END
+     WHERE CASE WHEN finding.up THEN status = 'error'
+                ELSE status = 'active'
+                     AND NOT (whole.suspect
+                              AND EXISTS (SELECT
+                                            FROM registry.mcp_servers AS s
+                                            LEFT JOIN registry.server_health AS h ON h.server_id = s.id
+                                           CROSS JOIN sent
+                                           WHERE s.id = finding.server_id
+                                             AND GREATEST(h.up_at, s.moved_at)
+                                                 > sent.at - %(suspect_minutes)s * interval '1 minute')) END
 ), change AS MATERIALIZED (
     SELECT *
       FROM due
@@ -224,8 +239,8 @@ class Change(NamedTuple):
 class Written(NamedTuple):
     """What came of writing: how many checks are new, how many servers came back, how many were called down.
 
-    `suspect`: so many failed at once that none was called down. `changes`: a hundred of the servers that came back or
-    were called down, at most.
+    `suspect`: so many hosts were away at once that no server was called down which had been up a while ago. `changes`:
+    a hundred of the servers that came back or were called down, at most.
     """
 
     checked: int
@@ -260,8 +275,9 @@ def write(database: Database, findings: Findings, sent_at: datetime | None) -> W
         "slot": findings.slot,
         "shard": findings.shard,
         "sent_at": sent_at,
-        "suspect_servers": SUSPECT_SERVERS,
+        "suspect_hosts": SUSPECT_HOSTS,
         "suspect_minutes": SUSPECT_MINUTES,
+        "unreachable": messages.UNREACHABLE,
         "server_ids": messages.array(ids),
         "verdicts": f"{{{','.join(verdicts)}}}",
         "status_codes": messages.array(status_codes),

@@ -17,6 +17,8 @@ SWEEP_SECONDS = 22.0
 # what the sweep has.
 SPREAD_SECONDS_EACH = 0.015
 MAX_SPREAD_SECONDS = 15.0
+# The checks of one address in a shard, unless the setting of this name says otherwise.
+CHECKS_PER_HOST = 50
 # What sending the findings may take, of the time that the function has.
 SEND_SECONDS = 3.0
 # A shard that nobody took for this long would run into the next sweep.
@@ -47,7 +49,8 @@ def check(record: Record) -> None:
     seconds = min(SWEEP_SECONDS - record.waited_seconds, record.remaining_seconds - SEND_SECONDS)
     spread = min(len(shard.servers) * SPREAD_SECONDS_EACH, MAX_SPREAD_SECONDS, max(seconds - probe.DEADLINE - 1, 0))
     targets = [probe.Target(*server) for server in shard.servers]
-    results = probe.sweep(targets, seconds=seconds, spread=spread)
+    per_host = int(os.environ.get("CHECKS_PER_HOST", CHECKS_PER_HOST))
+    results = probe.sweep(targets, seconds=seconds, spread=spread, per_host=per_host, first=shard.first)
     sent = time.monotonic()
     findings = [
         Finding(

@@ -37,7 +37,8 @@ NOW = "SELECT date_trunc('second', now())"
 
 # The claim of a dispatcher that has died can be taken over after 15 s. Two slots less than 5 s apart are one: a
 # schedule that fires twice, or a person who asks while a sweep begins. A server's URLs come from here and from nowhere
-# else.
+# else. Who was left out of the sweep before, because its host had more servers than are checked at once, comes first,
+# longest ago before all: so each has its turn.
 START = """
 WITH moment AS (
     SELECT CASE WHEN %(slot)s::timestamptz <= now() - interval '30 seconds' THEN 'late'
@@ -58,14 +59,22 @@ WITH moment AS (
      WHERE s.dispatched_at IS NULL
        AND s.claimed_at < now() - interval '15 seconds'
     RETURNING slot
+), due AS (
+    SELECT s.id, s.endpoint_url, s.health_url, h.checked_at,
+           COALESCE(h.checked_at < %(slot)s::timestamptz - interval '35 seconds', true) AS missed
+      FROM registry.mcp_servers AS s
+      LEFT JOIN registry.server_health AS h ON h.server_id = s.id
+     WHERE s.status <> 'inactive'
+       AND EXISTS (SELECT FROM claimed)
 )
 SELECT CASE WHEN timeliness <> 'timely' THEN timeliness
             WHEN EXISTS (SELECT FROM claimed) THEN 'started'
             ELSE 'duplicate' END,
-       (SELECT COALESCE(json_agg(json_build_array(id, endpoint_url, health_url) ORDER BY id), '[]')::text
-          FROM registry.mcp_servers
-         WHERE status <> 'inactive'
-           AND EXISTS (SELECT FROM claimed))
+       (SELECT COALESCE(json_agg(json_build_array(id, endpoint_url, health_url)
+                                 ORDER BY missed DESC, CASE WHEN missed THEN checked_at END NULLS FIRST, id),
+                        '[]')::text
+          FROM due),
+       (SELECT count(*) FROM due WHERE missed)
   FROM moment
 """
 
@@ -161,14 +170,14 @@ def start(database: Database, slot: datetime) -> Started:
     try:
         row = database.write(START, {"slot": slot})
     except psycopg.errors.ExclusionViolation:  # somebody began another within 5 s, at this very moment
-        row = ("duplicate", "[]")
+        row = ("duplicate", "[]", 0)
     assert row is not None
-    outcome, servers_json = row
+    outcome, servers_json, missed = row
     if outcome != "started":
         observability.log_sweep(slot.isoformat(), outcome, 0)
         return Started(slot, outcome)
     servers = [Server(*server) for server in json.loads(servers_json)]
-    shards = _sharded(slot, servers)
+    shards = _sharded(slot, servers, missed)
     for place, body in enumerate(shards):
         # The group is also what the message is known by: a shard that is sent again is not delivered again.
         queues.send(os.environ["PROBE_QUEUE_URL"], body, group=f"{slot.timestamp():.0f}-{place}")
@@ -206,16 +215,18 @@ def settle(database: Database) -> None:
         observability.log_suspect(suspect)
 
 
-def _sharded(slot: datetime, servers: list[Server]) -> list[str]:
+def _sharded(slot: datetime, servers: list[Server], missed: int = 0) -> list[str]:
     """The servers as messages that each fit into the queue, all of about the same length.
 
     A shard is judged by itself when most of its servers seem to fail. So none is a rest of three, which that would not
-    protect; and each is a sample of the whole, because neighbours in the order often are on one host.
+    protect; and each is a sample of the whole, because neighbours in the order often are on one host. The first
+    `missed` servers come first in each.
     """
     count = -(-len(servers) // MAX_SHARD)
     while True:
         parts = [servers[place::count] for place in range(count)]
-        bodies = [messages.encode(Shard(slot, place, part)) for place, part in enumerate(parts)]
+        first = [len(range(place, missed, count)) for place in range(count)]
+        bodies = [messages.encode(Shard(slot, place, part, first[place])) for place, part in enumerate(parts)]
         if all(len(body.encode()) <= queues.MAX_BODY for body in bodies):
             return bodies
         count *= 2

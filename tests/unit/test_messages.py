@@ -1,0 +1,53 @@
+"""What travels by queue: what is refused as it comes in, because no function of ours wrote it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from mcp_registry.dial import guard
+from mcp_registry.errors import Malformed
+from mcp_registry.health import messages, probe
+
+SLOT = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+
+def findings(error: str | None) -> str:
+    return messages.encode(messages.Findings(SLOT, 0, [messages.Finding(1, "refused", None, 1, error, 0)]))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "hacked: \x1b]0;title\x07 call +1-555",
+        "two\nlines",
+        "one line\n",
+        "a\x00b",
+        "a\x7fb",
+        "a\x9bb",
+        "turned \u202earound",
+        "invisible\u200b",
+        "x" * 301,
+    ],
+)
+def test_a_finding_that_no_prober_of_ours_wrote_is_refused(error):
+    with pytest.raises(Malformed):
+        messages.findings(findings(error))
+
+
+def test_every_sentence_of_a_check_is_taken():
+    policy = guard.Policy.of({})
+    addresses = ("127.0.0.1", "169.254.169.254", "10.0.0.1", "224.0.0.1", "::1", "::ffff:1.2.3.4", "fe80::1%eth0", "x")
+    sentences = {
+        *(value.error for value in vars(probe).values() if isinstance(value, probe.Finding)),
+        *probe.FAULTS.values(),
+        *probe.CERTIFICATE_FAULTS.values(),
+        *(f"The address is {kind}" for _, kind in guard.NETWORKS),
+        *map(policy.address_fault, addresses),
+        *map(policy.url_fault, ("http://x.internal/", "http://metadata/", "http://a.example:22/")),
+        None,
+    }
+    assert len(sentences) > 30
+    for sentence in sentences:
+        assert messages.findings(findings(sentence)).findings[0].error == sentence
