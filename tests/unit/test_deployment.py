@@ -304,6 +304,7 @@ def test_migrations_go_to_the_database_itself_and_before_everything_that_uses_it
     migration = stack.resources["Migration"]["Properties"]
     # Made before, and deleted after: its way to the database, and to where it answers.
     assert set(migration["After"]) == {
+        "${MigrateOnce}",
         *(["${DatabaseFromFunctions}"] if stack.holds("CreatesDatabase") else []),
         *(["${Writer}"] if stack.holds("CreatesAurora") else []),
         *(["${ProxyTargets}"] if stack.holds("UsesProxy") else []),
@@ -325,13 +326,50 @@ def test_another_database_is_migrated_anew_and_its_address_is_told_to_nobody():
     assert "example.com" not in json.dumps(asked(**OWN))
 
 
-def test_a_migration_is_run_once_for_each_time_that_it_is_asked_for(stack: Stack):
+def migrating(stack: Stack, before: Stack) -> dict[str, str]:
+    """The environment of what a deployment calls to migrate, on a stack that was deployed as another before."""
     token = stack.resources["Migration"]["Properties"]["ServiceToken"]
-    alias = stack.resources[token.removeprefix("${").removesuffix("}")]
-    assert alias["Type"] == "AWS::Lambda::Alias"
-    found = stack.of_type("AWS::Lambda::EventInvokeConfig").values()
-    retries = {config["FunctionName"]: config["MaximumRetryAttempts"] for config in found}
-    assert retries["${MigrateFunction}"] == 0
+    name = token.removeprefix("${").removesuffix("}").removesuffix(".Arn")
+    if stack.resources[name]["Type"] == "AWS::Lambda::Alias":
+        version = stack.resources[name]["Properties"]["FunctionVersion"]
+        name = version.removeprefix("${").removesuffix(".Version}")
+    if stack.resources[name]["Type"] == "AWS::Lambda::Version":
+        # It keeps what the function had when the version was published.
+        published = before if name in before.resources else stack
+        name = published.resources[name]["Properties"]["FunctionName"].removeprefix("${").removesuffix("}")
+        return published.resources[name]["Properties"]["Environment"]["Variables"]
+    return stack.resources[name]["Properties"]["Environment"]["Variables"]
+
+
+@pytest.mark.parametrize("before", ["as it comes", "a database of yours"])
+def test_a_migration_has_the_settings_of_its_deployment_whatever_was_deployed_before(
+    stack: Stack, stacks: dict[str, Stack], before: str
+):
+    variables = migrating(stack, stacks[before])
+    own = stack.holds("CreatesDatabase")
+    assert variables["DATABASE_URL"] == ("${DatabaseOwnAddress.Value}" if own else OWN["DatabaseUrl"])
+    assert variables["DATABASE_ACCESS"] == ("iam" if own else "url")
+
+
+def test_another_database_url_is_the_one_that_is_migrated():
+    other = {"DatabaseUrl": "postgresql://u@other.example.com/r", "MigrationRun": "2"}
+    assert migrating(Stack(**other), before=Stack(**OWN))["DATABASE_URL"] == other["DatabaseUrl"]
+
+
+def test_a_migration_is_run_once_for_each_time_that_it_is_asked_for(stack: Stack):
+    (config,) = (
+        config
+        for config in stack.of_type("AWS::Lambda::EventInvokeConfig").values()
+        if config["FunctionName"] == "${MigrateFunction}"
+    )
+    assert (config["Qualifier"], config["MaximumRetryAttempts"]) == ("$LATEST", 0)
+
+
+def test_no_version_is_left_behind_in_a_network_that_is_to_go(stack: Stack):
+    """Lambda keeps the network interface of each version that is published."""
+    for name, resource in stack.resources.items():
+        if resource["Type"] == "AWS::Lambda::Version":
+            assert resource["DeletionPolicy"] == "Delete", name
 
 
 def test_a_proxy_has_a_way_to_the_database_before_it_looks_for_it(stack: Stack):
