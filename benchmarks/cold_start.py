@@ -29,6 +29,26 @@ FUNCTIONS = ("authorizer", "list", "detail", "register", "update", "delete", "he
 AUTHORIZER_MS = 5.0
 BARS = {"list": 0.30, "detail": 0.30, "register": 0.45}
 
+# Its credentials in a secret, as the template has it: what it does before the first request, and what is left for that
+# (a call that nobody answers: TLS and the answer come on top).
+SECRET = {
+    "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE",
+    "AWS_DEFAULT_REGION": "eu-west-1",
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "REGISTRY_SECRET_ARN": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:x",
+}
+WITH_SECRET = {
+    "authorizer, with a secret": "import app",
+    "authorizer, and a call": """
+import app
+try:
+    app.lambda_handler({"authorizationToken": "Basic YTpi", "methodArn": "arn/v1/GET"}, None)
+except Exception as error:
+    assert type(error).__name__ == "EndpointConnectionError", error
+""",
+}
+
 # What single libraries cost, for docs/decisions/0001: the driver alone, and with either validation library as far as a
 # first model.
 LIBRARIES = {
@@ -45,7 +65,10 @@ CLIENT = {
     "client: register_lambda": "from mcp_registry_client import register_lambda",
 }
 
-# What benchmarks/baseline.py imports and what that needs, by their names in requirements/dev.txt.
+# Lambda's own Python has boto3; by their names in requirements/dev.txt.
+RUNTIME_REQUIREMENTS = "boto3 botocore jmespath python-dateutil s3transfer six urllib3"
+
+# What benchmarks/baseline.py imports and what that needs, likewise.
 BASELINE_REQUIREMENTS = """
 annotated-doc annotated-types anyio fastapi idna mangum opentelemetry-api psycopg psycopg-binary psycopg-pool pydantic
 pydantic-core starlette typing-extensions typing-inspection
@@ -63,10 +86,11 @@ ENVIRONMENT = {
 
 
 class Start(NamedTuple):
-    """A process that imports something: the folders on its path and the statement."""
+    """A process that imports something: the folders on its path, the statement, and variables besides ENVIRONMENT."""
 
     path: tuple[Path, ...]
     statement: str
+    variables: Mapping[str, str] = {}
 
 
 def run(python: str | None = None) -> list[Result]:
@@ -114,6 +138,8 @@ def _starts(interpreter: str, folder: Path) -> Mapping[str, Start]:
     for name in FUNCTIONS:
         shutil.copytree(ROOT / "functions" / name, folder / name)
         starts[name] = Start((folder / name, layer), "import app")
+    authorizer = starts["authorizer"].path
+    starts |= {name: Start(authorizer, statement, SECRET) for name, statement in WITH_SECRET.items()}
     starts |= {name: Start((), statement) for name, statement in LIBRARIES.items()}
     shutil.copytree(ROOT / "client" / "src", folder / "client")
     starts |= {name: Start((folder / "client",), statement) for name, statement in CLIENT.items()}
@@ -128,7 +154,7 @@ def _starts(interpreter: str, folder: Path) -> Mapping[str, Start]:
 
 
 def _command(interpreter: str, start: Start, statement: str) -> tuple[list[str], dict[str, str]]:
-    environment = {**ENVIRONMENT, "PATH": os.defpath}
+    environment = {**ENVIRONMENT, **start.variables, "PATH": os.defpath}
     if start.path:
         environment["PYTHONPATH"] = os.pathsep.join(map(str, start.path))
     return [interpreter, "-c", statement], environment
@@ -149,7 +175,7 @@ def _cpu_ms(interpreter: str, start: Start) -> Callable[[], float]:
 
 def _modules(interpreter: str, start: Start) -> int:
     """How many modules are loaded when everything is imported."""
-    statement = f"import sys; {start.statement}; print(len(sys.modules))"
+    statement = f"import sys\n{start.statement}\nprint(len(sys.modules))"
     command, environment = _command(interpreter, start, statement)
     return int(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
 
@@ -178,7 +204,10 @@ def _environment(python: str) -> str:
     """A virtual environment with the layer's libraries and the baseline's, made once for each state of the lists."""
     layer = (ROOT / "layers" / "dependencies" / "requirements.txt").read_text(encoding="utf-8")
     pins = _blocks((ROOT / "requirements" / "dev.txt").read_text(encoding="utf-8"))
-    locked = {**{name: pins[name] for name in BASELINE_REQUIREMENTS.split()}, **_blocks(layer)}
+    locked = {
+        **{name: pins[name] for name in f"{RUNTIME_REQUIREMENTS} {BASELINE_REQUIREMENTS}".split()},
+        **_blocks(layer),
+    }
     requirements = "".join(locked.values())
     key = hashlib.sha256(f"{_version(python)}\n{requirements}".encode()).hexdigest()
     interpreter, mark = CACHE / "bin" / "python", CACHE / "made-of"

@@ -133,6 +133,7 @@ LINE = 26
 LOG_BYTES = {"request": 248 + LINE, "sweep": 173 + LINE, "shard": 197 + LINE, "written": 190 + LINE}
 INVOCATION_LOG_BYTES = 550 + 2 * LINE
 ACCESS_LOG_BYTES = 350 + LINE
+REFUSAL_LOG_BYTES = 600 + LINE  # the authorizer's "Unauthorized" with its stack, likewise a guess
 LOG_COMPRESSION = 0.15
 # One request of a check has 573 bytes (`probe.POST`). TLS 1.3 (hello, finished, records, the end) and the headers of a
 # dozen packets are estimated; nothing that is received is charged.
@@ -152,6 +153,10 @@ METRICS = 3  # sweep_unfinished, sweep_suspect, sweep_untimely; one dimension wi
 # fewer where a maximum concurrency is set, as here. Each asks for 20 s ("Setting-up long polling in Amazon SQS"). For
 # FIFO queues the guide gives no number: taken for the same.
 POLLERS, POLL_SECONDS = 5, 20
+REQUESTS_PER_SECOND = 100
+# Of the routes that ask for no credentials: a second, all together, and those of them that a function answers.
+OPEN_RATE, OPEN_FUNCTION_RATE = 36, 15
+AUTHORIZER_MEMORY_GB = 1.0
 AUTHORIZER_SECONDS = 300  # ReauthorizeEvery: calls with one header make one call of the authorizer in that time
 HANGING = 0.02
 
@@ -164,7 +169,7 @@ class Options(NamedTuple):
     raw_days: int = 7
     multi_az: bool = False
     rollup_days: int = 400
-    alarms: int = 24
+    alarms: int = 28  # metrics that alarms look at
     zones: int = 2  # in which the endpoint is
     memory_gb: float = 0.5
     sweep_memory_gb: float = 0.5
@@ -240,7 +245,7 @@ def month(servers: int, options: Options) -> Month:
     authorized = min(api_requests, SECONDS / AUTHORIZER_SECONDS)
     functions = {  # invocations, seconds of each, GB
         "api": (api_requests, 0.04, options.memory_gb),  # one of a hundred starts cold, which takes 1 s
-        "authorizer": (authorized, 0.1, options.memory_gb / 2),
+        "authorizer": (authorized, 0.1, AUTHORIZER_MEMORY_GB),
         "dispatch": (sweeps, 0.1 + 0.02 * shards, options.memory_gb),
         "sweep": (sweeps * shards, shard_seconds, options.sweep_memory_gb),
         # 512 MB are three tenths of a core, so that Python's half takes three times as long.
@@ -367,6 +372,30 @@ def extras(servers: int, options: Options) -> dict[str, float]:
     }
 
 
+def floods(options: Options) -> dict[str, float]:
+    """What somebody without credentials can make a month cost at most, who asks all the time as fast as he is answered.
+
+    API Gateway charges for what it sends on or answers in a mock, and neither for requests that it throttles nor for
+    those that fail authorization. Each of the latter runs the authorizer.
+    """
+    gb_second = _usd("Lambda arm64" if options.arm64 else "Lambda x86_64")
+    calls, open_calls, answered = (SECONDS * rate for rate in (REQUESTS_PER_SECOND, OPEN_RATE, OPEN_FUNCTION_RATE))
+    log_gb = (open_calls * ACCESS_LOG_BYTES + answered * (LOG_BYTES["request"] + INVOCATION_LOG_BYTES)) / GB
+    routes = (
+        open_calls / MILLION * _usd("REST API")
+        + answered * (_usd("Lambda requests") / MILLION + 0.01 * options.memory_gb * gb_second)
+        + log_gb * _usd("logs")
+    )
+    log_gb = calls * (ACCESS_LOG_BYTES + INVOCATION_LOG_BYTES + REFUSAL_LOG_BYTES) / GB
+    guesses = calls * (_usd("Lambda requests") / MILLION + 0.005 * AUTHORIZER_MEMORY_GB * gb_second) + log_gb * _usd(
+        "logs"
+    )
+    return {
+        f"the open routes, refused methods among them, at their limits ({OPEN_RATE} a second)": routes,
+        f"wrong credentials, at `RequestsPerSecond` ({REQUESTS_PER_SECOND} a second)": guesses,
+    }
+
+
 def limits(servers: int, options: Options) -> list[str]:
     """What does not hold any longer with so many servers; nothing where all does."""
     faults: list[str] = []
@@ -413,6 +442,8 @@ def report(scales: Sequence[int], options: Options) -> str:
     more = [["what it adds", *head[1:]]]
     added = [extras(servers, options) for servers in scales]
     more += [[name, *(f"{each[name]:,.2f}" for each in added)] for name in added[0]]
+    flood = [["a month of a flood without credentials, at most", "US dollars"]]
+    flood += [[name, f"{usd:,.0f}"] for name, usd in floods(options).items()]
     prices = [["price, us-east-1", "US dollars", "for a", "page", "as of"]]
     named = {**PRICES, **{each.name: each.price for each in CLASSES}}
     prices += [
@@ -430,7 +461,7 @@ def report(scales: Sequence[int], options: Options) -> str:
         f"{options.requests:g} requests and {options.registrations:g} registrations for each server and day; "
         f"checks kept for {options.raw_days} days; database in {'two zones' if options.multi_az else 'one zone'}."
     )
-    parts = [setting, _table(rows), _table(made_of), _table(cheaper), _table(more)]
+    parts = [setting, _table(rows), _table(made_of), _table(cheaper), _table(more), _table(flood)]
     if faults:
         parts.append("What the stack does not do as it comes:\n\n" + "\n".join(faults))
     return "\n\n".join([*parts, _table(prices)])

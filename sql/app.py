@@ -7,18 +7,14 @@ way out of here is an answer.
 
 from __future__ import annotations
 
+# The standard library only. What a layer holds is imported where a failure of it is answered: a layer for another
+# processor, or a broken one, would otherwise hold the deployment up for a quarter of an hour.
 import contextlib
 import json
 import os
 import time
 from typing import Any
 from urllib.request import Request, urlopen
-
-import migrate
-import psycopg
-from psycopg.conninfo import conninfo_to_dict
-
-from mcp_registry.aws.db import conninfo
 
 # A database that was made a moment ago may not let anybody in yet.
 PATIENCE_SECONDS = 120.0
@@ -47,6 +43,8 @@ def lambda_handler(event: dict[str, Any], context: Any) -> None:
 def _outcome(request_type: str) -> str:
     if request_type == "Delete":
         return "the database stays as it is"
+    import migrate
+
     try:
         applied = _migrated()
     except migrate.DatabaseIsNewer as error:
@@ -58,6 +56,13 @@ def _outcome(request_type: str) -> str:
 
 
 def _migrated() -> list[str]:
+    import migrate
+    import psycopg
+    from psycopg.conninfo import conninfo_to_dict
+
+    from mcp_registry.aws.db import conninfo
+
+    by_token = os.environ.get("DATABASE_ACCESS") == "iam"
     try:
         conninfo_to_dict(os.environ["DATABASE_URL"])
     except psycopg.ProgrammingError:
@@ -68,16 +73,15 @@ def _migrated() -> list[str]:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            return migrate.migrate(conninfo(os.environ))
+            return migrate.migrate(conninfo(os.environ), by_token=by_token)
         except psycopg.OperationalError as error:
             # With a state it was the database that answered. Otherwise the host may be a part of a password that is
             # not escaped, and is quoted only where there is none.
             if error.sqlstate is not None:
                 raise
             if time.monotonic() > deadline:
-                known = os.environ.get("DATABASE_ACCESS") == "iam"
                 raise NoDatabase(
-                    f"the database does not answer: {error if known else 'is DATABASE_URL right, and reachable?'}"
+                    f"the database does not answer: {error if by_token else 'is DATABASE_URL right, and reachable?'}"
                 ) from None
             time.sleep(PAUSE_SECONDS)
 

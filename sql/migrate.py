@@ -72,6 +72,9 @@ SELECT rolsuper OR rolcreaterole
  WHERE rolname = current_user
 """
 
+# What roles.sql asks for.
+TELL_ROLES = "SELECT set_config('registry.by_token', %(by_token)s, true)"
+
 LOCK = "SELECT pg_try_advisory_xact_lock(%(key)s)"
 
 
@@ -119,10 +122,11 @@ def migrations(folder: Path = MIGRATIONS) -> list[Migration]:
     return found
 
 
-def migrate(database_url: str, folder: Path = MIGRATIONS) -> list[str]:
+def migrate(database_url: str, folder: Path = MIGRATIONS, *, by_token: bool = False) -> list[str]:
     """Apply what is missing, say anew who may do what, and return the names of the migrations that this call applied.
 
-    `database_url` is a libpq connection string whose role may create schemas and extensions. Raises MigrationError
+    `database_url` is a libpq connection string whose role may create schemas and extensions. `by_token`: the functions
+    log in to RDS by IAM, so that their roles get rds_iam and passwords are refused to them. Raises MigrationError
     where an applied migration was edited afterwards, where the database is newer than this code (DatabaseIsNewer), or
     where the locks could not be had within two minutes; psycopg.Error where the database refuses a statement or is not
     there.
@@ -133,16 +137,21 @@ def migrate(database_url: str, folder: Path = MIGRATIONS) -> list[str]:
             _locked(connection, lambda: (connection.execute(CREATE_SCHEMA), connection.execute(CREATE_LEDGER)))
         applied = [m.name for m in wanted if m.version not in _applied(connection, wanted) and _apply(connection, m)]
         if folder == MIGRATIONS:
-            _grant(connection)
+            _grant(connection, by_token=by_token)
         return applied
 
 
-def _grant(connection: psycopg.Connection) -> None:
+def _grant(connection: psycopg.Connection, *, by_token: bool) -> None:
     """Apply roles.sql, where this user may."""
+    text = ROLES.read_text(encoding="utf-8")
+
+    def statements() -> None:
+        connection.execute(TELL_ROLES, {"by_token": "on" if by_token else "off"})
+        connection.execute(cast("LiteralString", text))
+
     row = connection.execute(MAY_GRANT).fetchone()
     if row is not None and row[0]:
-        text = ROLES.read_text(encoding="utf-8")
-        _locked(connection, lambda: connection.execute(cast("LiteralString", text)))
+        _locked(connection, statements)
 
 
 def _ledger_exists(connection: psycopg.Connection) -> bool:

@@ -6,8 +6,8 @@
 --   registry_sweeper  health checks and maintenance: of a registration it reads where to ask and what to call it, and
 --                     writes the status.
 --
--- The authorizer and the prober have no role. None has a password: on RDS they log in by IAM (rds_iam), elsewhere a user
--- takes one on (SET ROLE) who is a member.
+-- The authorizer and the prober have no role. None has a password: where functions log in by IAM (registry.by_token, which
+-- sql/migrate.py sets) the roles have rds_iam, elsewhere a user takes one on (SET ROLE) who is a member.
 
 DO $$
 DECLARE
@@ -26,8 +26,9 @@ BEGIN
         EXCEPTION WHEN duplicate_object OR unique_violation THEN
             NULL;
         END;
-        -- RDS refuses a password for whoever has rds_iam, and takes a token.
-        IF to_regrole('rds_iam') IS NOT NULL AND NOT pg_has_role(name, 'rds_iam', 'MEMBER') THEN
+        -- RDS takes a token from whoever has rds_iam, and no password any more, not even from a user who has it through one
+        -- of these roles. Every RDS has rds_iam; whose functions log in by a password must not be given it.
+        IF current_setting('registry.by_token', true) = 'on' AND NOT pg_has_role(name, 'rds_iam', 'MEMBER') THEN
             EXECUTE format('GRANT rds_iam TO %I', name);
         END IF;
         -- Only what is not so yet: the settings of a role are the cluster's too. Maintenance takes its time.

@@ -547,6 +547,7 @@ class Report:
 def rehearse(report: Report, sam: Sam, aws: Aws, endpoint: str, database_url: str) -> None:
     """Deploy, look, use, deploy again, delete."""
     parameters = {
+        "ApiGatewayRole": "create",
         "Architecture": "x86_64",
         "DatabaseUrl": database_url,
         "DatabaseAccess": "role",  # each function takes on its role of sql/roles.sql: what one may not do, fails here

@@ -5,7 +5,15 @@ Contract: AWS documentation, "Input to an API Gateway Lambda authorizer" (TOKEN)
 
 from __future__ import annotations
 
+import os
+
 from mcp_registry.access import auth
+
+if os.environ.get("REGISTRY_SECRET_ARN"):
+    # Most of a cold start. Lambda lends a function that initialises more CPU than one that answers.
+    from mcp_registry.aws import secret
+
+    secret.connect()
 
 
 def lambda_handler(event: dict[str, str], context: object) -> dict[str, object]:

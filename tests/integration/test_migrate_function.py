@@ -128,6 +128,34 @@ def test_an_answer_is_given_again_where_it_was_not_taken(invoke, new_database, c
     assert len(cloudformation.answers) == 1
 
 
+@pytest.mark.parametrize(("access", "by_token"), [("iam", True), ("url", False), ("role", False)])
+def test_the_roles_log_in_by_token_where_the_stack_does(invoke, monkeypatch, access: str, by_token: bool):
+    for name in ("AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "DATABASE_ROLE"):
+        monkeypatch.setenv(name, "registry_owner")
+    monkeypatch.setenv("DATABASE_ACCESS", access)
+    asked: list[bool] = []
+
+    def migrated(_: str, *, by_token: bool) -> list[str]:
+        asked.append(by_token)
+        return []
+
+    monkeypatch.setattr(migrate, "migrate", migrated)
+    assert invoke("Update", "postgresql://h/d")["Status"] == "SUCCESS"
+    assert asked == [by_token]
+
+
+@pytest.mark.parametrize("module", ["migrate", "psycopg", "mcp_registry.aws.db"])
+def test_a_layer_that_cannot_be_loaded_fails_the_deployment_at_once(cloudformation, monkeypatch, module: str):
+    monkeypatch.setitem(sys.modules, module, None)
+    app = load_module(ROOT / "sql" / "app.py", "app_migrate")
+    app.lambda_handler(cloudformation.event("Create"), None)
+    answer = cloudformation.answers[-1]
+    assert answer["Status"] == "FAILED" and answer["Reason"].startswith("ModuleNotFoundError") and module in str(answer)
+    # The stack can be deleted all the same.
+    app.lambda_handler(cloudformation.event("Delete"), None)
+    assert cloudformation.answers[-1]["Status"] == "SUCCESS"
+
+
 def test_deleting_the_stack_leaves_the_database_alone(invoke, new_database):
     url = new_database()
     assert invoke("Delete", url)["Status"] == "SUCCESS"

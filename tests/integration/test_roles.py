@@ -193,6 +193,42 @@ def test_a_user_who_may_not_make_roles_can_still_migrate(new_database):
         assert connection.execute("SELECT count(*) FROM registry.mcp_servers").fetchone() == (0,)
 
 
+@pytest.fixture
+def rds(new_database) -> Iterator[str]:
+    """A new database of a cluster that has the role rds_iam, as every RDS has."""
+    url = new_database(migrated=False)
+    with psycopg.Connection.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE rds_iam")
+        yield url
+        connection.execute("DROP ROLE rds_iam")
+
+
+TAKES_A_TOKEN = "SELECT pg_has_role(%s, 'rds_iam', 'MEMBER')"
+
+
+def test_who_logs_in_by_a_password_goes_on_doing_so_on_an_rds(rds: str):
+    """RDS refuses the password of whoever has rds_iam, also through a role: of every user that DatabaseUrl may name.
+
+    Who is not the master of that database may not even grant it.
+    """
+    with psycopg.Connection.connect(rds, autocommit=True) as connection:
+        connection.execute("DROP ROLE IF EXISTS creator")
+        connection.execute("CREATE ROLE creator LOGIN CREATEROLE PASSWORD 'creator'")
+        name = connection.info.dbname
+        connection.execute(f'GRANT CREATE ON DATABASE "{name}" TO creator'.encode())
+        connection.execute("GRANT registry_reader, registry_writer, registry_sweeper TO creator WITH ADMIN OPTION")
+        assert migrate.migrate(make_conninfo(rds, user="creator", password="creator"))
+        for who in ("creator", *ROLES):
+            assert connection.execute(TAKES_A_TOKEN, [who]).fetchone() == (False,), who
+
+
+def test_who_logs_in_by_a_token_may(rds: str):
+    assert migrate.migrate(rds, by_token=True)
+    with psycopg.Connection.connect(rds, autocommit=True) as connection:
+        for who in ROLES:
+            assert connection.execute(TAKES_A_TOKEN, [who]).fetchone() == (True,), who
+
+
 def test_the_template_gives_each_function_the_role_that_runs_its_statements():
     parameters = {"DatabaseUrl": "postgresql://h/d", "RegistryPassword": "x"}
     functions = template.load(ROOT / "template.yaml", parameters).functions

@@ -107,10 +107,10 @@ def test_the_constants_are_those_of_the_template() -> None:
     assert re.findall(r"^    (\w+): {Class: ([\w.]+),", template, re.MULTILINE) == [
         (each.size, each.name) for each in cost.CLASSES if each.size
     ]
-    # One of them adds up four metrics, and is paid for each.
-    assert template.count("Type: AWS::CloudWatch::Alarm\n") + 3 == options.alarms
+    # Two of them reckon with four metrics and with five, and are paid for each.
+    assert template.count("Type: AWS::CloudWatch::Alarm\n") + 3 + 4 == options.alarms
     assert int(of("Function", r"MemorySize: (\d+)")) == options.memory_gb * 1024 == options.sweep_memory_gb * 1024
-    assert int(of("AuthorizerFunction", r"MemorySize: (\d+)")) == options.memory_gb * 512
+    assert int(of("AuthorizerFunction", r"MemorySize: (\d+)")) == cost.AUTHORIZER_MEMORY_GB * 1024
     assert "MemorySize" not in template.partition("\n  HealthSweepFunction:\n")[2].partition("\n\n")[0]
     assert int(of("HealthSweepFunction", r"MaximumConcurrency: (\d+)")) == cost.SWEEPERS
     assert int(of("MaintainFunction", r"Timeout: (\d+)")) == cost.MAINTENANCE_SECONDS
@@ -119,6 +119,19 @@ def test_the_constants_are_those_of_the_template() -> None:
     assert int(of("RollupRetentionDays", r"Default: (\d+)")) == options.rollup_days
     assert len(of("SqsEndpoint", r"SubnetIds: \[(.*)\]").split(",")) == options.zones
     assert int(of("RegistryApi", r"ReauthorizeEvery: (\d+)")) == cost.AUTHORIZER_SECONDS
+
+
+def test_a_flood_is_reckoned_with_the_throttles_of_the_template() -> None:
+    template = (ROOT / "template.yaml").read_text(encoding="utf-8")
+    own = re.findall(r"ResourcePath: (\S+), HttpMethod: (\w+), ThrottlingRateLimit: (\d+)", template)
+    assert sum(int(rate) for _, _, rate in own) == cost.OPEN_RATE
+    answered = {("/~1api~1jobs~1health-check", "POST")} | {
+        (path, method) for path in ("/", "/~1health", "/~1openapi.yaml") for method in ("GET", "HEAD")
+    }
+    assert sum(int(rate) for path, method, rate in own if (path, method) in answered) == cost.OPEN_FUNCTION_RATE
+    default = re.search(r"  RequestsPerSecond:\n    Type: Number\n    Default: (\d+)", template)
+    assert default is not None and int(default[1]) == cost.REQUESTS_PER_SECOND
+    assert all(usd > 0 for usd in cost.floods(cost.Options()).values())
 
 
 def test_what_the_stack_does_not_do_is_said() -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from local import template
 from mcp_registry.aws import observability
 from tests.cloudformation import Stack
-from tests.conftest import ROOT
+from tests.conftest import ROOT, load_module
 
 OWN = {"DatabaseUrl": "postgresql://u@db.example.com/r"}
 NETWORK = {"VpcId": "vpc-1", "SubnetIds": "subnet-1,subnet-2"}
@@ -139,7 +142,7 @@ def test_each_function_may_do_what_it_is_there_for_and_nothing_else(stack: Stack
         **{name: {("rds-db:connect", "reader")} for name in READERS},
         "HealthCheckFunction": {
             ("rds-db:connect", "sweeper"),
-            *(("sqs:SendMessage", queue) for queue in ("ProbeQueue", "TickQueue", "EventDeadLetterQueue")),
+            *(("sqs:SendMessage", queue) for queue in ("ProbeQueue", "TickQueue")),
             *reads("TickQueue"),
         },
         "StartSweepFunction": {("rds-db:connect", "sweeper"), ("sqs:SendMessage", "ProbeQueue")},
@@ -163,6 +166,15 @@ def test_each_function_may_do_what_it_is_there_for_and_nothing_else(stack: Stack
             for resource in listed(statement["Resource"])
         }
         assert found == expected, function
+
+
+def test_while_there_is_a_proxy_a_function_may_log_in_with_and_without_it(stack: Stack):
+    """Roles change before functions do: those of before the proxy go on."""
+    wanted = {*(["Proxy"] if stack.holds("UsesProxy") else []), "Cluster" if stack.holds("IsAurora") else "Database"}
+    for name in [*WRITERS, *READERS, "HealthCheckFunction"] if stack.holds("CreatesDatabase") else []:
+        (statement,) = (s for s in stack.statements(stack.role_of(name)) if s["Action"] == "rds-db:connect")
+        asked = [resource.partition(":dbuser:")[2] for resource in listed(statement["Resource"])]
+        assert {re.sub(r"^part 6 of ", "", one).removeprefix("${").partition(".")[0] for one in asked} == wanted, name
 
 
 def reads(queue: str) -> list[tuple[str, str]]:
@@ -304,6 +316,7 @@ def test_migrations_go_to_the_database_itself_and_before_everything_that_uses_it
     migration = stack.resources["Migration"]["Properties"]
     # Made before, and deleted after: its way to the database, and to where it answers.
     assert set(migration["After"]) == {
+        "${MigrateOnce}",
         *(["${DatabaseFromFunctions}"] if stack.holds("CreatesDatabase") else []),
         *(["${Writer}"] if stack.holds("CreatesAurora") else []),
         *(["${ProxyTargets}"] if stack.holds("UsesProxy") else []),
@@ -325,13 +338,50 @@ def test_another_database_is_migrated_anew_and_its_address_is_told_to_nobody():
     assert "example.com" not in json.dumps(asked(**OWN))
 
 
-def test_a_migration_is_run_once_for_each_time_that_it_is_asked_for(stack: Stack):
+def migrating(stack: Stack, before: Stack) -> dict[str, str]:
+    """The environment of what a deployment calls to migrate, on a stack that was deployed as another before."""
     token = stack.resources["Migration"]["Properties"]["ServiceToken"]
-    alias = stack.resources[token.removeprefix("${").removesuffix("}")]
-    assert alias["Type"] == "AWS::Lambda::Alias"
-    found = stack.of_type("AWS::Lambda::EventInvokeConfig").values()
-    retries = {config["FunctionName"]: config["MaximumRetryAttempts"] for config in found}
-    assert retries["${MigrateFunction}"] == 0
+    name = token.removeprefix("${").removesuffix("}").removesuffix(".Arn")
+    if stack.resources[name]["Type"] == "AWS::Lambda::Alias":
+        version = stack.resources[name]["Properties"]["FunctionVersion"]
+        name = version.removeprefix("${").removesuffix(".Version}")
+    if stack.resources[name]["Type"] == "AWS::Lambda::Version":
+        # It keeps what the function had when the version was published.
+        published = before if name in before.resources else stack
+        name = published.resources[name]["Properties"]["FunctionName"].removeprefix("${").removesuffix("}")
+        return published.resources[name]["Properties"]["Environment"]["Variables"]
+    return stack.resources[name]["Properties"]["Environment"]["Variables"]
+
+
+@pytest.mark.parametrize("before", ["as it comes", "a database of yours"])
+def test_a_migration_has_the_settings_of_its_deployment_whatever_was_deployed_before(
+    stack: Stack, stacks: dict[str, Stack], before: str
+):
+    variables = migrating(stack, stacks[before])
+    own = stack.holds("CreatesDatabase")
+    assert variables["DATABASE_URL"] == ("${DatabaseOwnAddress.Value}" if own else OWN["DatabaseUrl"])
+    assert variables["DATABASE_ACCESS"] == ("iam" if own else "url")
+
+
+def test_another_database_url_is_the_one_that_is_migrated():
+    other = {"DatabaseUrl": "postgresql://u@other.example.com/r", "MigrationRun": "2"}
+    assert migrating(Stack(**other), before=Stack(**OWN))["DATABASE_URL"] == other["DatabaseUrl"]
+
+
+def test_a_migration_is_run_once_for_each_time_that_it_is_asked_for(stack: Stack):
+    (config,) = (
+        config
+        for config in stack.of_type("AWS::Lambda::EventInvokeConfig").values()
+        if config["FunctionName"] == "${MigrateFunction}"
+    )
+    assert (config["Qualifier"], config["MaximumRetryAttempts"]) == ("$LATEST", 0)
+
+
+def test_no_version_is_left_behind_in_a_network_that_is_to_go(stack: Stack):
+    """Lambda keeps the network interface of each version that is published."""
+    for name, resource in stack.resources.items():
+        if resource["Type"] == "AWS::Lambda::Version":
+            assert resource["DeletionPolicy"] == "Delete", name
 
 
 def test_a_proxy_has_a_way_to_the_database_before_it_looks_for_it(stack: Stack):
@@ -386,6 +436,10 @@ def test_without_a_share_of_the_accounts_concurrency_no_function_reserves_any():
 # ------------------------------------------------------------------ what is asynchronous, and what is watched
 
 
+# What is asked for again within a minute, and is of no use later.
+FORGOTTEN = {"TickQueue", "HealthCheckFunctionMinute"}
+
+
 def alarms_on(stack: Stack, namespace: str, metric: str) -> list[dict[str, Any]]:
     return [
         alarm
@@ -406,17 +460,45 @@ def test_whatever_is_asynchronous_has_a_dead_letter_queue_and_an_alarm_on_it(sta
     }
     for mapping in stack.of_type("AWS::Lambda::EventSourceMapping").values():
         queue = mapping["EventSourceArn"].removeprefix("${").partition(".")[0]
-        assert "RedrivePolicy" in stack.resources[queue]["Properties"], queue
+        assert "RedrivePolicy" in stack.resources[queue]["Properties"] or queue in FORGOTTEN, queue
         assert queue in dimensions(alarms_on(stack, "AWS/SQS", "ApproximateAgeOfOldestMessage"))
-    for rule in stack.of_type("AWS::Events::Rule").values():
+    for name, rule in stack.of_type("AWS::Events::Rule").items():
         for found in rule["Targets"]:
-            letters.add(json.dumps(found["DeadLetterConfig"]["Arn"]))
             function = found["Arn"].removeprefix("${").partition(".")[0]
-            letters.add(json.dumps(stack.resources[function]["Properties"]["DeadLetterConfig"]["TargetArn"]))
             assert function in dimensions(alarms_on(stack, "AWS/Lambda", "Errors"))
+            if name not in FORGOTTEN:
+                letters.add(json.dumps(found["DeadLetterConfig"]["Arn"]))
+                letters.add(json.dumps(stack.resources[function]["Properties"]["DeadLetterConfig"]["TargetArn"]))
     queues = {json.loads(one).removeprefix("${").partition(".")[0] for one in letters}
     assert queues == {"ProbeDeadLetterQueue", "ResultDeadLetterQueue", "EventDeadLetterQueue"}
     assert dimensions(alarms_on(stack, "AWS/SQS", "ApproximateNumberOfMessagesVisible")) == queues
+
+
+def test_what_is_late_and_of_no_use_any_more_leaves_no_letter_that_would_keep_an_alarm_ringing(stack: Stack):
+    """A minute without the database leaves some; a half minute later others do their work."""
+    assert int(stack.resources["TickQueue"]["Properties"]["MessageRetentionPeriod"]) <= 120
+    assert "RedrivePolicy" not in stack.resources["TickQueue"]["Properties"]
+    (found,) = stack.resources["HealthCheckFunctionMinute"]["Properties"]["Targets"]
+    assert "DeadLetterConfig" not in found and found["RetryPolicy"]["MaximumEventAgeInSeconds"] <= 60
+    assert "DeadLetterConfig" not in stack.resources["HealthCheckFunction"]["Properties"]
+
+
+def test_a_request_that_is_throttled_is_no_error_of_the_api():
+    """It is answered 503, and ThrottledAlarm says when there are many."""
+    alarms = Stack().of_type("AWS::CloudWatch::Alarm")
+    ((errors, *throttles), (_, *counted)) = (
+        [one for one in alarms[name]["Metrics"] if "MetricStat" in one or name == "ThrottledAlarm"]
+        for name in ("ApiErrorsAlarm", "ThrottledAlarm")
+    )
+    assert errors["MetricStat"]["Metric"]["MetricName"] == "5XXError"
+    assert throttles == counted and {one["MetricStat"]["Metric"]["MetricName"] for one in counted} == {"Throttles"}
+    ids = [one["Id"] for one in counted]
+    # Of a function that nobody called there is no figure, and without one there would be no sum.
+    expressions = [alarms[name]["Metrics"][0]["Expression"] for name in ("ApiErrorsAlarm", "ThrottledAlarm")]
+    assert expressions == [
+        "errors" + "".join(f" - FILL({one}, 0)" for one in ids),
+        " + ".join(f"FILL({one}, 0)" for one in ids),
+    ]
 
 
 def test_every_alarm_tells_somebody_says_what_to_do_and_watches_what_exists(stack: Stack):
@@ -478,11 +560,51 @@ def test_the_access_log_holds_nothing_that_could_be_a_secret(stack: Stack):
             assert "DataTraceEnabled" not in setting and setting["ThrottlingRateLimit"]
 
 
+def test_the_api_takes_no_tls_before_1_2(stack: Stack):
+    policies = Stack().declared["TlsPolicy"]["AllowedValues"]
+    # "Supported security policies" (API Gateway Developer Guide): first the newest TLS that it takes, then the oldest.
+    assert all(re.match(r"SecurityPolicy_TLS13_1_[23]_", policy) for policy in policies)
+    (api,) = stack.of_type("AWS::ApiGateway::RestApi").values()
+    assert api["SecurityPolicy"] == policies[0] and api["EndpointAccessMode"] == "STRICT"
+
+
+def test_whatever_asks_for_no_credentials_has_a_throttle_of_its_own():
+    (stage,) = Stack().of_type("AWS::ApiGateway::Stage").values()
+    (everything, *own) = stage["MethodSettings"]
+    assert (everything["ResourcePath"], everything["ThrottlingRateLimit"]) == ("/*", "100")
+    rates = {(one["ResourcePath"].replace("~1", "/")[1:] or "/", one["HttpMethod"]): one for one in own}
+    methods = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+    api = template.load(ROOT / "template.yaml", OWN).api
+    assert set(rates) == {(route.path, each) for route in api.routes if not route.authorized for each in methods}
+    for (path, method), one in rates.items():
+        most = 5 if path == "/health" and method in ("GET", "HEAD") else 1
+        assert one["ThrottlingRateLimit"] == most and most < one["ThrottlingBurstLimit"] <= 10
+
+
+def test_who_deploys_says_whether_the_accounts_role_is_set():
+    """It is every API's of the account: no default may overwrite it."""
+    assert "Default" not in Stack().declared["ApiGatewayRole"]
+
+
 def test_every_log_of_the_stack_ends_some_day(stack: Stack):
     for name, group in stack.of_type("AWS::Logs::LogGroup").items():
         assert int(group["RetentionInDays"]) == 30, name
     for name, properties in stack.of_type(LAMBDA).items():
         assert properties["LoggingConfig"]["LogGroup"] == "${FunctionLogs}", name
+
+
+@pytest.mark.parametrize("level", ["DEBUG", "INFO", "WARNING", "ERROR"])
+@pytest.mark.filterwarnings("error")
+def test_log_level_is_the_lowest_that_a_function_logs_in_lambda(level: str, monkeypatch: pytest.MonkeyPatch):
+    assert level in Stack().declared["LogLevel"]["AllowedValues"]
+    for properties in Stack(LogLevel=level).of_type(LAMBDA).values():
+        assert properties["LoggingConfig"]["ApplicationLogLevel"] == level.removesuffix("ING")
+    # Both of them, as Lambda hands them over; a logger of that name is set up once.
+    monkeypatch.setenv("AWS_LAMBDA_LOG_LEVEL", level.removesuffix("ING"))
+    monkeypatch.setenv("POWERTOOLS_LOG_LEVEL", level)
+    monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", f"in-lambda-{level}")
+    fresh = load_module(Path(observability.__file__), "fresh_observability")
+    assert fresh.logger.log_level == getattr(logging, level)
 
 
 def test_tracing_is_a_choice(stacks: dict[str, Stack]):

@@ -69,8 +69,14 @@ BACKGROUND = {"errors", "aws.observability", "edge.background"}
 LOGGER = {"aws_lambda_powertools", "jmespath"}
 POSTGRES = LOGGER | {"psycopg", "psycopg_binary"}
 SQS = {"boto3", "dateutil", "s3transfer", "six", "urllib3"}
+# The authorizer has boto3 loaded before the first request, where its credentials are in a secret.
+SECRET = {
+    "REGISTRY_SECRET_ARN": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:x",
+    "AWS_DEFAULT_REGION": "eu-west-1",
+}
 COLD_START = {
     "authorizer": ({"access.auth"}, set()),
+    "authorizer, with a secret": ({"access.auth", "aws.secret"}, SQS | {"jmespath"}),
     "register": (WRITE, POSTGRES | {"msgspec"}),
     "update": (WRITE, POSTGRES | {"msgspec"}),
     "list": (READ | {"catalogue.listing"}, POSTGRES),
@@ -194,16 +200,18 @@ def test_a_function_is_one_thin_handler(name):
 
 
 def test_every_function_has_its_cold_start_stated():
-    assert set(COLD_START) == set(FUNCTIONS)
+    assert set(COLD_START) == {*FUNCTIONS, "authorizer, with a secret"}
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", COLD_START)
 def test_a_cold_start_loads_what_is_stated_and_nothing_else(name):
     # What an interpreter loads by itself differs from one to another: Debian's has a sitecustomize.
     script = "import json, sys; bare = {*sys.modules}; import app; print(json.dumps(sorted({*sys.modules} - bare)))"
+    function, _, with_secret = name.partition(", ")
     environment = {
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "functions" / name), str(PACKAGE.parent)]),
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "functions" / function), str(PACKAGE.parent)]),
         "POWERTOOLS_SERVICE_NAME": "test",
+        **(SECRET if with_secret else {}),
     }
     command = [sys.executable, "-c", script]
     output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout

@@ -378,6 +378,7 @@ def test_parameters_are_checked_as_cloudformation_does(template: Path, parameter
         ("Timeout: 7", "Timeout: soon", "Timeout"),
         ("!Equals [!Ref Level, INFO]]", "!Condition Unknown]", "no condition Unknown"),
         ("URL: !Ref Url", "URL: !ImportValue x", "does not know Fn::ImportValue"),
+        ("URL: !Ref Url", "URL: !FindInMap [Urls, x, y]", "the mapping Urls has no x, y"),
         ("URL: !Ref Url", "URL: !GetAtt Secret.Colour", "no attribute Colour"),
         ("URL: !Ref Url", "URL: !Ref Nobody", "neither a parameter nor a resource Nobody"),
         ('Path: "/things/{id}", Method: GET', 'Path: "/things/{id}"', "Method"),

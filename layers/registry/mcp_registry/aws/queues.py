@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 import boto3
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
 MAX_BODY = 250 * 1024
 # Three tries of at most two seconds each: botocore's own patience is a minute for each.
 PATIENCE = Config(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 3, "mode": "standard"})
-
-# At DEBUG it logs what it signs, whoever set the level of all loggers: the session's token among it.
-logging.getLogger("botocore").setLevel(logging.WARNING)
 
 _client: SQSClient | None = None
 

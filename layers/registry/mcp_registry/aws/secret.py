@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from typing import TYPE_CHECKING
 
@@ -14,9 +13,6 @@ from botocore.exceptions import BotoCoreError, ClientError
 if TYPE_CHECKING:
     from mypy_boto3_secretsmanager import SecretsManagerClient
 
-# At DEBUG it logs what it reads, whoever set the level of all loggers; at INFO nothing that anybody looks for.
-logging.getLogger("botocore").setLevel(logging.WARNING)
-
 # An execution environment reads its secret again after this long, so that a rotation reaches it.
 MAX_AGE_SECONDS = 60.0
 # One try of at most two seconds: botocore's own minute of patience is longer than the authorizer may live.
@@ -26,21 +22,26 @@ _client: SecretsManagerClient | None = None
 _cache: dict[str, tuple[float, dict[str, str]]] = {}
 
 
+def connect() -> SecretsManagerClient:
+    """The client, which is made once. Nothing is asked over the network yet."""
+    global _client
+    if _client is None:
+        _client = boto3.client("secretsmanager", config=PATIENCE)
+    return _client
+
+
 def read(arn: str) -> dict[str, str]:
     """The key-value pairs of a secret, at most a minute old.
 
     Where Secrets Manager cannot be reached, the last value that was read goes on being served; where it answers that
     the secret is gone or closed to us, nothing is. Raises botocore's error where there is no value to serve.
     """
-    global _client
     now = time.monotonic()
     cached = _cache.get(arn)
     if cached is not None and now - cached[0] < MAX_AGE_SECONDS:
         return cached[1]
-    if _client is None:
-        _client = boto3.client("secretsmanager", config=PATIENCE)
     try:
-        pairs = json.loads(_client.get_secret_value(SecretId=arn)["SecretString"])
+        pairs = json.loads(connect().get_secret_value(SecretId=arn)["SecretString"])
     except (BotoCoreError, ClientError) as error:
         if cached is None or _is_refusal(error):
             raise
