@@ -101,7 +101,8 @@ RDS = "Amazon RDS for PostgreSQL Pricing"
 # The smallest first: those of the template, and two that a larger registry would add. A burstable class earns credits
 # for a share of its vCPUs; beyond that RDS charges for them.
 CLASSES = (
-    DatabaseClass("db.t4g.micro", "small", 1, 2, 0.10, Price(0.016, "hour", RDS, "2026, quoted")),
+    DatabaseClass("db.t4g.micro", "trial", 1, 2, 0.10, Price(0.016, "hour", RDS, "2026, quoted")),
+    DatabaseClass("db.t4g.small", "small", 2, 2, 0.20, Price(0.032, "hour", RDS, "2025-05, memory")),
     DatabaseClass("db.t4g.medium", "medium", 4, 2, 0.20, Price(0.065, "hour", RDS, "2026, quoted")),
     DatabaseClass("db.m7g.large", "large", 8, 2, 1.0, Price(0.168, "hour", RDS, "2025-05, memory; +-5 %")),
     DatabaseClass("db.r7g.xlarge", None, 32, 4, 1.0, Price(0.478, "hour", RDS, "2025-05, memory; +-5 %")),
@@ -109,6 +110,9 @@ CLASSES = (
 )
 # What the system and RDS itself take of an instance's memory; of the rest a quarter is shared_buffers.
 SYSTEM_GB = 0.4
+# What checking tokens takes besides, at most; on a burstable class it is to be spared at the buffers ("IAM database
+# authentication", limitations). The smallest class has no room for it, and is never chosen here.
+LOGIN_GB = 1.0
 
 # ---------------------------------------------------------------- what was measured
 # `python -m benchmarks.cost --measure`, 2026-11-22, Postgres 18.6: 1,000 servers through a whole day of 2,880 sweeps,
@@ -224,11 +228,7 @@ def month(servers: int, options: Options) -> Month:
     folding = servers * 24 * FOLD_SECONDS  # seconds a day
     cpu = checks * WRITE_CPU / SECONDS + api_requests * REQUEST_CPU / SECONDS + folding / 86_400
     database = next(
-        (
-            each
-            for each in CLASSES
-            if (each.memory_gb - SYSTEM_GB) * GB / 4 >= 1.25 * hot and each.cpus * each.share >= 2 * cpu
-        ),
+        (each for each in CLASSES if _buffers(each) >= 1.25 * hot and each.cpus * each.share >= 2 * cpu),
         CLASSES[-1],
     )
     copies = 2 if options.multi_az else 1
@@ -315,6 +315,12 @@ def month(servers: int, options: Options) -> Month:
         log_gb=log_gb,
         egress_gb=egress,
     )
+
+
+def _buffers(of: DatabaseClass) -> float:
+    """How many bytes a class can keep of the tables."""
+    burstable = of.share < 1
+    return (of.memory_gb - SYSTEM_GB - (LOGIN_GB if burstable else 0)) * GB / 4
 
 
 def _container(servers: int, sweeps: float) -> float:

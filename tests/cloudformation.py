@@ -26,13 +26,14 @@ PSEUDO = {
 
 
 class Stack:
-    """A deployment: parameters, resources and outputs."""
+    """A deployment: parameters, resources and outputs. `place` says what is special where it is deployed (PSEUDO)."""
 
-    def __init__(self, **parameters: str) -> None:
+    def __init__(self, place: Mapping[str, str] | None = None, /, **parameters: str) -> None:
         source = template._read(ROOT / "template.yaml")
         self.declared: Json = source["Parameters"]
-        self._values = {**PSEUDO, **template._parameter_values(source, parameters)}
+        self._values = {**PSEUDO, **(place or {}), **template._parameter_values(source, parameters)}
         self._mappings: Json = source.get("Mappings", {})
+        self._rules: Json = source["Rules"]
         template._take_folders(source, ROOT)
         expanded = template._expand(source, {k: v for k, v in self._values.items() if k not in PSEUDO})
         self._conditions: Json = expanded.get("Conditions", {})
@@ -77,6 +78,16 @@ class Stack:
         """The logical id of a function's role."""
         return self.resources[function]["Properties"]["Role"].removeprefix("${").removesuffix(".Arn}")
 
+    def refusals(self) -> list[str]:
+        """Why CloudFormation would make no change set, in the words of the rules."""
+        return [
+            assertion["AssertDescription"]
+            for rule in self._rules.values()
+            if self._resolved(rule["RuleCondition"])
+            for assertion in rule["Assertions"]
+            if not self._resolved(assertion["Assert"])
+        ]
+
     def holds(self, condition: str) -> bool:
         """Whether a condition holds."""
         return bool(self._resolved(self._conditions[condition]))
@@ -102,6 +113,7 @@ class Stack:
             "Fn::If": lambda a: self._resolved(a[1] if self.holds(a[0]) else a[2]),
             "Fn::Equals": lambda a: self._resolved(a[0]) == self._resolved(a[1]),
             "Fn::Not": lambda a: not self._resolved(a[0]),
+            "Fn::Contains": lambda a: self._resolved(a[1]) in a[0],
             "Fn::And": lambda a: all(self._resolved(one) for one in a),
             "Fn::Or": lambda a: any(self._resolved(one) for one in a),
             "Fn::GetAtt": lambda a: "${" + (a if isinstance(a, str) else ".".join(a)) + "}",

@@ -58,8 +58,24 @@ def test_another_method_on_a_route_is_405_and_says_which_there_are(api, method, 
     assert answer.headers["allow"] == allow
 
 
-def test_another_method_with_a_body_that_is_not_json_is_415(api):
-    answer = api("POST", SERVERS, b"name=x", headers={"content-type": "application/x-www-form-urlencoded"})
+@pytest.mark.parametrize(
+    "path", [SERVERS, NOBODY + "/health", "/", "/openapi.yaml", "/health", "/api/jobs/health-check"]
+)
+@pytest.mark.parametrize(
+    "media_type",
+    [
+        *("application/json", "application/octet-stream", "application/x-www-form-urlencoded", "application/xml"),
+        *("multipart/form-data; boundary=x", "text/html", "text/plain; charset=utf-8", "text/xml"),
+    ],
+)
+def test_another_method_is_405_whatever_the_body_is_of(api, path, media_type):
+    answer = api("PUT", path, b"name=x", headers={"content-type": media_type})
+    assert (answer.status, answer.json()["code"]) == (405, "METHOD_NOT_ALLOWED")
+    assert answer.headers["allow"]
+
+
+def test_another_method_with_a_body_of_a_type_that_nobody_sends_is_415(api):
+    answer = api("PUT", SERVERS, b"name=x", headers={"content-type": "image/png"})
     assert (answer.status, answer.json()["code"]) == (415, "UNSUPPORTED_MEDIA_TYPE")
 
 

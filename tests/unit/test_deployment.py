@@ -8,9 +8,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import cfnlint
 import pytest
 
 from local import template
+from local.certificates import FOLDER
 from mcp_registry.aws import observability
 from tests.cloudformation import Stack
 from tests.conftest import ROOT, load_module
@@ -19,6 +21,7 @@ OWN = {"DatabaseUrl": "postgresql://u@db.example.com/r"}
 NETWORK = {"VpcId": "vpc-1", "SubnetIds": "subnet-1,subnet-2"}
 CHOICES: dict[str, dict[str, str]] = {
     "as it comes": {},
+    "trial": {"Size": "trial", "ReserveConcurrency": "false"},
     "large": {"Size": "large", "MultiAz": "true"},
     "aurora": {"DatabaseEngine": "aurora-postgresql"},
     "aurora, two zones": {"DatabaseEngine": "aurora-postgresql", "MultiAz": "true"},
@@ -302,8 +305,62 @@ def test_no_password_of_the_database_exists_and_nothing_but_tls_gets_in(stack: S
             assert variables["DATABASE_URL"] == OWN["DatabaseUrl"]
 
 
-def test_the_certificates_that_are_trusted_are_in_the_layer():
-    assert (ROOT / "layers" / "registry" / "mcp_registry" / "certificates" / "eu-west-1.pem").exists()
+def refused(region: str, **parameters: str) -> list[str]:
+    return Stack({"AWS::Region": region}, **parameters).refusals()
+
+
+def test_no_choice_is_refused_by_a_rule(stack: Stack):
+    assert stack.refusals() == []
+
+
+def test_a_region_whose_certificates_the_layer_has_not_is_refused_before_anything_is_made():
+    stack = Stack()
+    found = json.dumps(stack._rules["CertificatesOfRegion"])
+    assert set(re.findall(r"[a-z]+-[a-z]+-\d", found)) == {path.stem for path in FOLDER.glob("*.pem")}
+    (said,) = refused("ca-west-1")
+    assert "certificates" in said and "docs/operations.md" in said
+    assert refused("ca-west-1", **OWN) == [], "a database of yours brings its own"
+
+
+def offered() -> dict[str, set[str]]:
+    """The classes of RDS for PostgreSQL that AWS's price lists have for a region, by region."""
+    file = Path(cfnlint.__file__).parent / "data/schemas/extensions/aws_rds_dbinstance/dbinstanceclass_enum.json"
+    found: dict[str, set[str]] = {}
+    for region, table in json.loads(file.read_text()).items():
+        for case in table["allOf"]:
+            if case["if"]["properties"]["Engine"]["const"] == "postgres":
+                found.setdefault(region, set()).update(case["then"]["properties"]["DBInstanceClass"]["enum"])
+    return found
+
+
+def test_a_class_that_a_region_does_not_offer_is_refused_there_and_nowhere_else():
+    classes = {size: row["Class"] for size, row in Stack()._mappings["Sizes"].items()}
+    tables = offered()
+    lacking = {
+        (path.stem, size)
+        for path in FOLDER.glob("*.pem")
+        for size, name in classes.items()
+        if name not in tables[path.stem]
+    }
+    assert lacking == {("af-south-1", "large"), ("ap-east-1", "large"), ("eu-south-1", "large")}
+    for region, size in lacking:
+        (said,) = refused(region, Size=size)
+        assert classes[size] in said
+        assert refused(region, Size=size, DatabaseEngine="aurora-postgresql") == refused(region, Size="medium") == []
+    assert refused("eu-west-1", Size="large") == []
+
+
+def test_a_database_has_the_memory_that_logging_in_by_tokens_takes():
+    """AWS asks for 300 to 1,000 MiB besides, and on a burstable class to take them from the buffers."""
+    for size in ("small", "medium", "large"):
+        (database,) = Stack(Size=size).of_type("AWS::RDS::DBInstance").values()
+        assert not database["DBInstanceClass"].endswith(("micro", "nano"))
+    (group,) = Stack(Size="trial").of_type("AWS::RDS::DBParameterGroup").values()
+    assert int(group["Parameters"]["shared_buffers"]) * 8 // 1024 == 64
+    for size, units in (("trial", 0.5), ("small", 1)):
+        (cluster,) = Stack(Size=size, DatabaseEngine="aurora-postgresql").of_type("AWS::RDS::DBCluster").values()
+        scaling = cluster["ServerlessV2ScalingConfiguration"]
+        assert scaling["MinCapacity"] == units <= scaling["MaxCapacity"]
 
 
 def test_migrations_go_to_the_database_itself_and_before_everything_that_uses_it(stack: Stack):
@@ -405,7 +462,14 @@ def test_no_queue_answers_in_plain_text(stack: Stack):
     assert closed == set(stack.of_type("AWS::SQS::Queue"))
 
 
-@pytest.mark.parametrize("size", ["small", "medium", "large"])
+def test_a_secret_that_has_another_password_is_read_anew_by_all_that_use_the_database():
+    """CloudFormation resolves {{resolve:secretsmanager:...}} for a resource only where something of it changes."""
+    before, after = using_database(Stack(**OWN)), using_database(Stack(**OWN, MigrationRun="2"))
+    for name, properties in before.items():
+        assert properties["Environment"] != after[name]["Environment"], name
+
+
+@pytest.mark.parametrize("size", ["trial", "small", "medium", "large"])
 def test_all_that_may_run_at_once_leaves_connections_free_even_while_versions_change(size: str):
     stack = Stack(Size=size)
     reserved = {name: p.get("ReservedConcurrentExecutions") for name, p in using_database(stack).items()}
@@ -514,6 +578,16 @@ def test_every_alarm_tells_somebody_says_what_to_do_and_watches_what_exists(stac
     assert bool(stack.of_type("AWS::SNS::Subscription")) == stack.holds("HasAlarmEmail")
 
 
+@pytest.mark.parametrize("size", ["trial", "small", "medium", "large"])
+@pytest.mark.parametrize("engine", ["postgres", "aurora-postgresql"])
+def test_the_alarm_on_connections_rings_at_nine_of_ten_whatever_the_engine(engine: str, size: str):
+    stack = Stack(DatabaseEngine=engine, Size=size)
+    (alarm,) = alarms_on(stack, "AWS/RDS", "DatabaseConnections")
+    groups = stack.of_type("AWS::RDS::DBParameterGroup") | stack.of_type("AWS::RDS::DBClusterParameterGroup")
+    (group,) = groups.values()
+    assert int(alarm["Threshold"]) == int(group["Parameters"]["max_connections"]) * 9 // 10
+
+
 def test_a_metric_of_ours_is_sent_with_the_stack_as_its_dimension(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
@@ -543,6 +617,20 @@ def test_the_dashboard_is_json_and_shows_what_exists(stack: Stack):
     assert len(board["widgets"]) == 9
     for found in re.findall(r"\$\{(\w+)", dashboard["DashboardBody"]):
         assert found in stack.resources, found
+
+
+@pytest.mark.parametrize(
+    ("partition", "console"),
+    [
+        ("aws", "console.aws.amazon.com"),
+        ("aws-cn", "console.amazonaws.cn"),
+        ("aws-eusc", "console.amazonaws-eusc.eu"),
+        ("aws-us-gov", "console.amazonaws-us-gov.com"),
+    ],
+)
+def test_the_address_of_the_dashboard_is_in_the_console_of_the_partition(partition: str, console: str):
+    outputs = Stack({"AWS::Partition": partition}).outputs
+    assert outputs["DashboardUrl"]["Value"].startswith(f"https://eu-west-1.{console}/cloudwatch/home?region=eu-west-1#")
 
 
 # ------------------------------------------------------------------ logs
