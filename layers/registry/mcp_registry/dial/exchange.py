@@ -69,6 +69,7 @@ class Answer:
         "_head",
         "_inflate",
         "_left",
+        "_limit",
         "_line",
         "_place",
         "_room",
@@ -84,14 +85,14 @@ class Answer:
         "status",
     )
 
-    def __init__(self, *, wants_body: bool) -> None:
-        """`wants_body`: whether a JSON-RPC response is looked for, or the status alone."""
+    def __init__(self, *, wants_body: bool, limit: int = LIMIT) -> None:
+        """`wants_body`: whether a JSON-RPC response is looked for, or the status alone. `limit`: bytes read at most."""
         self.status: int | None = None
         self.fault: str | None = None
         self.location: bytes | None = None
         self.speaks = False
         self.done = False
-        self.room = LIMIT
+        self.room = self._limit = limit
         self._wants_body = wants_body
         self._head: bytes | bytearray = b""
         self._place = self._searched = 0
@@ -147,23 +148,26 @@ class Answer:
                 break
             self._place = self._searched = end
         self.status = status
-        found = HEADERS.findall(head, line.end() - 1, end)
+        headers = self._headers(head, line.end() - 1, end)
         rest = bytes(head[end:])
         self._head = b""
-        headers: dict[bytes, bytes] = {}
-        for name, value in found:
-            headers.setdefault(name.lower(), value.strip())
         self.location = headers.get(b"location")
-        if (
-            not self._wants_body
-            or not (200 <= status < 300 or 400 <= status < 500)
-            or status in GATED
-            or status in BODILESS
-        ):
+        if status in BODILESS or not self._reads(status):
             self.done = True
             return
         self._begin_body(headers)
         self._take_body(rest)
+
+    def _headers(self, head: bytes | bytearray, start: int, end: int) -> dict[bytes, bytes]:
+        """The headers that matter, between two places of the head: the first of each name, in lower case."""
+        headers: dict[bytes, bytes] = {}
+        for name, value in HEADERS.findall(head, start, end):
+            headers.setdefault(name.lower(), value.strip())
+        return headers
+
+    def _reads(self, status: int) -> bool:
+        """Whether the body of an answer with this status is looked at."""
+        return self._wants_body and (200 <= status < 300 or 400 <= status < 500) and status not in GATED
 
     def _head_end(self, head: bytes | bytearray) -> int:
         """Where the body begins, or -1. Bare line feeds end lines too."""
@@ -185,7 +189,7 @@ class Answer:
         encoding = headers.get(b"content-encoding", b"").lower()
         # Asked for or not, some servers and proxies always compress. 32 reads the format off the first bytes.
         self._inflate = zlib.decompressobj(32 + zlib.MAX_WBITS) if encoding in GZIP or encoding == b"deflate" else None
-        self._room = LIMIT
+        self._room = self._limit
         self._text: bytes | bytearray = b""
         self._line = self._searched = 0
         self._data: list[bytes] = []
