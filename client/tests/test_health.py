@@ -17,7 +17,7 @@ import pytest
 import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mcp_registry.dial import exchange, guard, urls
+from mcp_registry.dial import exchange, guard, reach, urls
 from mcp_registry.dial.guard import Policy
 from mcp_registry.health import probe
 
@@ -315,10 +315,10 @@ def test_a_name_that_is_not_found_in_time_is_what_the_probe_calls_it(monkeypatch
 
 def test_what_is_sent_and_looked_for_is_what_the_registry_sends_and_looks_for():
     assert (_health.POST, _health.GET) == (probe.POST, probe.GET)
-    assert _health.SECONDS == probe.DEADLINE and _health.CONNECT_SECONDS == probe.CONNECT_SECONDS
+    assert _health.SECONDS == probe.DEADLINE and _health.CONNECT_SECONDS == reach.CONNECT_SECONDS
     assert _health.LIMIT == exchange.LIMIT and _health.BEFORE_JSON == exchange.BEFORE_JSON
     assert (_health.BEGINNING, _health.REFUSAL, _health.DOWN) == (exchange.BEGINNING, exchange.REFUSAL, exchange.DOWN)
-    assert _health.CERTIFICATE_FAULTS == probe.CERTIFICATE_FAULTS and _health.NO_TLS == probe.NO_TLS
+    assert _health.CERTIFICATE_FAULTS == reach.CERTIFICATE_FAULTS and _health.NO_TLS == reach.NO_TLS
 
 
 # ------------------------------------------------------------------ the bytes of an answer

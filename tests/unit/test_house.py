@@ -98,7 +98,7 @@ COLD_START = {
     # No database: this one dials what strangers registered.
     "health_sweep": (
         BACKGROUND
-        | {"aws.queues", "dial.guard", "dial.urls", "dial.exchange", "dial.lookup"}
+        | {"aws.queues", "dial.guard", "dial.urls", "dial.exchange", "dial.lookup", "dial.reach"}
         | {"health.messages", "health.shard", "health.probe"},
         LOGGER | SQS | {"msgspec", "aiodns", "pycares", "uvloop"},
     ),

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mcp_registry.dial import guard
+from mcp_registry.dial import guard, reach
 from mcp_registry.errors import Malformed
 from mcp_registry.health import messages, probe
 
@@ -40,9 +40,14 @@ def test_every_sentence_of_a_check_is_taken():
     policy = guard.Policy.of({})
     addresses = ("127.0.0.1", "169.254.169.254", "10.0.0.1", "224.0.0.1", "::1", "::ffff:1.2.3.4", "fe80::1%eth0", "x")
     sentences = {
-        *(value.error for value in vars(probe).values() if isinstance(value, probe.Finding)),
-        *probe.FAULTS.values(),
-        *probe.CERTIFICATE_FAULTS.values(),
+        *(
+            value.error
+            for module in (probe, reach)
+            for value in vars(module).values()
+            if isinstance(value, reach.Finding)
+        ),
+        *reach.FAULTS.values(),
+        *reach.CERTIFICATE_FAULTS.values(),
         *(f"The address is {kind}" for _, kind in guard.NETWORKS),
         *map(policy.address_fault, addresses),
         *map(policy.url_fault, ("http://x.internal/", "http://metadata/", "http://a.example:22/")),
@@ -51,3 +56,7 @@ def test_every_sentence_of_a_check_is_taken():
     assert len(sentences) > 30
     for sentence in sentences:
         assert messages.findings(findings(sentence)).findings[0].error == sentence
+
+
+def test_the_writer_knows_a_host_that_cannot_be_reached_by_the_words_of_the_prober():
+    assert reach.UNREACHABLE.error == messages.UNREACHABLE

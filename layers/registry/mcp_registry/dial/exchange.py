@@ -12,6 +12,7 @@ import json
 import re
 import ssl
 import zlib
+from collections.abc import Mapping
 from typing import Any, cast
 
 # All that is read of one answer: head, body, and what a compressed body grows to.
@@ -74,6 +75,7 @@ class Answer:
         "_head",
         "_inflate",
         "_left",
+        "_limit",
         "_line",
         "_place",
         "_room",
@@ -90,15 +92,18 @@ class Answer:
         "status",
     )
 
-    def __init__(self, *, wants_response: bool) -> None:
-        """`wants_response`: whether a JSON-RPC response is looked for, or the state that a health page tells."""
+    def __init__(self, *, wants_response: bool, limit: int = LIMIT) -> None:
+        """`wants_response`: whether a JSON-RPC response is looked for, or the state that a health page tells.
+
+        `limit`: bytes read at most.
+        """
         self.status: int | None = None
         self.fault: str | None = None
         self.location: bytes | None = None
         self.speaks = False
         self.state: str | None = None
         self.done = False
-        self.room = LIMIT
+        self.room = self._limit = limit
         self._wants_response = wants_response
         self._head: bytes | bytearray = b""
         self._place = self._searched = 0
@@ -154,23 +159,28 @@ class Answer:
                 break
             self._place = self._searched = end
         self.status = status
-        found = HEADERS.findall(head, line.end() - 1, end)
+        headers = self._headers(head, line.end() - 1, end)
         rest = bytes(head[end:])
         self._head = b""
-        headers: dict[bytes, bytes] = {}
-        for name, value in found:
-            headers.setdefault(name.lower(), value.strip())
         self.location = headers.get(b"location")
-        succeeded = 200 <= status < 300 and status not in BODILESS
-        if self._wants_response:
-            decides = (succeeded or 400 <= status < 500) and status not in GATED
-        else:
-            decides = succeeded and is_json(headers.get(b"content-type", b""))
-        if not decides:
+        if status in BODILESS or not self._reads(status, headers):
             self.done = True
             return
         self._begin_body(headers)
         self._take_body(rest)
+
+    def _headers(self, head: bytes | bytearray, start: int, end: int) -> dict[bytes, bytes]:
+        """The headers that matter, between two places of the head: the first of each name, in lower case."""
+        headers: dict[bytes, bytes] = {}
+        for name, value in HEADERS.findall(head, start, end):
+            headers.setdefault(name.lower(), value.strip())
+        return headers
+
+    def _reads(self, status: int, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether the body of an answer with this status and these headers is looked at."""
+        if self._wants_response:
+            return (200 <= status < 300 or 400 <= status < 500) and status not in GATED
+        return 200 <= status < 300 and is_json(headers.get(b"content-type", b""))
 
     def _head_end(self, head: bytes | bytearray) -> int:
         """Where the body begins, or -1. Bare line feeds end lines too."""
@@ -192,7 +202,7 @@ class Answer:
         encoding = headers.get(b"content-encoding", b"").lower()
         # Asked for or not, some servers and proxies always compress. 32 reads the format off the first bytes.
         self._inflate = zlib.decompressobj(32 + zlib.MAX_WBITS) if encoding in GZIP or encoding == b"deflate" else None
-        self._room = LIMIT
+        self._room = self._limit
         self._text: bytes | bytearray = b""
         self._line = self._searched = 0
         self._data: list[bytes] = []

@@ -9,25 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import json
-import ssl
 import sys
 import time
 from collections import deque
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import urljoin
 
 from mcp_registry.aws import observability
-from mcp_registry.dial import exchange, guard, urls
+from mcp_registry.dial import exchange, guard, reach, urls
 from mcp_registry.dial.exchange import Answer, Dialler
 from mcp_registry.dial.guard import Policy
 from mcp_registry.dial.lookup import Names, Resolver, System
-from mcp_registry.health import messages
+from mcp_registry.dial.reach import Finding, Site
 
 if sys.platform == "win32":  # for which there is no uvloop
     from asyncio import new_event_loop
@@ -36,9 +32,6 @@ else:
 
 # What a check may take: look-up, connection, TLS and each of its requests together.
 DEADLINE = 5.0
-
-# What an address that swallows packets may take of that, where there is another one to try.
-CONNECT_SECONDS = 2.0
 
 # How often the engine looks at the clock, and when it was late: a look that came so much later than it was due counts,
 # and so many seconds of that in the life of a check make its failure ours. Less is what threads and neighbours on a
@@ -86,7 +79,6 @@ POST: Final = (
 )
 GET: Final = f"GET %s HTTP/1.1\r\nHost: %s\r\nAccept: */*\r\n{COMMON}\r\n"
 GATED = frozenset({401, 403})
-REDIRECTS = frozenset({307, 308})
 
 TOO_BUSY = "The registry was too busy to check fairly"
 OUT_OF_TIME = "The sweep ran out of time before this server's turn"
@@ -180,86 +172,14 @@ async def check_all(
         await system.close()
 
 
-class Finding(NamedTuple):
-    """What a check came to: the first fields of a result."""
-
-    verdict: str | None
-    status: int | None = None
-    error: str | None = None
-
-
 TIMEOUT = Finding("timeout", None, f"No answer within {DEADLINE:.0f} seconds")
 NAME_TIMEOUT = Finding("dns", None, f"The host name did not resolve within {DEADLINE:.0f} seconds")
-NO_NAME = Finding("dns", None, "The host name does not resolve")
-REFUSED = Finding("refused", None, "Nothing listens there: the connection was refused")
-UNREACHABLE = Finding("refused", None, messages.UNREACHABLE)
-CLOSED = Finding("refused", None, "The connection was closed before an answer came")
-
-# Errors that are ours: they say nothing about the server.
-EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
-NO_ROUTE = frozenset({errno.ENETUNREACH, errno.ENETDOWN, errno.EAFNOSUPPORT})
-FORBIDDEN = frozenset({errno.EPERM, errno.EACCES})
-UNREACHED = frozenset({errno.EHOSTUNREACH, errno.EHOSTDOWN})
-
-OWN_EXHAUSTION = Finding(None, None, "The registry had no free sockets or memory to check with")
-OWN_RESOLVER = Finding(None, None, "The registry's own resolver cannot be reached")
-OWN_NETWORK = Finding(None, None, "The registry has no route to the server's address")
-OWN_FIREWALL = Finding(None, None, "The registry's own network forbids this connection")
 OWN_BOUND = Finding(None, None, CROWDED)
 # Not a finding yet: the check waits until another one of its host has ended.
 WAITS = Finding(None)
-# ... after which another address of the same name may do.
-TRY_ANOTHER = frozenset({REFUSED, UNREACHABLE, OWN_NETWORK})
 
 # Verdicts that no lateness of ours can have caused.
 SETTLED = frozenset({"healthy", "gated", "blocked"})
-
-# Of an answer that is none, by `Answer.fault`.
-FAULTS: dict[str | None, str] = {
-    exchange.NOT_HTTP: "What answers there is not HTTP",
-    exchange.TOO_LONG: "The headers of the answer are longer than 64 KiB",
-}
-
-# OpenSSL's X509_V_ERR_* (x509_vfy.h), in words.
-CERTIFICATE_FAULTS = {
-    9: "The certificate is not valid yet",
-    10: "The certificate has expired",
-    18: "The certificate is self-signed",
-    19: "The certificate's issuer is not known",
-    20: "The certificate's issuer is not known",
-    21: "The certificate's issuer is not known",
-    23: "The certificate was revoked",
-    62: "The certificate is for another host name",
-    64: "The certificate is for another address",
-}
-# What OpenSSL says to bytes that are no TLS record.
-NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL"})
-
-
-class _Site:
-    """Where a target's request goes: its URL in parts, and what the policy says of it without a look-up."""
-
-    __slots__ = ("authority", "fault", "host", "known", "origin", "path", "port", "tls")
-
-    def __init__(self, url: str, policy: Policy) -> None:
-        match = urls.URL.fullmatch(url)
-        assert match is not None
-        scheme = match[1].lower()
-        self.tls = scheme == "https"
-        self.path = (match[3] or "/") + (match[4] or "")
-        # As the owner wrote it, without the port that the scheme implies.
-        self.authority = match[2].removesuffix(":443" if self.tls else ":80")
-        self.origin = f"{scheme}://{self.authority}"
-        self.host = guard.host(url)
-        self.port = guard.port(url)
-        self.known = guard.known(url)
-        self.fault = policy.url_fault(url)
-
-
-@lru_cache(maxsize=4_096)
-def _site(url: str, policy: Policy) -> _Site:
-    """The site of a URL. The same ones come back every half minute, and a quarter of a check was this."""
-    return _Site(url, policy)
 
 
 class _Host:
@@ -487,26 +407,13 @@ class _Engine:
         # Registered URLs are valid. One that came another way must still not write headers of its own.
         if not urls.PRINTABLE.fullmatch(url):
             return Finding("blocked", None, "The URL is not valid")
-        site = _site(url, self._policy)
-        if site.fault:
-            return Finding("blocked", None, site.fault)
-        if known := site.known:
-            # Of an address by itself the URL's check has said all; of localhost, that one of its addresses is open.
-            addresses = [*known] if len(known) == 1 else [a for a in known if not self._policy.address_fault(a)]
-        else:
-            found = self._names.known(site.host)
-            if found is None:
-                check.if_late = NAME_TIMEOUT
-                found = await self._names.find(site.host)
-                check.if_late = TIMEOUT
-            if not found.asked:
-                return OWN_RESOLVER
-            if found.fault:
-                return Finding("blocked", None, found.fault)
-            if not found.addresses:
-                return NO_NAME
-            addresses = found.addresses
-        check.addresses = _candidates(addresses)
+        site = reach.site(url, self._policy)
+        check.if_late = NAME_TIMEOUT
+        located = await reach.locate(site, self._names, self._policy)
+        check.if_late = TIMEOUT
+        if isinstance(located, Finding):
+            return located
+        check.addresses = located
         if (bound := self._bound(check)) is not None:
             return bound
         if declared is not None:
@@ -538,14 +445,14 @@ class _Engine:
         while host.waiting:
             self._settle(Result(host.waiting.popleft().target.id, None, None, None, reason, now))
 
-    async def _find_health(self, check: _Check, site: _Site) -> Finding:
+    async def _find_health(self, check: _Check, site: Site) -> Finding:
         """Judge the health URL that a server declares: by its status, and by what it says in JSON."""
         answer = await self._exchange(check, site, GET, site.path)
         if isinstance(answer, Finding):
             return answer
         status = answer.status
         if status is None:
-            return Finding("http_error", None, FAULTS[answer.fault])
+            return Finding("http_error", None, reach.FAULTS[answer.fault])
         if answer.state:
             told = f"The health URL answered {status} and calls the server {answer.state}"
             return Finding("http_error", status, told)
@@ -553,14 +460,14 @@ class _Engine:
             return Finding("healthy", status)
         return Finding("http_error", status, f"The health URL answered {status}")
 
-    async def _find_mcp(self, check: _Check, site: _Site) -> Finding:
+    async def _find_mcp(self, check: _Check, site: Site) -> Finding:
         """Judge an MCP endpoint, or a plain HTTP service that has its health below it."""
         answer = await self._exchange(check, site, POST, site.path)
         if isinstance(answer, Finding):
             return answer
         status = answer.status
         if status is None:
-            return Finding("not_mcp", None, FAULTS[answer.fault])
+            return Finding("not_mcp", None, reach.FAULTS[answer.fault])
         if answer.speaks:
             return Finding("healthy", status)
         if status in GATED:
@@ -577,7 +484,7 @@ class _Engine:
             return Finding("healthy", health.status)
         return finding
 
-    async def _exchange(self, check: _Check, site: _Site, form: str, path: str) -> Answer | Finding:
+    async def _exchange(self, check: _Check, site: Site, form: str, path: str) -> Answer | Finding:
         """The answer to a request, or what kept it from coming. One redirect within the origin is followed."""
         while True:
             answer = Answer(wants_response=form is POST)
@@ -585,55 +492,25 @@ class _Engine:
             if failure is not None:
                 return failure
             if answer.fault == exchange.CLOSED:
-                return CLOSED
-            if answer.status not in REDIRECTS or check.redirected:
+                return reach.CLOSED
+            if answer.status not in reach.REDIRECTS or check.redirected:
                 return answer
             check.redirected = True
-            target = _redirected(site, path, answer.location)
+            target = reach.redirected(site, path, answer.location)
             if target is None:
                 return answer
             path = target
 
-    async def _dial(self, check: _Check, site: _Site, request: bytes, answer: Answer) -> Finding | None:
+    async def _dial(self, check: _Check, site: Site, request: bytes, answer: Answer) -> Finding | None:
         """Fill in the answer, from the first address that can be reached; what was wrong where none can."""
-        tls = exchange.verified() if site.tls else None
-        failure: Finding | None = None
-        for address in check.addresses:
-            check.dialled = check.dialled or time.monotonic()
-            patience = None if address is check.addresses[-1] else CONNECT_SECONDS
-            try:
-                await self._dialler.ask(address, site.port, request, answer, tls, site.host, patience)
-            except ssl.SSLError as error:
-                return _tls_fault(error)
-            except TimeoutError:  # in connecting: the other address may do
-                failure = TIMEOUT
-            except OSError as error:
-                finding = self._connection_fault(error, address)
-                if finding not in TRY_ANOTHER:
-                    return finding
-                failure = finding if failure is None or failure.verdict is None else failure
-            else:
-                # What the check asks next goes to the same one.
-                check.addresses = (address,)
-                return None
-        return failure
-
-    def _connection_fault(self, error: OSError, address: str) -> Finding:
-        number = error.errno
-        if number == errno.ECONNREFUSED:
-            return REFUSED
-        # Without IPv6 this is what dialling an address of it says; with IPv4 it is a lack of ports of our own.
-        if number in NO_ROUTE or (number == errno.EADDRNOTAVAIL and ":" in address):
-            return OWN_NETWORK
-        if number in EXHAUSTED:
+        check.dialled = check.dialled or time.monotonic()
+        failure, address = await reach.dial(self._dialler, site, check.addresses, request, answer, TIMEOUT)
+        # What the check asks next goes to the same one.
+        check.addresses = (address,)
+        if failure is reach.OWN_EXHAUSTION:
             # Whatever else fails at this time may have failed by that: a look-up needs a socket too.
             self._slipped += 2 * UNFAIR_SECONDS
-            return OWN_EXHAUSTION
-        if number in FORBIDDEN:
-            return OWN_FIREWALL
-        if number in UNREACHED:
-            return UNREACHABLE
-        return TIMEOUT if number == errno.ETIMEDOUT else CLOSED
+        return failure
 
 
 def _turns(targets: Sequence[Target], spread: float, first: int) -> list[tuple[float, Target]]:
@@ -655,43 +532,6 @@ def moment(number: int) -> float:
     Multiplication by the golden ratio (Knuth, The Art of Computer Programming, section 6.4), in 64 bits.
     """
     return (number * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF) / 2**64
-
-
-def _candidates(addresses: list[str]) -> tuple[str, ...]:
-    """The addresses that are dialled, at most two: of each family one, where there are both.
-
-    IPv4 first: where there is no IPv6, as in most functions, it costs nothing; where there is, it is no worse.
-    """
-    if len(addresses) == 1:
-        return (addresses[0],)
-    first = next((address for address in addresses if ":" not in address), None)
-    second = next((address for address in addresses if ":" in address), None)
-    return tuple(addresses[:2]) if first is None or second is None else (first, second)
-
-
-def _redirected(site: _Site, path: str, location: bytes | None) -> str | None:
-    """The path to which a redirect leads, where it stays within the origin."""
-    try:
-        url = urljoin(site.origin + path, (location or b"").decode("ascii"))
-    except ValueError:
-        return None
-    if not location or urls.link_fault(url) or urls.origin(url) != urls.origin(site.origin):
-        return None
-    match = urls.URL.fullmatch(url)
-    assert match is not None
-    return (match[3] or "/") + (match[4] or "")
-
-
-def _tls_fault(error: ssl.SSLError) -> Finding:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return Finding("tls", None, CERTIFICATE_FAULTS.get(error.verify_code, "The certificate is not valid"))
-    if isinstance(error, ssl.SSLEOFError):
-        return CLOSED
-    if error.reason in NO_TLS:
-        return Finding("tls", None, "What answers there is not TLS")
-    if "CERTIFICATE_REQUIRED" in (error.reason or ""):
-        return Finding("tls", None, "The server asks for a certificate of its clients")
-    return Finding("tls", None, "No secure connection could be agreed on")
 
 
 def _affordable(at_once: int) -> int:

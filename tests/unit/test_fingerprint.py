@@ -1,0 +1,137 @@
+"""Fingerprints of tools: which change is seen by which of the three digests, and which is none."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from mcp_registry.catalogue import fingerprint
+
+TOOL: dict[str, Any] = {
+    "name": "book",
+    "description": "Book a room.",
+    "annotations": {"title": "Book", "readOnlyHint": False},
+    "inputSchema": {
+        "type": "object",
+        "properties": {
+            "room": {"type": "string", "description": "Which one.", "enum": ["a", "b"]},
+            "title": {"type": "string", "default": "none"},
+        },
+        "required": ["room", "title"],
+    },
+}
+
+
+def changed(**fields: Any) -> dict[str, Any]:
+    """The tool with other fields: `a__b` is the field b of a, and one that is Ellipsis goes."""
+    tool = copy.deepcopy(TOOL)
+    for path, value in fields.items():
+        *above, last = path.split("__")
+        place = tool
+        for name in above:
+            place = place[name]
+        if value is ...:
+            del place[last]
+        else:
+            place[last] = value
+    return tool
+
+
+def differing(tool: dict[str, Any]) -> set[str]:
+    """The digests by which a tool is another one."""
+    one, other = fingerprint.fingerprint(TOOL), fingerprint.fingerprint(tool)
+    return {name for name in one._fields if getattr(one, name) != getattr(other, name)}
+
+
+NOTHING: set[str] = set()
+NOTATION = {"raw"}
+TEXT = {"raw", "prompt"}
+ALL = {"raw", "prompt", "contract"}
+CASES = {
+    "of the SDK": (changed(_meta={"x": 1}, execution={"taskSupport": "forbidden"}), NOTHING),
+    "left out or null": (changed(title=None, outputSchema=None, inputSchema__properties__room__title=""), NOTHING),
+    "a dialect": (
+        changed(
+            inputSchema__title="bookArguments", **{"inputSchema__$schema": "http://json-schema.org/draft-07/schema#"}
+        ),
+        NOTATION,
+    ),
+    "closed": (changed(inputSchema__additionalProperties=False), NOTATION),
+    "the order of names": (
+        changed(inputSchema__required=["title", "room"], inputSchema__properties__room__enum=["b", "a"]),
+        NOTATION,
+    ),
+    "a field of tomorrow": (changed(tomorrow=1), NOTATION),
+    "a description": (changed(description="Book a room!"), TEXT),
+    "an invisible character": (changed(description="Book a room.\u200b"), TEXT),
+    "another form of Unicode": (changed(name="bo\u0308ok"), ALL),
+    "a description of a parameter": (changed(inputSchema__properties__room__description="Any."), TEXT),
+    "a title of the annotations": (changed(annotations__title="Reserve"), TEXT),
+    "an icon": (changed(icons=[{"src": "https://x.example/i.png"}]), TEXT),
+    "a hint": (changed(annotations__readOnlyHint=True), ALL),
+    "a type": (changed(inputSchema__properties__room__type="integer"), ALL),
+    "a parameter called title": (changed(inputSchema__properties__title={"type": "integer"}), ALL),
+    "no parameter called title": (changed(inputSchema__properties__title=...), ALL),
+    "a default": (changed(inputSchema__properties__title__default="some"), ALL),
+    "required": (changed(inputSchema__required=["room"]), ALL),
+    "open to a schema": (changed(inputSchema__additionalProperties={"type": "string"}), ALL),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_change_is_seen_by_those_digests_that_it_concerns(case):
+    tool, seen = CASES[case]
+    assert differing(tool) == seen
+
+
+def test_a_reference_within_the_schema_is_what_it_means():
+    room = TOOL["inputSchema"]["properties"]["room"]
+    for place in ("$defs", "definitions"):
+        schema = copy.deepcopy(TOOL["inputSchema"])
+        schema["properties"]["room"] = {"$ref": f"#/{place}/a~1b"}
+        schema[place] = {"a/b": room, "unused": {"type": "null"}}
+        assert differing({**TOOL, "inputSchema": schema}) == NOTATION
+
+
+def test_const_is_an_enum_of_one():
+    assert fingerprint.fingerprint(changed(inputSchema__properties__room={"const": "a"})).prompt == (
+        fingerprint.fingerprint(changed(inputSchema__properties__room={"enum": ["a"]})).prompt
+    )
+
+
+@pytest.mark.parametrize("reference", ["#/$defs/a", "#/nowhere", "https://x.example/schema.json", "#", 7])
+def test_a_reference_that_leads_in_a_circle_or_away_stays_as_it_is(reference):
+    schema = {"$ref": reference, "$defs": {"a": {"properties": {"b": {"$ref": "#/$defs/a"}}}}}
+    assert fingerprint.fingerprint({**TOOL, "inputSchema": schema}) == fingerprint.fingerprint(
+        {**TOOL, "inputSchema": schema}
+    )
+    assert differing({**TOOL, "inputSchema": schema}) == ALL
+
+
+def test_references_to_references_do_not_grow_without_end():
+    """Each of thirty names the next twice: a billion of the last."""
+    definitions: dict[str, Any] = {
+        f"d{n}": {"properties": {"a": {"$ref": f"#/$defs/d{n + 1}"}, "b": {"$ref": f"#/$defs/d{n + 1}"}}}
+        for n in range(30)
+    }
+    schema = {"$ref": "#/$defs/d0", "$defs": {**definitions, "d30": {"type": "null"}}}
+    assert fingerprint.fingerprint({**TOOL, "inputSchema": schema}).prompt
+
+
+def test_a_list_is_known_by_its_tools_and_their_order():
+    one, other = fingerprint.fingerprint(TOOL), fingerprint.fingerprint(changed(description="x"))
+    assert fingerprint.tools([one, other]) != fingerprint.tools([other, one])
+    assert fingerprint.tools([one, other]).contract == fingerprint.tools([other, one]).contract
+    assert fingerprint.tools([]) != fingerprint.tools([one])
+    prompts = [{"name": "a", "description": None}, {"name": "b"}]
+    assert fingerprint.listing(prompts) == fingerprint.listing([{"name": "a"}, {"name": "b", "_meta": {}}])
+    assert fingerprint.listing(prompts) != fingerprint.listing(prompts[::-1])
+    assert fingerprint.text(None) is None and fingerprint.text("a") != fingerprint.text("b")
+
+
+@pytest.mark.parametrize("value", [float("nan"), "\ud800"])
+def test_what_is_no_json_has_no_digest(value):
+    with pytest.raises(ValueError):  # noqa: PT011 - of which UnicodeEncodeError is one
+        fingerprint.fingerprint({**TOOL, "annotations": {"x": value}})
