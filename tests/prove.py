@@ -36,6 +36,10 @@ SUITES = {
         "failures in the background: batches, ten minutes without a database",
         ("tests/unit/test_background.py", "tests/integration/test_health_events.py", "tests/integration/test_shard.py"),
     ),
+    "shares": (
+        "one author's share: of a sweep, of what is suspected, of what is stored",
+        ("tests/integration/test_results.py", "tests/integration/test_sweeps.py", "tests/integration/test_quota.py"),
+    ),
     "secrets": ("credentials that change, and a secret that cannot be read", ("tests/unit/test_secret.py",)),
 }
 # What tests/conftest.py says at the end of a run of the corpus, and the bar for it. No test asserts this one: a busy

@@ -11,7 +11,17 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from local.certificates import FOLDER, TRUST_SERVICES, by_region, certificates, common_name, render, select
+from local.certificates import (
+    DIGESTS,
+    FOLDER,
+    TRUST_SERVICES,
+    by_region,
+    certificates,
+    common_name,
+    digests,
+    render,
+    select,
+)
 
 # When they were written; a test that asked the clock would fail one day without any change.
 WRITTEN = datetime(2026, 11, 22, tzinfo=UTC)
@@ -33,6 +43,12 @@ def test_the_regions_that_most_people_use_are_covered():
     assert {"us-east-1", "us-east-2", "us-west-2", "eu-west-1", "eu-central-1", "ap-southeast-2", "sa-east-1"} <= {
         *REGIONS
     }
+
+
+def test_each_file_is_the_one_whose_digest_is_written_down():
+    """Whoever changes what the functions trust changes two files, and the second says which of the first."""
+    assert DIGESTS.read_text() == digests()
+    assert len(DIGESTS.read_text().splitlines()) == len(REGIONS) > 20
 
 
 def test_openssl_takes_every_certificate(region, bundle):

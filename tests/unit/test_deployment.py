@@ -678,7 +678,29 @@ def test_every_log_of_the_stack_ends_some_day(stack: Stack):
     for name, group in stack.of_type("AWS::Logs::LogGroup").items():
         assert int(group["RetentionInDays"]) == 30, name
     for name, properties in stack.of_type(LAMBDA).items():
-        assert properties["LoggingConfig"]["LogGroup"] == "${FunctionLogs}", name
+        group = "ProberLogs" if name == "HealthSweepFunction" else "FunctionLogs"
+        assert properties["LoggingConfig"]["LogGroup"] == f"${{{group}}}", name
+
+
+def test_the_prober_writes_to_no_log_of_others(stack: Stack):
+    """It dials strangers: what it could be made to write must not pass for what another function says."""
+    for name in stack.of_type(LAMBDA):
+        groups = {
+            target(resource)
+            for statement in stack.statements(stack.role_of(name))
+            for action in listed(statement["Action"])
+            if action.startswith("logs:")
+            for resource in listed(statement["Resource"])
+        }
+        assert groups == {"ProberLogs" if name == "HealthSweepFunction" else "FunctionLogs"}, name
+
+
+def test_no_alarm_is_silenced_by_a_number_that_a_function_makes_up(stack: Stack):
+    """Whoever may write to a log may make any number of it, below zero too: a sum would be none of what it counts."""
+    for name, alarm in stack.of_type("AWS::CloudWatch::Alarm").items():
+        if alarm.get("Namespace") == "MCPRegistry":
+            assert alarm["ComparisonOperator"] == "GreaterThanThreshold", name
+            assert alarm["Statistic"] in ("Maximum", "SampleCount"), name
 
 
 @pytest.mark.parametrize("level", ["DEBUG", "INFO", "WARNING", "ERROR"])
