@@ -43,9 +43,11 @@ OURS = {
     ("local/folder.py", "*"): "the lock in our own folder",
     ("local/install.py", "*"): "a process that the run has started",
     ("local/runtime.py", "_Output.data_received"): "what our own functions print",
+    ("local/runtime.py", "_Process._left"): "the end of our own function's connection",
     ("local/sources.py", "*"): "the run's own queues",
     ("client/src/mcp_registry_client/cli.py", "*"): "who sits before the command",
     ("client/src/mcp_registry_client/_options.py", "*"): "who sits before the command",
+    ("client/src/mcp_registry_client/_transport.py", "_look_up"): "the resolver of the system, which bounds it",
     ("client/src/mcp_registry_client/_presence.py", "*"): "the tools of the server that the library is in",
     ("client/src/mcp_registry_client/aws_lambda.py", "*"): "the tools of the server that the library is in",
 }
