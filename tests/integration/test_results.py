@@ -10,9 +10,10 @@ import pytest
 
 from mcp_registry.aws.db import Database
 from mcp_registry.catalogue import registration, servers
+from mcp_registry.dial import reach
 from mcp_registry.edge.background import Record
 from mcp_registry.errors import Malformed, ServerNotFound
-from mcp_registry.health import messages, probe, results
+from mcp_registry.health import messages, results
 from mcp_registry.health.messages import Finding, Findings
 from tests.conftest import PATIENCE
 from tests.conftest import registration as document
@@ -161,7 +162,7 @@ def up(database, fleet):
 AWAY = {
     "timeout": ("timeout", "No answer within 5 seconds"),
     "dns": ("dns", "The host name does not resolve"),
-    "refused": ("refused", probe.UNREACHABLE.error),
+    "refused": ("refused", reach.UNREACHABLE.error),
 }
 
 
