@@ -51,7 +51,7 @@ class Settings:
         for host in hosts:
             if not HOST_NAME.fullmatch(host):
                 raise StartError(f"REGISTRY_HOSTS must be host names with commas between, without ports, not {host!r}.")
-        checks_per_host = given.get("CHECKS_PER_HOST", "50")
+        checks_per_host = given.get("CHECKS_PER_HOST", "200")
         if not (checks_per_host.isascii() and checks_per_host.isdigit() and 1 <= int(checks_per_host) <= 1000):
             raise StartError(f"CHECKS_PER_HOST must be a number from 1 to 1000, not {checks_per_host!r}.")
         return cls(

@@ -18,7 +18,7 @@ SWEEP_SECONDS = 22.0
 SPREAD_SECONDS_EACH = 0.015
 MAX_SPREAD_SECONDS = 15.0
 # The checks of one address in a shard, unless the setting of this name says otherwise.
-CHECKS_PER_HOST = 50
+CHECKS_PER_HOST = 200
 # What sending the findings may take, of the time that the function has.
 SEND_SECONDS = 3.0
 # A shard that nobody took for this long would run into the next sweep.
