@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gzip
 import json
+import random
 import socket
 import ssl
 import struct
@@ -40,6 +41,10 @@ FLOODS = {
     "a chunk": (CHUNKED + b"fffffffffff\r\n", b"a" * PIECE),
     "empty lines between chunks": (CHUNKED, b"\r\n" * 20_000),
     "packed bytes": (HEAD + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(bytes(1_000), 0)[:-8], bytes(PIECE)),
+    "packed bytes in chunks of a byte": (
+        HEAD + b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"".join(b"1\r\n%c\r\n" % byte for byte in gzip.compress(random.Random(0).randbytes(40_000), 0)),
+    ),
     "an event": (HEAD + b"Content-Type: text/event-stream\r\n\r\n", b"data: a\n" * 8_000),
 }
 

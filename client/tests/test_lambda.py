@@ -165,7 +165,7 @@ STRANGE: list[Any] = [
     http("$default", "/mcp/" + "a" * 2100),
     http("$default", "//evil.example/mcp"),
     {"requestContext": {"elb": {}}, "httpMethod": "POST", "headers": {"host": "evil.example"}, "body": ASKED},
-    http("$default", "/mcp", domainName="evil.example/x?"),
+    http("$default", "/mcp", domainName="evil.example/x"),
     http("$default", "/mcp", domainName=17),
     {**HTTP, "rawPath": ["/mcp"]},
     rest(cast("Any", {"a": 1}), EVIL),

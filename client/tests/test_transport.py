@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import socket
 import ssl
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import trustme
 
 from client.tests.conftest import Script, Scripted, answers
-from mcp_registry_client import _transport
+from mcp_registry_client import _announcer, _transport
 from mcp_registry_client._answer import Room
+from mcp_registry_client._json import parsed
 from mcp_registry_client._transport import MAX_ANSWER, Failed, request
 from tests.hostile import CHUNKED, FLOODS
 
@@ -193,6 +196,67 @@ def test_what_packed_bytes_grow_to_counts_as_they_do(served: Callable[..., str])
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
     assert len(packed) < MAX_ANSWER / 4
     assert failure(served(flood(head + packed, b"")), 60).kind == "too_large"
+
+
+BEGINNINGS = [
+    *(b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 503 x\r\n", b"HTTP/1.0 204\r\n"),
+    b"HTTP/2 200\r\n",
+]
+PIECES = [
+    *BEGINNINGS,
+    *(b"Transfer-Encoding: chunked\r\n", b"Content-Length: ", b"Content-Encoding: gzip\r\n", b"Retry-After: "),
+    *(b"\r\n", b"\n", b"\r", b"\r\n\r\n", b": ", b";x=y", b"\0", b"\xff" * 9),
+    *(b"-1\r\n", b"0x10\r\n", b"0\r\n", b"5\r\nhello\r\n", b"f" * 16, b"9" * 20),
+    *(b"\x1f\x8b\x08\0\0\0\0\0\0\x03", b"\x15\x03\x01", b"a" * 3_000, b"[" * 3_000, b"{}"),
+]
+
+
+class Bytes:
+    """A socket on which these bytes come, so many at once, and then this end."""
+
+    def __init__(self, sent: bytes, at_once: int, end: type[OSError] | None) -> None:
+        self._left = sent
+        self._at_once = at_once
+        self._end = end
+
+    def recv(self, most: int) -> bytes:
+        most = min(most, self._at_once)
+        data, self._left = self._left[:most], self._left[most:]
+        if not data and self._end:
+            raise self._end
+        return data
+
+    def settimeout(self, seconds: float) -> None:
+        pass
+
+    def sendall(self, data: bytes) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def test_whatever_comes_is_an_answer_or_fails_with_a_kind():
+    chance = random.Random(14)
+    kinds: Counter[str] = Counter()
+    for _ in range(1_000):
+        begun = BEGINNINGS if chance.random() < 0.8 else PIECES
+        sent = chance.choice(begun) + b"".join(chance.choices(PIECES, k=chance.randrange(30)))
+        end = chance.choice([None, None, None, ConnectionResetError, TimeoutError, OSError])
+        sock = cast("socket.socket", Bytes(sent, chance.choice([1, 7, 100, 100_000]), end))
+        room = Room(chance.choice([100, 1_000, MAX_ANSWER]))
+        try:
+            answer = _transport.exchange(
+                lambda sock=sock: sock, "PUT", "/", {"Host": "h"}, b"", _transport.Deadline(60), room
+            )
+        except Failed as failed:
+            kinds[failed.kind] += 1
+        else:
+            kinds["answer"] += 1
+            assert len(answer.body) <= MAX_ANSWER
+            parsed(answer.body)
+            assert 0 <= _announcer._retry_after(answer) <= 3600
+    assert {"answer", "closed", "garbage", "timeout", "tls", "too_large"} == {*kinds}
 
 
 def test_what_is_in_a_trailer_is_no_header(served: Callable[..., str]):

@@ -449,7 +449,9 @@ def test_when_a_check_was_is_told_by_the_queues_clock(database, fleet):
 
 
 @pytest.mark.parametrize(
-    "body", ["", "null", "x", "{}", '{"kind":"other"}', '{"slot":"yesterday","shard":0,"findings":[]}']
+    "body",
+    ["", "null", "x", "{}", '{"kind":"other"}', '{"slot":"yesterday","shard":0,"findings":[]}', '{"a":' * 50_000],
+    ids=lambda body: body[:40],
 )
 def test_a_message_that_is_none_is_refused(database, body):
     with pytest.raises(Malformed):

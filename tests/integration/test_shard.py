@@ -126,7 +126,11 @@ def test_the_clock_of_the_function_does_not_matter(server, results, monkeypatch)
     assert [finding.verdict for finding in findings.findings] == ["healthy"]
 
 
-@pytest.mark.parametrize("body", ["", "null", '{"kind":"other"}', '{"server_id":1,"url":"http://169.254.169.254/"}'])
+@pytest.mark.parametrize(
+    "body",
+    ["", "null", '{"kind":"other"}', '{"server_id":1,"url":"http://169.254.169.254/"}', '{"a":' * 50_000],
+    ids=lambda body: body[:40],
+)
 def test_a_message_that_is_no_shard_is_refused_and_nothing_dialled(results, body):
     with pytest.raises(Malformed):
         shard.check(Record({"messageId": "1", "body": body}, 60.0))

@@ -29,10 +29,10 @@ from tests.proof import Line, at_most, interrupted
 
 ROUNDS = 4  # times scale ...
 MOST_ROUNDS = 100  # ... up to this
-# An answer of 64 KiB took 1 to 15 ms, the most where it is of chunks of a byte (2026-11-30).
+# An answer of 64 KiB took 2 to 17 ms, the most where it is of chunks of a byte (2026-11-30).
 CPU_SECONDS = 0.05
 # What the process may take on after the first half of its rounds, and have more at any moment than before all of them.
-# A hundred rounds cost 0.1 and 3 MB (2026-11-30).
+# Forty rounds cost 0 and 1.2 MB (2026-11-30).
 GROWTH_MB, PEAK_MB = 2.0, 12.0
 
 KNOWN = b"HTTP/1.1 204 No Content\r\n\r\n"

@@ -162,36 +162,41 @@ class Answer:
         self.broke_off = True
 
     def _unchunked(self) -> Iterator[bytes]:
-        """The payload of chunks, to the last one, or to one that is none."""
+        """The payload of chunks, to the last one, or to one that is none: what came at once in one piece.
+
+        A chunk may have one byte, and a piece costs whoever takes it a hundred times that.
+        """
         left = 0
         size = b""
         for data in self._sent():
             place = 0
-            while place < len(data):
+            ended = False
+            payload: list[bytes] = []
+            while place < len(data) and not ended:
                 if left:
                     piece = data[place : place + left]
                     left -= len(piece)
                     place += len(piece)
-                    yield piece
+                    payload.append(piece)
                     continue
                 end = data.find(b"\n", place)
                 size += data[place : end if end >= 0 else len(data)]
                 if len(size) > MAX_CHUNK_LINE:
-                    self.broke_off = True
-                    return
+                    self.broke_off = ended = True
                 if end < 0:
                     break
                 place = end + 1
                 line, size = size.strip(), b""
                 # The empty line is the end of the chunk before.
-                if not line:
+                if not line or ended:
                     continue
                 found = CHUNK_SIZE.fullmatch(line)
-                if found is None:
-                    self.broke_off = True
-                    return
-                if not (left := int(found[1], 16)):
-                    return
+                left = int(found[1], 16) if found else 0
+                self.broke_off = found is None
+                ended = not left
+            yield b"".join(payload)
+            if ended:
+                return
         self.broke_off = True
 
     def _inflated(self, pieces: Iterable[bytes]) -> Iterator[bytes]:

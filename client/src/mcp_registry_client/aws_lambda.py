@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 RUNTIME = "AWS_LAMBDA_RUNTIME_API"
 # The button of the console with which a method of a REST API is tried: its domain leads nowhere.
 TEST_STAGE = "test-invoke-stage"
+DOMAIN = re.compile(r"[A-Za-z0-9.-]+(?::[0-9]+)?")
 # Where servers of MCP answer, behind the stage, where nobody has said otherwise.
 USUAL_PATHS = ("", "/", "/mcp", "/mcp/")
 # What a gateway lets stand before its routes: a stage, or the mapping of a custom domain.
@@ -186,7 +187,7 @@ def asked_at(event: Any, path: str | None = None) -> str:
     """
     context = _mapping(_mapping(event).get("requestContext"))
     domain = context.get("domainName")
-    if not domain or not isinstance(domain, str):
+    if not isinstance(domain, str) or not DOMAIN.fullmatch(domain):
         raise Untold(
             "its event does not say by which domain it was reached (a load balancer's does not): "
             f"set {_settings.ENDPOINT_URL}"
