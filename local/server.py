@@ -99,7 +99,7 @@ class _PublicProtocol(HttpToolsProtocol):
 
     def refuse(self, status: int, error: str, code: str = "VALIDATION_ERROR") -> None:
         """Answer with an error, and close."""
-        body = json.dumps({"error": error, "code": code}).encode()
+        body = json.dumps({"error": error, "code": code}, separators=(",", ":")).encode()
         head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
         self.transport.write(STATUS_LINE[status] + head.encode() + body)
         self.transport.close()

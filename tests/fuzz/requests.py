@@ -458,7 +458,7 @@ RAW_TEXT = (st.binary(max_size=30) | TEXT.map(str.encode)).map(lambda data: quot
 MEDIA_TYPES = st.sampled_from(
     ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/jsonl", "*/*"]
 )
-ENCODINGS = st.sampled_from(["gzip", "br", "deflate", "identity, gzip", "x", "\u00fc", "a" * 5_000])
+ENCODINGS = st.sampled_from(["gzip", "br", "deflate", "identity, gzip", "x", "\u00fc", "a" * 2_000])
 NOBODYS = "999999999"
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"]
 IDS = st.sampled_from(
@@ -505,12 +505,12 @@ QUERIES = (
     st.sampled_from(
         ["limit=0", "%", "&&&", "=", "limit=1&limit=2", "limit=%D9%A1", "search=%ff", "search=%00", "a;b", "?", "%zz"]
     )
-    | st.sampled_from([f"limit={'9' * 400}", f"search={'a' * 5_000}", "status=active%00", "search=%ED%A0%80", "+", ""])
+    | st.sampled_from([f"limit={'9' * 400}", f"search={'a' * 2_000}", "status=active%00", "search=%ED%A0%80", "+", ""])
     | st.lists(PAIRS, max_size=3).map("&".join)
     | CURSORS.map("cursor={}".format)
 )
 CREDENTIALS = st.sampled_from(
-    ["Basic", "Basic ", "Basic !", "Basic YWRtaW4=", "Bearer x", f"{BASIC}, {BASIC}", BASIC + "=", "", "x" * 5_000]
+    ["Basic", "Basic ", "Basic !", "Basic YWRtaW4=", "Bearer x", f"{BASIC}, {BASIC}", BASIC + "=", "", "x" * 2_000]
 ) | st.binary(max_size=30).map(lambda pair: "Basic " + b64encode(pair).decode())
 HEADERS = st.one_of(
     st.tuples(
