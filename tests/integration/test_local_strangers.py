@@ -228,7 +228,11 @@ def list_queues(authorization: str) -> bytes:
 
 
 @STRANGERS
-@pytest.mark.parametrize("key", ["", "local", "x" * 32, CREDENTIALS["AWS_ACCESS_KEY_ID"][:-1]])
+@pytest.mark.parametrize(
+    "key",
+    ["", "local", "x" * 32, CREDENTIALS["AWS_ACCESS_KEY_ID"][:-1]],
+    ids=["none", "usual", "as long", "but one letter"],
+)
 def test_the_queues_serve_nobody_without_the_key_of_the_run(queue_service: str, stranger: Stranger, key: str):
     parts = urlsplit(queue_service)
     signed = f"authorization: AWS4-HMAC-SHA256 Credential={key}/20261130/x/sqs/aws4_request\r\n" if key else ""
