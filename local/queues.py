@@ -237,8 +237,8 @@ def _is_of_this_run(authorization: str) -> bool:
 
     Only the name of the key is looked at: it is as secret as the key, and never leaves this machine.
     """
-    given = re.match(r"AWS4-HMAC-SHA256 Credential=(\w+)/", authorization, re.ASCII)
-    return given is not None and hmac.compare_digest(given[1], _key)
+    given = re.match(r"AWS4-HMAC-SHA256 Credential=([^/]+)/", authorization)
+    return given is not None and hmac.compare_digest(given[1].encode(), _key.encode())
 
 
 class _Corrections:

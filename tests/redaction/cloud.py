@@ -73,7 +73,11 @@ def measured(known: search.Canaries, database_url: str) -> Measured:
         "stored": known.plant("a server's URL"),
     }
     known.plant("the credentials in Lambda", basic(USERNAME, given["secret"]).removeprefix("Basic "))
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'layers' / 'registry'}"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'layers' / 'registry'}",
+        queues.KEY: given["AWS_ACCESS_KEY_ID"],  # by which the queues know the functions
+    }
     with tempfile.NamedTemporaryFile(prefix="registry-redaction-") as file:
         done = subprocess.run(
             [sys.executable, "-m", "tests.redaction.cloud", file.name],
