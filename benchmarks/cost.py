@@ -57,6 +57,8 @@ PRICES = {
     "Lambda requests": Price(0.20, "million", "AWS Lambda Pricing", "2026-05, quoted"),
     "Lambda x86_64": Price(0.0000166667, "GB-second", "AWS Lambda Pricing", "2026-05, quoted"),
     "Lambda arm64": Price(0.0000133334, "GB-second", "AWS Lambda Pricing", "2026-05, quoted"),
+    "SnapStart kept": Price(0.0000015046, "GB-second of a version", "AWS Lambda Pricing", "2025-05, memory"),
+    "SnapStart start": Price(0.0001397998, "GB restored", "AWS Lambda Pricing", "2025-05, memory"),
     "REST API": Price(3.50, "million, the first 333", "Amazon API Gateway Pricing", "2025-12, quoted"),
     "REST API beyond": Price(2.80, "million, the next 667", "Amazon API Gateway Pricing", "2025-05, memory"),
     "gp3 storage": Price(0.115, "GB-month", "Amazon RDS for PostgreSQL Pricing", "2026-06, quoted"),
@@ -161,6 +163,8 @@ REQUESTS_PER_SECOND = 100
 # Of the routes that ask for no credentials: a second, all together, and those of them that a function answers.
 OPEN_RATE, OPEN_FUNCTION_RATE = 36, 15
 AUTHORIZER_MEMORY_GB = 1.0
+SNAPSHOTS = 5  # functions that read, with one version each
+COLD = 0.01  # of the requests
 AUTHORIZER_SECONDS = 300  # ReauthorizeEvery: calls with one header make one call of the authorizer in that time
 HANGING = 0.02
 
@@ -370,10 +374,13 @@ def extras(servers: int, options: Options) -> dict[str, float]:
     rds = of.lines["database: instance"] + of.lines["database: storage"]
     # X-Ray takes the first request of each second and 5 % of the others.
     traced = min(of.invocations, SECONDS)
+    kept = SNAPSHOTS * options.memory_gb * SECONDS * _usd("SnapStart kept")
+    starts = servers * options.requests * DAYS * COLD * options.memory_gb * _usd("SnapStart start")
     return {
         "a standby in a second zone (Multi-AZ)": month(servers, options._replace(multi_az=True)).total - of.total,
         "RDS Proxy": HOURS * max(of.database.cpus, 2) * _usd("RDS Proxy"),
         "Aurora Serverless v2 in place of RDS, with as much memory": aurora - rds,
+        "SnapStart for the functions that read": kept + starts,
         "X-Ray, first of each second and 5 %": (traced + 0.05 * (of.invocations - traced)) / MILLION * _usd("X-Ray"),
     }
 

@@ -395,6 +395,9 @@ class _Resolver:
         kind = self._type(name)
         if kind == "AWS::SQS::Queue":
             return self.queue(name).url
+        if kind == "AWS::Lambda::Alias":
+            alias = self.resolve({key: self._resources[name]["Properties"][key] for key in ("FunctionName", "Name")})
+            return f"{self._arn(alias['FunctionName'])}:{alias['Name']}"
         # Ref of most resources is a name; of these it is the ARN.
         if kind in {"AWS::Lambda::LayerVersion", "AWS::SecretsManager::Secret"}:
             return self._arn(name)
@@ -833,7 +836,7 @@ def _static_headers(parameters: Mapping[str, str], prefix: str) -> dict[str, str
 
 def _function_of(uri: str) -> str:
     """The logical id in an integration's URI, .../functions/<function ARN>/invocations."""
-    match = re.search(r"/functions/arn:[^/]+:function:(\w+)/invocations$", uri)
+    match = re.search(r"/functions/arn:[^/]+:function:(\w+)(?::\w+)?/invocations$", uri)
     if match is None:
         raise TemplateError(f"not the address of a function: {uri}")
     return match[1]

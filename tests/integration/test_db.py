@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psycopg
 import pytest
+import snapshot_restore_py
+from awslambdaric import lambda_runtime_hooks_runner
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from mcp_registry.aws import db
 from mcp_registry.aws.db import Database
 from mcp_registry.errors import Unavailable
-from tests.conftest import PATIENCE
+from tests.conftest import PATIENCE, load_module
 
 PID = "SELECT pg_backend_pid()"
 
@@ -312,3 +316,59 @@ def test_an_outage_is_told_by_its_state_or_else_its_kind_and_never_by_the_driver
 )
 def test_an_error_that_is_no_outage_stays_what_it_is(error):
     assert db._translated(error) is error
+
+
+# ------------------------------------------------------------------ snapshots (SnapStart)
+
+
+@pytest.fixture
+def hooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runtime's hooks, without those that others have registered."""
+    monkeypatch.setattr(snapshot_restore_py, "_before_snapshot_registry", [])
+    monkeypatch.setattr(snapshot_restore_py, "_after_restore_registry", [])
+
+
+@pytest.mark.usefixtures("hooks")
+def test_what_is_started_from_a_snapshot_has_no_connection_and_no_dice_of_its_likes(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setattr(db, "_database", None)
+    db.settle_snapshots()
+    before = db.database()
+    backend = pid(before)
+    connection = before._connection
+    lambda_runtime_hooks_runner.run_before_snapshot()
+    assert db._database is None and connection is not None and connection.closed
+    state = random.getstate()
+    registered = [*snapshot_restore_py.get_after_restore()]
+    draws: set[float] = set()
+    for _ in range(3):
+        random.setstate(state)
+        snapshot_restore_py._after_restore_registry[:] = registered
+        lambda_runtime_hooks_runner.run_after_restore()
+        draws.add(random.random())
+        assert pid(db.database()) != backend
+    assert len(draws) == 3
+    db.forget()
+
+
+@pytest.mark.usefixtures("hooks")
+@pytest.mark.parametrize(("kind", "registered"), [("snap-start", 1), ("on-demand", 0)])
+def test_the_hooks_are_registered_where_lambda_takes_a_snapshot(
+    kind: str, registered: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("AWS_LAMBDA_INITIALIZATION_TYPE", kind)
+    fresh = load_module(Path(db.__file__), "fresh_db")
+    assert len(snapshot_restore_py.get_before_snapshot()) == registered
+    # An import opens nothing: what TLS draws there would be the same in all of them.
+    assert fresh._database is None
+
+
+def test_who_cannot_learn_who_it_is_has_no_database_for_now(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://127.0.0.1:1/none")
+    monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "word")
+    with pytest.raises(Unavailable):
+        Database("postgresql://127.0.0.1:1/none", "iam", "registry_reader").begin().read(PID)

@@ -111,6 +111,7 @@ def test_the_constants_are_those_of_the_template() -> None:
     assert template.count("Type: AWS::CloudWatch::Alarm\n") + 3 + 4 == options.alarms
     assert int(of("Function", r"MemorySize: (\d+)")) == options.memory_gb * 1024 == options.sweep_memory_gb * 1024
     assert int(of("AuthorizerFunction", r"MemorySize: (\d+)")) == cost.AUTHORIZER_MEMORY_GB * 1024
+    assert template.count("      SnapStart: ") == cost.SNAPSHOTS
     assert "MemorySize" not in template.partition("\n  HealthSweepFunction:\n")[2].partition("\n\n")[0]
     assert int(of("HealthSweepFunction", r"MaximumConcurrency: (\d+)")) == cost.SWEEPERS
     assert int(of("MaintainFunction", r"Timeout: (\d+)")) == cost.MAINTENANCE_SECONDS

@@ -36,6 +36,7 @@ CHOICES: dict[str, dict[str, str]] = {
     "prober inside, both of yours": {**OWN, **NETWORK, "ProberInVpc": "true"},
     "everything": {"Tracing": "true", "AlarmEmail": "ops@example.com", "DatabaseProxy": "true", "ProberInVpc": "true"},
     "nothing": {"AccessLogs": "false", "ReserveConcurrency": "false", "RegistryPassword": "x", "CronSecret": "y"},
+    "snapshots": {"SnapStart": "true"},
     "another role": {"ApiGatewayRole": "existing", "Architecture": "arm64"},
 }
 # These actions know no resource ("Service Authorization Reference"), or Lambda checks them before there is one.
@@ -715,6 +716,57 @@ def test_log_level_is_the_lowest_that_a_function_logs_in_lambda(level: str, monk
     monkeypatch.setenv("POWERTOOLS_SERVICE_NAME", f"in-lambda-{level}")
     fresh = load_module(Path(observability.__file__), "fresh_observability")
     assert fresh.logger.log_level == getattr(logging, level)
+
+
+# What a function that reads has of a deployment, and a deployment that changes it. DatabaseUrl has to stay out of a
+# description: MigrationRun is raised with it.
+CHANGED_SETTINGS = [
+    ("as it comes", {"LogLevel": "DEBUG"}),
+    ("as it comes", {"Tracing": "true"}),
+    ("as it comes", {"SnapStart": "true"}),
+    ("as it comes", {"Architecture": "arm64"}),
+    ("as it comes", {"DatabaseProxy": "true"}),
+    ("as it comes", {"DatabaseEngine": "aurora-postgresql"}),
+    ("as it comes", OWN),
+    ("a database of yours", {"DatabaseAccess": "role"}),
+    ("a database of yours", {"DatabaseUrl": "postgresql://u@other.example.com/r", "MigrationRun": "2"}),
+]
+
+
+@pytest.mark.parametrize(("before", "change"), CHANGED_SETTINGS)
+def test_what_reads_is_published_anew_with_every_setting_that_it_has(
+    stacks: dict[str, Stack], before: str, change: dict[str, str]
+):
+    after = Stack(**{**CHOICES[before], **change})
+    for name in READERS:
+        ((old, of_old), (new, of_new)) = (version_of(stack, name) for stack in (stacks[before], after))
+        # A version is replaced where its description is another. Lambda refuses to publish what has not changed.
+        assert (old, of_old["Description"]) != (new, of_new["Description"]), name
+        variables = after.resources[name]["Properties"]["Environment"]["Variables"]
+        assert variables["SETTINGS"] == of_new["Description"] and "example.com" not in of_new["Description"]
+        names_at_their_longest = re.sub(
+            r"\$\{\w*Layer\w*\}", "x" * 75, re.sub(r"\$\{\w+\.\w+\}", "x" * 34, of_new["Description"])
+        )
+        assert len(names_at_their_longest) <= 256
+
+
+def version_of(stack: Stack, function: str) -> tuple[str, dict[str, Any]]:
+    """The version that callers of a function get, by its alias."""
+    alias = stack.resources[f"{function}Aliascurrent"]["Properties"]
+    name = alias["FunctionVersion"].removeprefix("${").removesuffix(".Version}")
+    return name, stack.resources[name]["Properties"]
+
+
+def test_what_reads_is_started_from_snapshots_where_that_is_chosen_and_nothing_else_is(stack: Stack):
+    for name, properties in stack.of_type(LAMBDA).items():
+        if name in READERS:
+            wanted = "PublishedVersions" if stack.holds("Snapshots") else "None"
+            assert properties["SnapStart"] == {"ApplyOn": wanted}
+        else:
+            assert "SnapStart" not in properties, name
+    text = json.dumps(stack.of_type("AWS::ApiGateway::RestApi"))
+    called = set(re.findall(r"functions/\$\{(\w+?)(?:\.Arn)?\}/invocations", text))
+    assert {f"{name}Aliascurrent" for name in READERS} <= called and not called & set(READERS)
 
 
 def test_tracing_is_a_choice(stacks: dict[str, Stack]):

@@ -41,6 +41,7 @@ OWNERS = {
     "boto3": {"aws.queues", "aws.secret"},
     "botocore": {"aws.queues", "aws.secret"},
     "msgspec": {"catalogue.canonical", "catalogue.registration", "health.messages"},
+    "snapshot_restore_py": {"aws.db"},
     "psycopg": {"aws.db", "health.results", "health.sweeps"},
     "uvloop": {"health.probe"},
 }

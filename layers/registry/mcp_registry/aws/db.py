@@ -227,7 +227,11 @@ def _login(given: ConnDict, access: str, role: str) -> dict[str, str]:
         return {}
     from mcp_registry.aws import token  # what it needs takes 5 ms to import, and only some deployments need it
 
-    return {"user": role, "password": token.sign(str(given["host"]), int(given.get("port") or 5432), role)}
+    try:
+        password = token.sign(str(given["host"]), int(given.get("port") or 5432), role)
+    except OSError as error:
+        raise psycopg.OperationalError("no credentials to sign a token with") from error
+    return {"user": role, "password": password}
 
 
 def _stirs(connection: DeadlineConnection) -> bool:
@@ -250,6 +254,37 @@ def database(seconds: float = REQUEST_SECONDS) -> Database:
         given = os.environ
         _database = Database(given["DATABASE_URL"], given.get("DATABASE_ACCESS", "url"), given.get("DATABASE_ROLE", ""))
     return _database.begin(seconds)
+
+
+def forget() -> None:
+    """Close the execution environment's connection and forget it: the next request opens one of its own."""
+    global _database
+    if _database is not None:
+        _database.close()
+        _database = None
+
+
+def settle_snapshots() -> None:
+    """Have Lambda's runtime see to it that what is started from a snapshot shares nothing with its likes (SnapStart).
+
+    A connection would be one for all of them, and TLS would draw the same random numbers in each; so would `random`, by
+    which psycopg picks one of several hosts. Tokens are signed when a connection is opened, and never kept.
+    """
+    import random
+    from importlib import import_module
+
+    # Of the runtime, not of our layers.
+    from snapshot_restore_py import register_after_restore, register_before_snapshot
+
+    for name in ("mcp_registry.aws.token", "http.client"):
+        import_module(name)  # so that the snapshot has what a login needs
+    register_before_snapshot(forget)
+    register_after_restore(forget)
+    register_after_restore(random.seed)
+
+
+if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
+    settle_snapshots()
 
 
 def _means_unavailable(error: psycopg.Error) -> bool:
