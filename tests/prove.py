@@ -7,6 +7,7 @@ they are run again here, so that one table holds all of it.
 from __future__ import annotations
 
 import math
+import os
 import re
 import signal
 import subprocess
@@ -32,6 +33,10 @@ SUITES = {
         ("tests/unit/test_guard.py", "tests/integration/test_register_guard.py"),
     ),
     "probes": ("hostile answers to a probe: by its deadline, 64 KiB", ("tests/integration/test_probe_hostile.py",)),
+    "oracle": (
+        "what a server is: the introduction, and all stock clients on all shapes of answers",
+        ("tests/integration/test_introduction.py", "tests/real/test_oracle.py"),
+    ),
     "jobs": (
         "failures in the background: batches, ten minutes without a database",
         ("tests/unit/test_background.py", "tests/integration/test_health_events.py", "tests/integration/test_shard.py"),
@@ -53,7 +58,9 @@ def suite(name: str) -> list[Line]:
     what, paths = SUITES[name]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *paths]
     # In a session of its own: Ctrl-C comes to us, and we pass it on and wait until the tests' stacks have ended.
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True) as run:
+    # Some tests have a long way that they go for this only.
+    env = {**os.environ, "PROVE": "1"}
+    with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True) as run:
         try:
             output, _ = run.communicate()
         except KeyboardInterrupt:

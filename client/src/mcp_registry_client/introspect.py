@@ -66,7 +66,8 @@ METHOD_NOT_FOUND: Final = -32601
 UNSUPPORTED_VERSION: Final = -32022
 MAX_QUOTE: Final = 200
 # After what has befallen `server/discover` an older server may still know `initialize`. Some drop the connection or
-# hang at a method that they don't know, and some gateways forbid it (403).
+# hang at a method that they don't know, some gateways forbid it (403), and rmcp up to 0.16 answers 401 where it doesn't
+# know a session.
 WORTH_ANOTHER_TRY: Final = frozenset(("closed", "credentials", "http_error", "not_mcp", "timeout"))
 
 
@@ -126,7 +127,7 @@ def _ask(server: _Server) -> Introspection:
     try:
         supported, info, instructions = _discovered(server)
     except Failed as failed:
-        if failed.kind not in WORTH_ANOTHER_TRY or failed.status == 401:
+        if failed.kind not in WORTH_ANOTHER_TRY:
             raise
         first, supported, info, instructions = failed, [], {}, None
     if PROTOCOL_VERSION in supported:
@@ -464,7 +465,8 @@ class _Server:
     def _response(self, status: int, message: dict[str, Any]) -> _Reply | None:
         if message.get("jsonrpc") != "2.0" or "method" in message:
             return None
-        if message.get("id") == self._number and isinstance(message.get("result"), dict):
+        # As text too: a few servers write every id as one, and the clients of the SDKs read that.
+        if str(message.get("id")) == str(self._number) and isinstance(message.get("result"), dict):
             return _Reply(status, message["result"])
         if "error" not in message:
             return None

@@ -1,0 +1,163 @@
+"""An answer that is read whole: its headers, and the JSON-RPC response in it, by itself or in a stream of events.
+
+Where a check of every half minute wants to know whether there is a response (`exchange.Answer`), an introduction wants
+to know what it says. The bytes are parsed by the same code.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final, cast
+
+from mcp_registry.dial import exchange
+from mcp_registry.dial.exchange import Answer
+
+HEADER: Final = re.compile(rb"\n([!#-'*+.^_`|~0-9A-Za-z-]+)[ \t]*:[ \t]*([^\r\n]*)")
+# What may come in several headers as well as in one (RFC 9110, section 5.3).
+REPEATED: Final = frozenset({b"www-authenticate"})
+# Enough bytes for 500 characters, whatever they are.
+SAMPLE: Final = 2_000
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+
+
+class Reply(Answer):
+    """What came back to a JSON-RPC request.
+
+    `message` is the response to the request with this number, where one came in a form that MCP clients read; `body`
+    is the text of an answer that is no stream, `sample` the beginning of any. `overflowed`: there was no room for the
+    rest.
+    """
+
+    __slots__ = ("_named", "_number", "headers", "message", "overflowed", "sample")
+
+    def __init__(self, number: int | None, limit: int) -> None:
+        """`number`: the id of the request; None where there is none, as of a notification or a GET."""
+        super().__init__(wants_response=True, limit=limit)
+        self.headers: dict[bytes, bytes] = {}
+        self.message: dict[str, Any] | None = None
+        self.overflowed = False
+        self.sample = b""
+        self._number = number
+        self._named = b""
+
+    @property
+    def taken(self) -> int:
+        """How many bytes were read, those included that compressed ones grew to."""
+        return 2 * self._limit - self.room - getattr(self, "_room", self._limit)
+
+    def header(self, name: str) -> str:
+        """The value of a header, given in lower case; empty where there is none."""
+        return self.headers.get(name.encode(), b"").decode("latin-1")
+
+    @property
+    def media_type(self) -> str:
+        """The media type without parameters, in lower case; empty where the answer names none."""
+        return self.header("content-type").partition(";")[0].strip().lower()
+
+    @property
+    def body(self) -> bytes:
+        """The body of an answer that is no stream of events, as far as it came."""
+        return b"" if self.status is None or not hasattr(self, "_text") or self._events else bytes(self._text)
+
+    def parsed(self) -> Any:
+        """The body as JSON; None where it is none."""
+        return parsed(self.body)
+
+    def _headers(self, head: bytes | bytearray, start: int, end: int) -> dict[bytes, bytes]:
+        for name, value in HEADER.findall(head, start, end):
+            key = name.lower()
+            if key not in self.headers:
+                self.headers[key] = value.strip()
+            elif key in REPEATED:
+                self.headers[key] += b", " + value.strip()
+        return self.headers
+
+    def _reads(self, status: int, headers: Mapping[bytes, bytes]) -> bool:  # noqa: ARG002 - as the answer says
+        return status != 304
+
+    def _take_text(self, data: bytes) -> None:
+        if len(self.sample) < SAMPLE:
+            self.sample += data[: SAMPLE - len(self.sample)]
+        if self._events:
+            self._take_lines(data)
+            return
+        text = self._text = bytearray(self._text) if isinstance(self._text, bytes) else self._text
+        text += data
+
+    def _finish(self) -> None:
+        if self._events:
+            # The last event may lack its blank line, and the last line its end.
+            for line in (bytes(self._text[self._line :]), b""):
+                self._take_line(line)
+        elif self._number is not None:
+            self.message = response(self.parsed(), self._number)
+        self.done = True
+
+    def _overflow(self) -> None:
+        if self.status is None:
+            self.fault = exchange.TOO_LONG
+        self.overflowed = True
+        self.done = True
+
+    def _take_line(self, line: bytes) -> None:
+        field, _, value = line.partition(b":")
+        value = value[1:] if value[:1] == b" " else value
+        if field.lstrip(BYTE_ORDER_MARK) == b"data":
+            self._data.append(value)
+        elif field == b"event":
+            self._named = value
+        elif not line:
+            name, data = self._named, b"\n".join(self._data)
+            self._named, self._data = b"", []
+            # An event without data says nothing; servers of 2025-11-25 open a stream with one.
+            if data:
+                self._take_event(name.decode("utf-8", "replace"), data)
+
+    def _take_event(self, name: str, data: bytes) -> None:
+        """Take an event: the first that is a response ends the search."""
+        if self._number is None or name not in ("", "message"):
+            return
+        message = response(parsed(data), self._number, in_stream=True)
+        if message is not None:
+            self.message = message
+            self.done = True
+
+
+class Stream(Reply):
+    """A stream of events that stays open: each goes to `take`, by its name and its data."""
+
+    __slots__ = ("_take",)
+
+    def __init__(self, limit: int, take: Callable[[str, bytes], None]) -> None:
+        super().__init__(None, limit)
+        self._take = take
+
+    def _take_event(self, name: str, data: bytes) -> None:
+        self._take(name, data)
+
+
+def parsed(text: bytes | bytearray) -> Any:
+    """A text as JSON; None where it is none, or nests deeper than Python reads."""
+    try:
+        return json.loads(text.decode("utf-8-sig", "replace"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def response(value: Any, number: int, *, in_stream: bool = False) -> dict[str, Any] | None:
+    """The JSON-RPC response to a request in what came, which may be several messages; None where there is none.
+
+    In a stream that answers one request the id does not matter to the clients of the SDK (2.x for Python), and nowhere
+    that of an error, which may be about a request that could not be read.
+    """
+    for message in cast("list[Any]", value) if isinstance(value, list) else [value]:
+        if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
+            continue
+        found = cast("dict[str, Any]", message)
+        if isinstance(found.get("error"), dict):
+            return found
+        if isinstance(found.get("result"), dict) and (in_stream or str(found.get("id")) == str(number)):
+            return found
+    return None
