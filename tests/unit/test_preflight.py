@@ -345,9 +345,16 @@ def test_a_region_that_is_full_of_vpcs_is_said(run: Any):
     assert run() == (0, []), "a stack that exists has its own"
 
 
-def test_a_snapshot_has_to_exist_and_to_be_of_the_version(run: Any, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv("AWS_ENDPOINT_URL_RDS")  # moto's RDS, which has snapshots and offers no class
+@pytest.fixture
+def motos_rds(account: Account, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """RDS as moto plays it, which has snapshots and offers no class. No client of another is remembered."""
+    monkeypatch.delenv("AWS_ENDPOINT_URL_RDS")
     remembered.cache_clear()
+    yield
+    remembered.cache_clear()
+
+
+def test_a_snapshot_has_to_exist_and_to_be_of_the_version(run: Any, motos_rds: None):
     rds = client("rds")
     rds.create_db_instance(
         DBInstanceIdentifier="old", Engine="postgres", EngineVersion="17.4", DBInstanceClass="db.t4g.small"
