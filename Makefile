@@ -17,7 +17,7 @@ WORKERS ?= 3
 PYTEST = $(BIN)/python -m pytest -q -rs -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-client-matrix lint format bench build deploy local-api local-invoke test-sam-local \
+.PHONY: help run test test-client-matrix lint format bench build preflight deploy local-api local-invoke test-sam-local \
 	test-localstack prove schema lock mutate clean
 
 help:  ## What there is to do
@@ -51,11 +51,16 @@ build: $(VENV)/dev.stamp  ## Build what is deployed (ARCHITECTURE=arm64); no Doc
 	  --config-env $(ENV) --parameter-overrides Architecture=$(ARCHITECTURE) $(ARGS)
 	@$(BIN)/python -m local.artefacts --architecture $(ARCHITECTURE)
 
+preflight: $(VENV)/dev.stamp  ## Ask the account what would fail to deploy (ENV=prod); reads only
+	@$(BIN)/python -m local.preflight --config-env $(ENV) $(ARGS)
+
 deploy: $(VENV)/dev.stamp  ## Build and deploy one of samconfig.toml (ENV=prod)
 	@test "$(ARCHITECTURE)" = "$(DEPLOYED_ARCHITECTURE)" \
 	  || { echo "samconfig.toml deploys $(ENV) for $(DEPLOYED_ARCHITECTURE): change Architecture there" >&2; exit 1; }
-	@$(MAKE) --no-print-directory build ENV=$(ENV) ARCHITECTURE=$(ARCHITECTURE)
-	@SAM_CLI_TELEMETRY=0 $(BIN)/sam deploy --config-env $(ENV) $(ARGS)
+	@$(BIN)/python -m local.preflight --rollback --config-env $(ENV) $(ARGS) > /dev/null
+	@$(MAKE) --no-print-directory build ENV=$(ENV) ARCHITECTURE=$(ARCHITECTURE) ARGS=
+	@SAM_CLI_TELEMETRY=0 $(BIN)/sam deploy --config-env $(ENV) \
+	  $$($(BIN)/python -m local.preflight --rollback --config-env $(ENV) $(ARGS)) $(ARGS)
 
 local-api: $(VENV)/dev.stamp  ## Serve the API by `sam local`; needs Docker
 	@$(BIN)/python -m local.sam

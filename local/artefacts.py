@@ -10,18 +10,17 @@ from __future__ import annotations
 import argparse
 import io
 import re
-import shlex
 import sys
-import tomllib
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from local import samconfig
+
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / ".aws-sam" / "build"
-SAMCONFIG = ROOT / "samconfig.toml"
 
 MB = 1024 * 1024
 LIMIT = 250 * MB  # of a function and its layers together, unpacked ("Lambda quotas")
@@ -131,16 +130,9 @@ def _kb(size: int) -> str:
     return f"{-(-size // 1024):,}"
 
 
-def architecture_of(environment: str, samconfig: Path = SAMCONFIG) -> str:
-    """The processor that an environment of samconfig.toml is deployed for. Raises ArtefactError where it has none."""
-    config = tomllib.loads(samconfig.read_text(encoding="utf-8"))
-    if environment not in config:
-        names = ", ".join(sorted(config.keys() - {"version"}))
-        raise ArtefactError(f"samconfig.toml has no environment {environment}; it has {names}")
-    given: str | list[str] = config[environment].get("deploy", {}).get("parameters", {}).get("parameter_overrides", [])
-    # A list as we write it, one string as `sam deploy --guided` does.
-    words = shlex.split(given) if isinstance(given, str) else given
-    return dict(word.split("=", 1) for word in words).get("Architecture", DEFAULT_ARCHITECTURE)
+def architecture_of(environment: str, path: Path = samconfig.SAMCONFIG) -> str:
+    """The processor that an environment of samconfig.toml is deployed for. Raises SamconfigError where it has none."""
+    return samconfig.read(environment, path).parameters.get("Architecture", DEFAULT_ARCHITECTURE)
 
 
 def fix_architecture(build: Path, architecture: str) -> None:
@@ -173,7 +165,7 @@ def main(arguments: list[str]) -> int:
         print(table(artefacts))
         check(artefacts, options.architecture)
         fix_architecture(options.build, options.architecture)
-    except ArtefactError as error:
+    except (ArtefactError, samconfig.SamconfigError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

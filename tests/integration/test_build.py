@@ -20,6 +20,7 @@ import pytest
 from local import artefacts
 from local.artefacts import ArtefactError
 from local.run import LOOPBACK
+from local.samconfig import SamconfigError
 from tests.conftest import ROOT
 
 VENV_BIN = Path(sys.executable).parent
@@ -314,7 +315,7 @@ def test_an_environment_sets_parameters_that_the_template_has_and_no_secret(envi
 
 
 def test_an_environment_that_does_not_exist_is_refused_by_name():
-    with pytest.raises(ArtefactError, match="has no environment production; it has default, dev, prod, staging"):
+    with pytest.raises(SamconfigError, match="has no environment production; it has default, dev, prod, staging"):
         artefacts.architecture_of("production")
 
 
