@@ -1,9 +1,10 @@
 """Say in seconds what would fail after a quarter of an hour: `python -m local.preflight --config-env NAME`.
 
 Asks AWS about the account and the region that an environment of samconfig.toml is deployed to. Every call reads, and
-changes nothing. A line for each thing: `fails:` where CloudFormation would give up, `note:` what is good to know, or
-could not be asked. Takes the options of `sam deploy` that decide where and what (--region, --profile, --stack-name,
---parameter-overrides, which replace those of the environment) and passes over its others, so that one ARGS serves both.
+changes nothing. A line for each thing: `fails:` where CloudFormation would give up, `give:` what to answer for a
+parameter that has no default, `note:` what is good to know, or could not be asked. Takes the options of `sam deploy`
+that decide where and what (--region, --profile, --stack-name, --parameter-overrides, which replace those of the
+environment) and passes over its others, so that one ARGS serves both.
 
 The exit code is 0 where nothing would fail, 1 where something would, 2 where AWS could not be asked at all.
 
@@ -64,10 +65,11 @@ class CannotAskError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that would fail, or a note, in one line."""
+    """Something that would fail, a parameter to give, or a note, in one line."""
 
     fails: bool
     text: str
+    gives: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +134,11 @@ def locate(environment: samconfig.Environment) -> Place:
         raise CannotAskError("no region is given: set AWS_REGION, or --region") from None
     except (ClientError, BotoCoreError) as error:
         raise CannotAskError(f"AWS does not let us ask: {_one_line(error)}") from error
-    # In a stack that exists a parameter that is not given keeps its value.
-    values = {name: str(parameter.get("Default", "")) for name, parameter in template["Parameters"].items()}
+    # In a stack that exists a parameter that is not given keeps its value. One without a default has none before that.
+    declared: Json = template["Parameters"]
+    values = {name: str(parameter["Default"]) for name, parameter in declared.items() if "Default" in parameter}
     for each in living.get("Parameters", []):
-        if each["ParameterKey"] in values:
+        if each["ParameterKey"] in declared:
             values[each["ParameterKey"]] = each["ParameterValue"]
     return Place(
         session=session,
@@ -277,12 +280,17 @@ def _gateway(place: Place) -> Iterator[Finding]:
     if place.values["AccessLogs"] != "true":
         return
     role = place.client("apigateway").get_account().get("cloudwatchRoleArn")
-    if place.values["ApiGatewayRole"] == "existing" and not role:
+    given = place.values.get("ApiGatewayRole")
+    if given is None:
+        answer, why = ("existing", f"is {role}") if role else ("create", "does not exist")
+        text = f"ApiGatewayRole={answer}, because the account's role for API Gateway's logs here {why}"
+        yield Finding(False, text, gives=True)
+    if given == "existing" and not role:
         yield Finding(
             True,
             "API Gateway: the account has no role to write logs by here: ApiGatewayRole=create, or AccessLogs=false",
         )
-    if place.values["ApiGatewayRole"] == "create" and role and place.status in FIRST:
+    if given == "create" and role and place.status in FIRST:
         yield Finding(
             False,
             f"API Gateway: the stack replaces {role}, by which every API of the account writes logs here: "
@@ -423,7 +431,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{place.stack} in {place.region} of account {place.account}: {place.status or 'does not exist yet'}")
     found = sorted(find(place), key=lambda finding: not finding.fails)
     for finding in found:
-        print(f"{'fails' if finding.fails else 'note'}: {finding.text}")
+        print(f"{'fails' if finding.fails else 'give' if finding.gives else 'note'}: {finding.text}")
     failing = sum(finding.fails for finding in found)
     print(f"{failing or 'Nothing'} of what was asked would fail.")
     return int(failing > 0)

@@ -26,6 +26,7 @@ from tests.conftest import ROOT
 REGION = "eu-west-1"
 FREE = ("--parameter-overrides", "Size=trial", "BackupDays=1", "ReserveConcurrency=false")
 NETWORK = "http://rds.amazonaws.com/doc/2014-10-31/"
+ROLE = "arn:aws:iam::123456789012:role/logs"
 
 
 class Remembering(boto3.Session):
@@ -117,6 +118,7 @@ def account(server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setattr(boto3, "Session", remembered)
     Answers.account = Account()
     with mock_aws():
+        give_role(ROLE)
         yield Answers.account
 
 
@@ -135,6 +137,12 @@ def run(account: Account, capsys: pytest.CaptureFixture[str]) -> Any:
 def client(service: str, region: str = REGION) -> Any:
     """A client of the account, to make what the command is to find."""
     return remembered(None, REGION).client(service, region)
+
+
+def give_role(role: str) -> None:
+    """Give the account the role by which API Gateway writes logs in the region."""
+    change = {"op": "replace", "path": "/cloudwatchRoleArn", "value": role}
+    client("apigateway").update_account(patchOperations=[change])
 
 
 def living(stack: str, status: str, **parameters: str) -> None:
@@ -280,16 +288,21 @@ def test_what_may_not_be_asked_is_a_note(run: Any, account: Account):
 
 
 def test_the_role_of_api_gateway_is_looked_at(run: Any):
-    code, (line,) = run("--parameter-overrides", "ApiGatewayRole=existing")
+    elsewhere = ("--region", "eu-central-1")
+    code, (line,) = run(*elsewhere, "--parameter-overrides", "ApiGatewayRole=existing")
     assert code == 1 and "ApiGatewayRole=create" in line
-    role = "arn:aws:iam::123456789012:role/logs"
-    client("apigateway").update_account(
-        patchOperations=[{"op": "replace", "path": "/cloudwatchRoleArn", "value": role}]
-    )
     assert run("--parameter-overrides", "ApiGatewayRole=existing") == (0, [])
     code, (line,) = run("--parameter-overrides", "ApiGatewayRole=create")
-    assert code == 0 and line.startswith("note:") and role in line
+    assert code == 0 and line.startswith("note:") and ROLE in line
     assert run("--parameter-overrides", "ApiGatewayRole=create", "AccessLogs=false") == (0, [])
+
+
+@pytest.mark.parametrize(("region", "answer"), [(REGION, "existing"), ("eu-central-1", "create")])
+def test_what_to_answer_about_the_role_is_said(
+    account: Account, capsys: pytest.CaptureFixture[str], region: str, answer: str
+):
+    assert preflight.main(["--region", region]) == 0
+    assert f"give: ApiGatewayRole={answer}, because" in capsys.readouterr().out
 
 
 def test_the_network_that_is_given_has_to_exist_and_to_fit(run: Any):

@@ -43,6 +43,7 @@ OURS = {
     ("local/credentials.py", "*"): "our secret",
     ("local/folder.py", "*"): "the lock in our own folder",
     ("local/install.py", "*"): "a process that the run has started",
+    ("local/preflight.py", "*"): "samconfig.toml; what AWS answers is read by botocore",
     ("local/runtime.py", "_Output.data_received"): "what our own functions print",
     ("local/runtime.py", "_Process._left"): "the end of our own function's connection",
     ("local/sources.py", "*"): "the run's own queues",
