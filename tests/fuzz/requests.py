@@ -559,7 +559,10 @@ def asked_oddly(
     if method == "PUT" and not credentials:
         headers.append(("x-registration-digest", draw(st.sampled_from(["0" * 64, "x"]))))
     target = route.replace("{id}", draw(st.just(NOBODYS) | IDS)) + ("" if query is None else f"?{draw(query)}")
-    body = b'{"status": "active"}' if method == "PATCH" else b""
+    body = b""
+    if method == "PATCH":
+        headers.append(("content-type", "application/json"))
+        body = b'{"status": "active"}'
     return Odd(method, target, headers, body, "asked oddly")
 
 
