@@ -30,6 +30,14 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 PIECE = 0x10000
+_packing = zlib.compressobj(0, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+
+
+def packed(data: bytes) -> bytes:
+    """A part of one gzip stream that never ends: of blocks that are whole, so that one may come again and again."""
+    return _packing.compress(data) + _packing.flush(zlib.Z_FULL_FLUSH)
+
+
 FLOODS = {
     "a head": (HEAD, b"a: b\r\n" * 4_000),
     "a line of a head": (HEAD + b"X: ", b"a" * PIECE),
@@ -40,7 +48,7 @@ FLOODS = {
     "chunks of a byte": (CHUNKED, b"1\r\na\r\n" * 10_000),
     "a chunk": (CHUNKED + b"fffffffffff\r\n", b"a" * PIECE),
     "empty lines between chunks": (CHUNKED, b"\r\n" * 20_000),
-    "packed bytes": (HEAD + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(bytes(1_000), 0)[:-8], bytes(PIECE)),
+    "packed bytes": (HEAD + b"Content-Encoding: gzip\r\n\r\n" + packed(b"a"), packed(bytes(PIECE))),
     "packed bytes in chunks of a byte": (
         HEAD + b"Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"".join(b"1\r\n%c\r\n" % byte for byte in gzip.compress(random.Random(0).randbytes(40_000), 0)),
