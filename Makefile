@@ -51,7 +51,7 @@ build: $(VENV)/dev.stamp  ## Build what is deployed (ARCHITECTURE=arm64); no Doc
 	  --config-env $(ENV) --parameter-overrides Architecture=$(ARCHITECTURE) $(ARGS)
 	@$(BIN)/python -m local.artefacts --architecture $(ARCHITECTURE)
 
-preflight: $(VENV)/dev.stamp  ## Ask the account what would fail to deploy (ENV=prod); reads only
+preflight: $(VENV)/dev.stamp  ## Ask the account what would fail to deploy; reads only
 	@$(BIN)/python -m local.preflight --config-env $(ENV) $(ARGS)
 
 deploy: $(VENV)/dev.stamp  ## Build and deploy one of samconfig.toml (ENV=prod)
