@@ -261,6 +261,19 @@ def test_a_bare_403_of_who_had_let_us_in_means_that_it_wants_credentials_now():
 
 
 @pytest.mark.parametrize(
+    ("words", "verdict"), [("Unauthorized: Session ID is required", "down"), ("Who are you?", "gated")]
+)
+def test_a_401_that_only_misses_a_session_asks_for_no_credentials(words, verdict):
+    """So does rmcp up to 0.16 to a GET."""
+
+    async def answer(visit: Visit) -> None:
+        await send(visit, text(401, words, None) if visit.method == "GET" else shapes.RMCP_GARBAGE)
+
+    with Farm(answer) as farm:
+        assert introduce(f"{farm.url}/mcp").verdict == verdict
+
+
+@pytest.mark.parametrize(
     ("header", "seconds"), [("60", 60), ("86400", 300), ("soon", None), ("Thu, 01 Jan 1970 00:00:00 GMT", 0)]
 )
 def test_a_limit_says_when_to_come_again_and_never_later_than_in_five_minutes(header, seconds):
