@@ -104,6 +104,13 @@ def test_the_cheapest_question_is_kept_and_a_declared_health_url_before_all():
     assert [question.name for question in pulse.questions(declared=False)] == [*samples][1:]
 
 
+def test_who_takes_anything_without_a_word_tells_nothing_of_who_is_behind_it():
+    """The bridge dcc-mcp-server 0.20.49 answers 202 to what is no JSON, whether its child lives or not."""
+    accepted, answered = Signature(202, "", ""), Signature(200, JSON, '{"id":int,"jsonrpc":str,"result":{}}')
+    samples = {"no JSON": [Sample(accepted, 0.1)] * 2, "unknown session": [Sample(answered, 0.1)] * 2}
+    assert (found := learnt(samples, {})) and found.question == "unknown session"
+
+
 @pytest.mark.parametrize("status", [302, 402, 429, 500, 503])
 def test_what_is_answered_for_a_server_that_does_not_work_is_no_sign_of_one_that_does(status):
     assert learnt({"ping": [Sample(OK._replace(status=status), 0.1)] * 2}, {}) is None

@@ -132,10 +132,13 @@ def learnt(samples: Mapping[str, Sequence[Sample]], nonsense: Mapping[str, Signa
 def _tells(question: Question, answer: Signature) -> bool:
     """Whether an answer can tell of a server that works.
 
-    A 5xx is also what is answered for one that does not, a 429 is about the caller, and a health URL is to say 2xx.
+    A 5xx is also what is answered for one that does not, a 429 is about the caller, and a health URL is to say 2xx. Who
+    takes anything without a word, as a bridge does by 202, has asked nobody behind it.
     """
     if question.declared:
         return 200 <= answer.status < 300
+    if answer.status < 300 and not answer.shape.startswith("{"):
+        return False
     return answer.status < 500 and answer.status not in (402, 429) and not 300 <= answer.status < 400
 
 
