@@ -26,6 +26,8 @@ OPEN = Policy.of({"GUARD_OPEN_CIDRS": "127.0.0.0/8,::1/128"})
 PATIENCE = 20.0
 # What is waited for where nobody answers.
 SHORT = 1.0
+# The same where something has to be answered before.
+SOME = 3.0
 
 
 Found = TypeVar("Found")
@@ -410,14 +412,14 @@ async def drip(visit: Visit) -> None:
 @pytest.mark.parametrize("answer", [hold, drip, holding_body])
 def test_one_deadline_covers_everything_and_the_session_is_closed_all_the_same(answer):
     with Farm(hand(initialize=answer, discover=hold)) as farm:
-        seen = introduce(f"{farm.url}/mcp", SHORT)
-    assert (seen.verdict, seen.cause, seen.reason) == ("down", "timeout", f"No answer within {SHORT:g} seconds")
+        seen = introduce(f"{farm.url}/mcp", SOME)
+    assert (seen.verdict, seen.cause, seen.reason) == ("down", "timeout", f"No answer within {SOME:g} seconds")
     assert ("DELETE" in asked(farm)) == (answer is holding_body)
 
 
 def test_a_session_is_closed_where_the_tools_never_come():
     with Farm(hand(tools=hold, session=True)) as farm:
-        assert introduce(f"{farm.url}/mcp", SHORT).cause == "timeout"
+        assert introduce(f"{farm.url}/mcp", SOME).cause == "timeout"
     assert [visit.headers["mcp-session-id"] for visit in farm.visits if visit.method == "DELETE"] == ["one"]
 
 
