@@ -570,7 +570,20 @@ def test_who_cannot_be_reached_is_said_as_such():
         await visit.send(b"SSH-2.0-OpenSSH_9.9\r\n")
 
     with Farm(no_http) as farm:
-        assert introduce(f"{farm.url}/mcp")[:3] == ("down", "not_mcp", "What answers there is not HTTP")
+        seen = introduce(f"{farm.url}/mcp")
+    assert seen[:3] == ("down", "not_mcp", "What answers there is not HTTP")
+    assert seen.evidence[0].excerpt == r"SSH-2.0-OpenSSH_9.9\r\n"
+
+
+def test_what_we_do_not_speak_is_named():
+    async def http_2(visit: Visit) -> None:
+        await visit.send(bytes.fromhex("000012040000000000000300000064000400010000000500004000"))
+
+    with Farm(http_2) as farm:
+        assert "HTTP/2" in (introduce(f"{farm.url}/mcp").reason or "")
+    packed = Answer(200, JSON, b"\x8b\x03\x80", ("Content-Encoding: br",))
+    with Farm(shapes.fixed(packed)) as farm:
+        assert "compressed (br)" in (introduce(f"{farm.url}/mcp").reason or "")
 
 
 def test_what_is_our_own_fault_is_nobody_s_verdict():
