@@ -26,6 +26,8 @@ OPEN = Policy.of({"GUARD_OPEN_CIDRS": "127.0.0.0/8,::1/128"})
 PATIENCE = 20.0
 # What is waited for where nobody answers.
 SHORT = 1.0
+# The same where something has to be answered before.
+SOME = 3.0
 
 
 Found = TypeVar("Found")
@@ -261,6 +263,19 @@ def test_a_bare_403_of_who_had_let_us_in_means_that_it_wants_credentials_now():
 
 
 @pytest.mark.parametrize(
+    ("words", "verdict"), [("Unauthorized: Session ID is required", "down"), ("Who are you?", "gated")]
+)
+def test_a_401_that_only_misses_a_session_asks_for_no_credentials(words, verdict):
+    """So does rmcp up to 0.16 to a GET."""
+
+    async def answer(visit: Visit) -> None:
+        await send(visit, text(401, words, None) if visit.method == "GET" else shapes.RMCP_GARBAGE)
+
+    with Farm(answer) as farm:
+        assert introduce(f"{farm.url}/mcp").verdict == verdict
+
+
+@pytest.mark.parametrize(
     ("header", "seconds"), [("60", 60), ("86400", 300), ("soon", None), ("Thu, 01 Jan 1970 00:00:00 GMT", 0)]
 )
 def test_a_limit_says_when_to_come_again_and_never_later_than_in_five_minutes(header, seconds):
@@ -397,14 +412,14 @@ async def drip(visit: Visit) -> None:
 @pytest.mark.parametrize("answer", [hold, drip, holding_body])
 def test_one_deadline_covers_everything_and_the_session_is_closed_all_the_same(answer):
     with Farm(hand(initialize=answer, discover=hold)) as farm:
-        seen = introduce(f"{farm.url}/mcp", SHORT)
-    assert (seen.verdict, seen.cause, seen.reason) == ("down", "timeout", f"No answer within {SHORT:g} seconds")
+        seen = introduce(f"{farm.url}/mcp", SOME)
+    assert (seen.verdict, seen.cause, seen.reason) == ("down", "timeout", f"No answer within {SOME:g} seconds")
     assert ("DELETE" in asked(farm)) == (answer is holding_body)
 
 
 def test_a_session_is_closed_where_the_tools_never_come():
     with Farm(hand(tools=hold, session=True)) as farm:
-        assert introduce(f"{farm.url}/mcp", SHORT).cause == "timeout"
+        assert introduce(f"{farm.url}/mcp", SOME).cause == "timeout"
     assert [visit.headers["mcp-session-id"] for visit in farm.visits if visit.method == "DELETE"] == ["one"]
 
 
@@ -555,7 +570,20 @@ def test_who_cannot_be_reached_is_said_as_such():
         await visit.send(b"SSH-2.0-OpenSSH_9.9\r\n")
 
     with Farm(no_http) as farm:
-        assert introduce(f"{farm.url}/mcp")[:3] == ("down", "not_mcp", "What answers there is not HTTP")
+        seen = introduce(f"{farm.url}/mcp")
+    assert seen[:3] == ("down", "not_mcp", "What answers there is not HTTP")
+    assert seen.evidence[0].excerpt == r"SSH-2.0-OpenSSH_9.9\r\n"
+
+
+def test_what_we_do_not_speak_is_named():
+    async def http_2(visit: Visit) -> None:
+        await visit.send(bytes.fromhex("000012040000000000000300000064000400010000000500004000"))
+
+    with Farm(http_2) as farm:
+        assert "HTTP/2" in (introduce(f"{farm.url}/mcp").reason or "")
+    packed = Answer(200, JSON, b"\x8b\x03\x80", ("Content-Encoding: br",))
+    with Farm(shapes.fixed(packed)) as farm:
+        assert "compressed (br)" in (introduce(f"{farm.url}/mcp").reason or "")
 
 
 def test_what_is_our_own_fault_is_nobody_s_verdict():

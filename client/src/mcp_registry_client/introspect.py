@@ -39,8 +39,9 @@ META: Final = {
 }
 SERVER_INFO: Final = "io.modelcontextprotocol/serverInfo"
 # A session that nobody has. A request without the header opens one on servers of the SDK for Python before 1.30, which
-# then refuse the request and keep the session for good (2026-11-22). Current servers don't read it.
-NO_SESSION: Final = {"Mcp-Session-Id": "mcp-registry-check"}
+# then refuse the request and keep the session for good (2026-11-22). Current servers don't read it. It is a UUID, as of
+# any other form php-sdk up to 0.5 dies.
+NO_SESSION: Final = {"Mcp-Session-Id": "8f14e45f-ceea-4e7a-9c4b-0d6e5b1f7a2c"}
 
 # All answers together. The registry takes 1 MiB; what is left out then, pictures for one, may well be more.
 MAX_BYTES: Final = 8 << 20

@@ -64,6 +64,8 @@ SERVER_INFO: Final = "io.modelcontextprotocol/serverInfo"
 
 JSON, EVENTS = "application/json", "text/event-stream"
 SESSION_ID: Final = re.compile(r"[!-~]{1,1024}")
+# The first frame of a server that takes whatever comes for HTTP/2: SETTINGS (RFC 9113, sections 3.4 and 4.1).
+HTTP_2: Final = re.compile(rb"\x00\x00.\x04\x00\x00\x00\x00\x00", re.DOTALL)
 SSE_PATH: Final = re.compile(r"/sse(?:[/?]|$)", re.IGNORECASE)
 # Where a redirect leads that wants somebody to log in.
 LOGIN: Final = re.compile(
@@ -529,6 +531,8 @@ class _Visit:
         if status is None:
             if reply.fault == exchange.CLOSED:
                 return _Failed("refused", reach.CLOSED.error or "", reply)
+            if HTTP_2.match(reply.beginning):
+                return _Failed("not_mcp", "What answers there is HTTP/2 only, which few clients speak", reply)
             return _Failed("not_mcp", reach.FAULTS[reply.fault], reply)
         if reply.overflowed:
             return _Failed("mcp_error", f"The answers are longer than {MAX_BYTES >> 20} MiB", reply)
@@ -572,12 +576,14 @@ class _Visit:
         asked = str(message["method"]) if message else method
         sent = {**({"Content-Type": JSON} if body else {}), "Accept": f"{JSON}, {EVENTS}", **headers}
         while True:
+            if self._remaining() <= 0:
+                raise _Failed(self._late.verdict, self._late.error or "")
             began = time.monotonic()
             reply = self._last = Reply(number, max(self._left, 1))
             request = self._request(method, path or self._path, body, sent)
             answered = False
             try:
-                async with asyncio.timeout(max(self._remaining(), 0) * share):
+                async with asyncio.timeout(self._remaining() * share):
                     await self._dial(request, reply)
                 answered = True
             except TimeoutError:
@@ -632,7 +638,7 @@ class _Visit:
             self.session["Mcp-Session-Id"] = session
 
     def _note(self, asked: str, reply: Reply, began: float) -> None:
-        text = reply.sample.decode("utf-8", "replace")[:MAX_EXCERPT]
+        text = reply.beginning.decode("utf-8", "replace")[:MAX_EXCERPT]
         media = shown(reply.media_type)[:MAX_WORD] or None
         took = round((time.monotonic() - began) * 1000)
         self._evidence.append(Evidence(asked, reply.status, media, shown(text)[:MAX_EXCERPT], took))

@@ -61,6 +61,11 @@ class Reply(Answer):
         """The body of an answer that is no stream of events, as far as it came."""
         return b"" if self.status is None or not hasattr(self, "_text") or self._events else bytes(self._text)
 
+    @property
+    def beginning(self) -> bytes:
+        """The beginning of the body; of an answer that is no HTTP, of whatever came instead."""
+        return self.sample or (bytes(self._head[:SAMPLE]) if self.status is None else b"")
+
     def parsed(self) -> Any:
         """The body as JSON; None where it is none."""
         return parsed(self.body)
