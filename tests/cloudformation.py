@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from local import template
@@ -25,17 +26,24 @@ PSEUDO = {
 }
 
 
+@cache
+def _expanded(**parameters: str) -> tuple[Json, Json, Json]:
+    """The template, its parameters' values, and what the translator makes of both: made once, changed by nobody."""
+    source = template._read(ROOT / "template.yaml")
+    given = template._parameter_values(source, parameters)
+    template._take_folders(source, ROOT)
+    return source, given, template._expand(source, given)
+
+
 class Stack:
     """A deployment: parameters, resources and outputs. `place` says what is special where it is deployed (PSEUDO)."""
 
     def __init__(self, place: Mapping[str, str] | None = None, /, **parameters: str) -> None:
-        source = template._read(ROOT / "template.yaml")
+        source, given, expanded = _expanded(**parameters)
         self.declared: Json = source["Parameters"]
-        self._values = {**PSEUDO, **(place or {}), **template._parameter_values(source, parameters)}
+        self._values = {**PSEUDO, **(place or {}), **given}
         self._mappings: Json = source.get("Mappings", {})
         self._rules: Json = source["Rules"]
-        template._take_folders(source, ROOT)
-        expanded = template._expand(source, {k: v for k, v in self._values.items() if k not in PSEUDO})
         self._conditions: Json = expanded.get("Conditions", {})
         present = {
             name: resource

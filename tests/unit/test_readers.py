@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,6 +79,7 @@ def table() -> list[Row]:
     return found
 
 
+@cache
 def tree(file: str) -> ast.Module:
     return ast.parse((ROOT / file).read_text(), file)
 
@@ -110,7 +112,7 @@ def readers(file: Path) -> Iterator[str]:
                     yield within
             yield from walk(child, name)
 
-    return walk(ast.parse(file.read_text(), str(file)), "")
+    return walk(tree(str(file)), "")
 
 
 ROWS = table()
@@ -163,7 +165,7 @@ def test_nobody_but_the_authorizer_reads_the_credentials_of_a_request():
         path.relative_to(ROOT).as_posix()
         for folder in ("layers/registry", "functions")
         for path in (ROOT / folder).rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree(str(path)))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
         if node.value.lower() in ("authorization", "authorizationtoken")
     }
