@@ -115,6 +115,8 @@ def account(server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch) -> Ite
         monkeypatch.delenv(name, raising=False)
     for service in ("LAMBDA", "FREETIER", "RDS"):
         monkeypatch.setenv(f"AWS_ENDPOINT_URL_{service}", f"http://127.0.0.1:{server.server_port}")
+    # moto makes the machine images of AWS anew for each region and test, which took half of the time.
+    monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
     monkeypatch.setattr(boto3, "Session", remembered)
     Answers.account = Account()
     with mock_aws():
