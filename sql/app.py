@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import time
+from datetime import UTC, datetime
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -36,7 +37,9 @@ def lambda_handler(event: dict[str, Any], context: Any) -> None:
         status, reason = "FAILED", f"{type(error).__name__}: {error}"
     # One line, in the log too: it says why a deployment has failed. Whether or not anybody takes the log.
     with contextlib.suppress(OSError):
-        print(json.dumps({"message": "migration", "status": status, "reason": reason}))
+        # Level and time as Lambda reads them: it takes a line without both for INFO.
+        told = {"level": "INFO" if status == "SUCCESS" else "ERROR", "timestamp": datetime.now(UTC).isoformat()}
+        print(json.dumps({**told, "message": "migration", "status": status, "reason": reason}))
     _answer(event, status, reason[:MAX_REASON])
 
 

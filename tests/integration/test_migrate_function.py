@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -86,12 +87,15 @@ def test_a_deployment_brings_the_database_to_the_newest_schema(invoke, new_datab
     assert invoke("Update", url)["Reason"] == "up to date"
 
 
-def test_a_migration_that_fails_fails_the_deployment_and_says_why(invoke, new_database):
+def test_a_migration_that_fails_fails_the_deployment_and_says_why(invoke, new_database, capsys):
     url = new_database()
     with psycopg.Connection.connect(url, autocommit=True) as connection:
         connection.execute("UPDATE registry.migrations SET checksum = 'other' WHERE version = 1")
     answer = invoke("Update", url)
     assert answer["Status"] == "FAILED" and "0001_catalogue was changed" in answer["Reason"]
+    told = json.loads(capsys.readouterr().out)
+    # Level and time, without which Lambda takes a line for INFO and may leave it out.
+    assert told["level"] == "ERROR" and told["reason"] == answer["Reason"] and datetime.fromisoformat(told["timestamp"])
 
 
 def test_a_deployment_that_goes_back_leaves_a_newer_schema_alone(invoke, new_database):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -442,6 +443,18 @@ def test_no_version_is_left_behind_in_a_network_that_is_to_go(stack: Stack):
             assert resource["DeletionPolicy"] == "Delete", name
 
 
+def test_the_version_of_the_migrations_moves_to_another_network_with_the_database():
+    described = [
+        [
+            version["Description"]
+            for version in made.of_type("AWS::Lambda::Version").values()
+            if version["FunctionName"] == "${MigrateFunction}"
+        ]
+        for made in (Stack(), Stack(**OWN))
+    ]
+    assert len(described[0]) == len(described[1]) == 1 and described[0] != described[1]
+
+
 def test_a_proxy_has_a_way_to_the_database_before_it_looks_for_it(stack: Stack):
     for resource in stack.resources.values():
         if resource["Type"] == "AWS::RDS::DBProxyTargetGroup":
@@ -598,6 +611,8 @@ def test_a_metric_of_ours_is_sent_with_the_stack_as_its_dimension(
     (metrics,) = sent["_aws"]["CloudWatchMetrics"]
     assert metrics["Namespace"] == "MCPRegistry" and metrics["Dimensions"] == [["service"]]
     assert sent["service"] == "one-stack" and sent["sweep_suspect"] == [2.0]
+    # Else Lambda drops it where LogLevel is WARNING or ERROR, and the alarm never rings.
+    assert sent["level"] == "ERROR" and datetime.fromisoformat(sent["timestamp"]).utcoffset() == timedelta(0)
 
 
 def test_every_metric_of_ours_has_an_alarm_under_the_dimension_that_it_is_sent_with(stack: Stack):

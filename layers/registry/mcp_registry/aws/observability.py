@@ -10,6 +10,7 @@ import contextlib
 import logging
 import traceback
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from aws_lambda_powertools.logging import Logger
 
@@ -115,6 +116,8 @@ def _count(name: str, value: int) -> None:
     # Printed, and a log that nobody takes any more fails no work. The logger's own lines never do.
     with (
         contextlib.suppress(OSError),
-        single_metric(name=name, unit=MetricUnit.Count, value=value, namespace="MCPRegistry"),
+        single_metric(name=name, unit=MetricUnit.Count, value=value, namespace="MCPRegistry") as metric,
     ):
-        pass
+        # Lambda takes a line without both for INFO, and drops it where LogLevel is higher ("Log-level filtering").
+        metric.add_metadata("level", "ERROR")
+        metric.add_metadata("timestamp", datetime.now(UTC).isoformat(timespec="milliseconds"))
