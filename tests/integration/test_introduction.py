@@ -75,8 +75,10 @@ def farm() -> Iterator[Farm]:
 
 
 @pytest.fixture(scope="module")
-def found(farm) -> dict[str, Introduction]:
-    """What an introduction finds of each shape: all at once, on one loop, by one dialler."""
+def introduced(farm) -> tuple[dict[str, Introduction], dict[str, set[str]]]:
+    """What an introduction finds of each shape, all at once, on one loop, by one dialler; and the sessions it left."""
+    for sessions in shapes.SESSIONS.values():
+        sessions.clear()  # what other files of tests have left
 
     async def run() -> list[Introduction]:
         names = Names(Zone(), OPEN)
@@ -87,7 +89,14 @@ def found(farm) -> dict[str, Introduction]:
         finally:
             await introducer.close()
 
-    return dict(zip(SHAPES, on_our_loop(run()), strict=True))
+    found = dict(zip(SHAPES, on_our_loop(run()), strict=True))
+    return found, {name: {*sessions} for name, sessions in shapes.SESSIONS.items() if sessions}
+
+
+@pytest.fixture(scope="module")
+def found(introduced) -> dict[str, Introduction]:
+    """What an introduction finds of each shape."""
+    return introduced[0]
 
 
 # ------------------------------------------------------------------ every shape
@@ -122,9 +131,8 @@ def test_a_server_that_knows_initialize_is_asked_nothing_else_before_and_no_disc
     assert "mcp-session-id" not in visits(farm, name)[0].headers
 
 
-@pytest.mark.usefixtures("found")
-def test_every_session_is_closed_and_nobody_s_else(farm):
-    assert {name: sessions for name, sessions in shapes.SESSIONS.items() if sessions} == {}
+def test_every_session_is_closed_and_nobody_s_else(farm, introduced):
+    assert introduced[1] == {}
     opened = [visit for visit in farm.visits if visit.method == "DELETE"]
     assert len(opened) >= 20 and all(visit.headers["mcp-session-id"] for visit in opened)
 
