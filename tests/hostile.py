@@ -42,6 +42,7 @@ FLOODS = {
     "a head": (HEAD, b"a: b\r\n" * 4_000),
     "a line of a head": (HEAD + b"X: ", b"a" * PIECE),
     "interim answers": (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 2_000),
+    "interim answers of bare lines": (b"", b"HTTP/1.1 100 \n\n" * 4_000),
     "a body": (HEAD + b"\r\n", b"a" * PIECE),
     "a body of a length": (HEAD + b"Content-Length: 999999999999\r\n\r\n", b"a" * PIECE),
     "chunks": (CHUNKED, b"8000\r\n" + b"a" * 0x8000 + b"\r\n"),

@@ -164,6 +164,7 @@ STRANGE: list[Any] = [
     http("$default", "/mcp\r\nX: y"),
     http("$default", "/mcp/" + "a" * 2100),
     http("$default", "//evil.example/mcp"),
+    http("$default", "/$default/mcp", stage="$default"),
     {"requestContext": {"elb": {}}, "httpMethod": "POST", "headers": {"host": "evil.example"}, "body": ASKED},
     http("$default", "/mcp", domainName="evil.example/x"),
     http("$default", "/mcp", domainName=17),
@@ -190,7 +191,7 @@ def test_who_asks_first_does_not_say_where_a_function_is_and_ends_nothing_by_it(
     assert json.loads(registry.asked[1].body)["endpoint_url"] == "https://mcp.example.com/prod/mcp"
 
 
-@pytest.mark.parametrize("event", STRANGE[:13])
+@pytest.mark.parametrize("event", STRANGE[:14])
 def test_the_path_that_the_author_gives_is_not_the_callers_to_change(
     event: Any, monkeypatch: pytest.MonkeyPatch, scripted: Start
 ):

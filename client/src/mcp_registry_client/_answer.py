@@ -21,6 +21,7 @@ HEADER: Final = re.compile(rb"\n([!#-'*+.^_`|~0-9A-Za-z-]+)[ \t]*:[ \t]*([^\r\n]
 LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
 MAX_CHUNK_LINE: Final = 256
+BLANK_LINE: Final = re.compile(rb"\n\r?\n")
 # A carriage return at the end may be half of a line end.
 LINE_END: Final = re.compile(rb"\r\n|\n|\r(?=[^\n])")
 PACKED: Final = frozenset((b"gzip", b"x-gzip", b"deflate"))
@@ -226,9 +227,8 @@ class Answer:
 
 def _head_end(head: bytearray, start: int) -> int:
     """Where the body begins, or -1. Bare line feeds end lines too."""
-    blank = head.find(b"\n\r\n", start)
-    bare = head.find(b"\n\n", start, blank if blank >= 0 else len(head))
-    return bare + 2 if bare >= 0 else blank + 3 if blank >= 0 else -1
+    blank = BLANK_LINE.search(head, start)
+    return blank.end() if blank else -1
 
 
 def _sound(inflate: zlib._Decompress, data: bytes, room: int) -> bytes:

@@ -215,7 +215,10 @@ def _routed_path(event: Mapping[str, Any], context: Mapping[str, Any]) -> str | 
     route = key.rpartition(" ")[2] if isinstance(key, str) else ""  # "POST /mcp", and "/mcp" of a REST API
     if len(route) > 1 and route[0] == "/" and "{" not in route and asked.endswith(route):
         return asked if MAPPED.fullmatch(asked.removesuffix(route)) else None
-    return asked if asked.removeprefix(f"/{context.get('stage')}") in USUAL_PATHS else None
+    # $default is the stage of a function URL and of an HTTP API that names none: no path begins with it.
+    stage = context.get("stage")
+    behind = asked if stage == "$default" else asked.removeprefix(f"/{stage}")
+    return asked if behind in USUAL_PATHS else None
 
 
 def _is_answered(event: Any, result: Any) -> bool:

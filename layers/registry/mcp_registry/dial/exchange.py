@@ -28,6 +28,8 @@ HEADERS = re.compile(
 )
 LENGTH = re.compile(rb"[0-9]{1,18}")
 CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
+# The empty line that ends a head. Bare line feeds end lines too.
+BLANK_LINE = re.compile(rb"\n\r?\n")
 MAX_CHUNK_LINE = 256
 # A carriage return at the end may be half of a line end.
 LINE_END = re.compile(rb"\r\n|\n|\r(?=[^\n])")
@@ -185,10 +187,9 @@ class Answer:
     def _head_end(self, head: bytes | bytearray) -> int:
         """Where the body begins, or -1. Bare line feeds end lines too."""
         start = max(self._searched - 3, self._place)
-        blank = head.find(b"\n\r\n", start)
-        bare = head.find(b"\n\n", start, blank if blank >= 0 else len(head))
+        blank = BLANK_LINE.search(head, start)
         self._searched = len(head)
-        return bare + 2 if bare >= 0 else blank + 3 if blank >= 0 else -1
+        return blank.end() if blank else -1
 
     # ------------------------------------------------------------------ the body
 
