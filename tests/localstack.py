@@ -668,10 +668,10 @@ def use(report: Report, aws: Aws, endpoint: str, database_url: str) -> None:
 
     with report.proof("the authorizer lets in who has the secret, and nobody else"):
         arn = f"arn:aws:execute-api:{REGION}:000000000000:{names['RegistryApi']}/{STAGE}/GET/api/registry/servers"
-        for credentials, allowed in ((basic, True), (basic[:-6] + "AAAA==", False)):
+        for credentials, effect in ((basic, "Allow"), (basic[:-6] + "AAAA==", "Deny")):
             event = {"type": "TOKEN", "authorizationToken": credentials, "methodArn": arn}
             answer = _invoke(aws, names["AuthorizerFunction"], event)
-            _equal("policyDocument" in answer, allowed)
+            _equal(answer["policyDocument"]["Statement"][0]["Effect"], effect)
 
     with report.proof("API: GET /health"):
         _equal(_ask("GET", f"{base}/health", None, None)[0], 200)
