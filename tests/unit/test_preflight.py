@@ -570,3 +570,9 @@ def test_the_run_book_names_the_stack_each_time_and_gives_the_first_what_has_no_
             assert stack in deployed or required <= names, command
             deployed.add(stack)
     assert len(deployed) == 2
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/operations.md"])
+def test_every_deployment_of_the_default_environment_that_is_written_down_gives_what_has_no_default(page: str):
+    given = re.findall(r'make deploy ARGS=("[^"]*"|[^\s`]+)', (ROOT / page).read_text())
+    assert given and all("ApiGatewayRole=" in arguments for arguments in given)
