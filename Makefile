@@ -54,13 +54,14 @@ build: $(VENV)/dev.stamp  ## Build what is deployed (ARCHITECTURE=arm64); no Doc
 preflight: $(VENV)/dev.stamp  ## Ask the account what would fail to deploy; reads only
 	@$(BIN)/python -m local.preflight --config-env $(ENV) $(ARGS)
 
+# What would fail stops it before anything is built; with --guided not, for sam asks afterwards what to deploy.
 deploy: $(VENV)/dev.stamp  ## Build and deploy one of samconfig.toml (ENV=prod)
 	@test "$(ARCHITECTURE)" = "$(DEPLOYED_ARCHITECTURE)" \
 	  || { echo "samconfig.toml deploys $(ENV) for $(DEPLOYED_ARCHITECTURE): change Architecture there" >&2; exit 1; }
-	@$(BIN)/python -m local.preflight --rollback --config-env $(ENV) $(ARGS) > /dev/null
+	@$(BIN)/python -m local.preflight --config-env $(ENV) $(ARGS) $(if $(filter --guided -g,$(ARGS)),|| test $$? -eq 1)
 	@$(MAKE) --no-print-directory build ENV=$(ENV) ARCHITECTURE=$(ARCHITECTURE) ARGS=
-	@SAM_CLI_TELEMETRY=0 $(BIN)/sam deploy --config-env $(ENV) \
-	  $$($(BIN)/python -m local.preflight --rollback --config-env $(ENV) $(ARGS)) $(ARGS)
+	@option=$$($(BIN)/python -m local.preflight --rollback --config-env $(ENV) $(ARGS)) || exit 1; \
+	  SAM_CLI_TELEMETRY=0 $(BIN)/sam deploy --config-env $(ENV) $$option $(ARGS)
 
 local-api: $(VENV)/dev.stamp  ## Serve the API by `sam local`; needs Docker
 	@$(BIN)/python -m local.sam

@@ -45,6 +45,10 @@ ADDRESSES = 8
 # What accounts on the Free Plan met (2026-08): a day of backups, and of the classes in `Sizes` this one.
 FREE_PLAN_BACKUP_DAYS, FREE_PLAN_SIZE = 1, "trial"
 
+# What CloudFormation says of the value of a NoEcho parameter, and the resource that tells whether DatabaseUrl is empty
+# all the same: it is there with the condition CreatesDatabase, in a stack that has come half way too.
+MASKED, OF_OWN_DATABASE = "****", "DatabaseSecurityGroup"
+
 # The first deployment has not succeeded yet. REVIEW_IN_PROGRESS: a change set was made and never executed.
 FIRST = {None, "REVIEW_IN_PROGRESS", "CREATE_FAILED"}
 # Refused by CloudFormation without --disable-rollback ("Stack failure options").
@@ -83,6 +87,7 @@ class Place:
     status: str | None  # of the stack; None where there is none yet
     template: Json
     values: Mapping[str, str]
+    living: Mapping[str, str]  # what the stack has now, of the parameters that CloudFormation tells
 
     def client(self, service: str, region: str | None = None) -> Any:
         """A client that gives up after seconds."""
@@ -127,27 +132,28 @@ def locate(environment: samconfig.Environment) -> Place:
         session = boto3.Session(profile_name=environment.profile, region_name=environment.region)
         account = session.client("sts", config=_PATIENCE).get_caller_identity()["Account"]
         stack = environment.stack or "mcp-registry"
-        living = _stack(session, stack)
+        found = _stack(session, stack)
+        living = _living(session, stack, found, template["Parameters"])
     except NoCredentialsError:
         raise CannotAskError("there are no credentials of AWS: set AWS_PROFILE, or log in by `aws sso login`") from None
     except NoRegionError:
-        raise CannotAskError("no region is given: set AWS_REGION, or --region") from None
+        raise CannotAskError(
+            "no region is given: set AWS_DEFAULT_REGION (AWS_REGION is not read), or --region"
+        ) from None
     except (ClientError, BotoCoreError) as error:
         raise CannotAskError(f"AWS does not let us ask: {_one_line(error)}") from error
     # In a stack that exists a parameter that is not given keeps its value. One without a default has none before that.
     declared: Json = template["Parameters"]
     values = {name: str(parameter["Default"]) for name, parameter in declared.items() if "Default" in parameter}
-    for each in living.get("Parameters", []):
-        if each["ParameterKey"] in declared:
-            values[each["ParameterKey"]] = each["ParameterValue"]
     return Place(
         session=session,
         region=session.region_name or "",
         account=account,
         stack=stack,
-        status=living.get("StackStatus"),
+        status=found.get("StackStatus"),
         template=template,
-        values={**values, **environment.parameters},
+        values={**values, **living, **environment.parameters},
+        living=living,
     )
 
 
@@ -326,7 +332,7 @@ def _network(place: Place) -> Iterator[Finding]:
 
 
 def _missing(ask: Callable[[], object], code: str) -> bool:
-    """Whether EC2 knows no such thing: `code` is how its errors begin."""
+    """Whether AWS knows no such thing: `code` is how its errors begin."""
     try:
         ask()
     except ClientError as error:
@@ -364,6 +370,11 @@ def _networks(place: Place) -> Iterator[Finding]:
 def _snapshot(place: Place) -> Iterator[Finding]:
     name = place.values["DatabaseSnapshot"]
     if not name or not place.creates_database:
+        return
+    # Made from it long ago, perhaps; the parameter has to stay, the snapshot need not.
+    decisive = ("DatabaseSnapshot", "DatabaseEngine", "DatabaseUrl")
+    same = all(place.living.get(parameter) == place.values[parameter] for parameter in decisive)
+    if same and place.status not in FIRST | HALF_WAY:
         return
     rds = place.client("rds")
     try:
@@ -458,6 +469,20 @@ def _stack(session: boto3.Session, name: str) -> Json:
         if _code(error) != "ValidationError":
             raise
         return {}
+
+
+def _living(session: boto3.Session, name: str, stack: Json, declared: Json) -> dict[str, str]:
+    """The parameters that a stack has, of those that the template has; of the secret ones only DatabaseUrl."""
+    told = {each["ParameterKey"]: each["ParameterValue"] for each in stack.get("Parameters", [])}
+    living = {key: value for key, value in told.items() if key in declared and not declared[key].get("NoEcho")}
+    if "DatabaseUrl" in told:
+        cloudformation = session.client("cloudformation", config=_PATIENCE)
+        own = not _missing(
+            lambda: cloudformation.describe_stack_resource(StackName=name, LogicalResourceId=OF_OWN_DATABASE),
+            "ValidationError",
+        )
+        living["DatabaseUrl"] = "" if own else MASKED
+    return living
 
 
 def _code(error: ClientError) -> str:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
+import subprocess
 import threading
 import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -67,7 +71,7 @@ class Answers(BaseHTTPRequestHandler):
         self._answer(200, json.dumps({"AccountLimit": limit, "AccountUsage": {}}))
 
     def do_POST(self) -> None:
-        """freetier:GetAccountPlanState, rds:DescribeOrderableDBInstanceOptions"""
+        """freetier:GetAccountPlanState, rds:DescribeOrderableDBInstanceOptions; of snapshots there are none"""
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
         if self.headers.get("X-Amz-Target") == "AWSFreeTierService.GetAccountPlanState":
             if self.account.plan.endswith("Exception"):
@@ -76,6 +80,10 @@ class Answers(BaseHTTPRequestHandler):
                 self._answer(200, json.dumps({"accountId": "1", "accountPlanType": self.account.plan}))
             return
         asked = urllib.parse.parse_qs(body)
+        if asked["Action"][0].endswith("Snapshots"):
+            fault = "<Code>DBSnapshotNotFound</Code><Message>no</Message>"
+            self._answer(404, f'<ErrorResponse xmlns="{NETWORK}"><Error>{fault}</Error></ErrorResponse>')
+            return
         assert asked["Action"] == ["DescribeOrderableDBInstanceOptions"]
         (name,) = asked["DBInstanceClass"]
         option = f"<OrderableDBInstanceOption><DBInstanceClass>{name}</DBInstanceClass></OrderableDBInstanceOption>"
@@ -148,9 +156,13 @@ def give_role(role: str) -> None:
 
 
 def living(stack: str, status: str, **parameters: str) -> None:
-    """Let there be a stack in a state."""
+    """Let there be a stack in a state, with a database of its own unless a DatabaseUrl is given."""
+    parameters = {"DatabaseUrl": "", **parameters}
     declared = {name: {"Type": "String"} for name in parameters}
-    template = {"Parameters": declared, "Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}}
+    resources = {"Topic": {"Type": "AWS::SNS::Topic"}}
+    if not parameters["DatabaseUrl"]:
+        resources[preflight.OF_OWN_DATABASE] = {"Type": "AWS::SNS::Topic"}
+    template = {"Parameters": declared, "Resources": resources}
     client("cloudformation").create_stack(
         StackName=stack,
         TemplateBody=json.dumps(template),
@@ -158,6 +170,10 @@ def living(stack: str, status: str, **parameters: str) -> None:
     )
     (found,) = get_backend("cloudformation")[DEFAULT_ACCOUNT_ID][REGION].stacks.values()
     found.status = status
+    # As CloudFormation tells them; moto compares values with names, and so hides none.
+    for name in parameters:
+        if preflight.read_template()["Parameters"].get(name, {}).get("NoEcho"):
+            found.resource_map.resolved_parameters[name] = preflight.MASKED
 
 
 # ------------------------------------------------------------------ what stands in the way of asking
@@ -182,8 +198,12 @@ def test_without_a_region_there_is_one_clear_line(
 ):
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/dev/null")
+    monkeypatch.setenv("AWS_REGION", REGION)
     assert preflight.main([]) == 2
-    assert capsys.readouterr().err == "no region is given: set AWS_REGION, or --region\n"
+    err = capsys.readouterr().err
+    assert err == "no region is given: set AWS_DEFAULT_REGION (AWS_REGION is not read), or --region\n"
+    monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    assert preflight.main([]) == 0, "what it says to set is enough"
 
 
 @pytest.mark.parametrize(
@@ -387,6 +407,27 @@ def test_a_snapshot_has_to_exist_and_to_be_of_the_version(run: Any, motos_rds: N
     assert line.startswith("fails: snapshot: eu-west-1 has none that is called two")
 
 
+def test_a_snapshot_that_the_database_was_made_from_may_be_gone(run: Any):
+    living("mcp-registry", "UPDATE_COMPLETE", DatabaseSnapshot="gone", DatabaseEngine="postgres")
+    assert not [line for line in run()[1] if "snapshot:" in line]
+    for change in ("DatabaseSnapshot=other", "DatabaseEngine=aurora-postgresql"):
+        assert [line for line in run("--parameter-overrides", change)[1] if line.startswith("fails: snapshot:")]
+
+
+@pytest.mark.parametrize("status", ["CREATE_COMPLETE", "CREATE_FAILED"])
+@pytest.mark.parametrize(("url", "judged"), [("", True), ("postgresql://u:secret@h/d", False)])
+def test_whether_a_stack_has_a_database_of_its_own_is_known_although_its_url_is_hidden(
+    run: Any, account: Account, status: str, url: str, judged: bool
+):
+    living("mcp-registry", status, DatabaseUrl=url)
+    account.classes = set()
+    assert any("RDS: eu-west-1 offers no" in line for line in run()[1]) is judged
+
+
+def test_what_tells_of_a_database_of_its_own_is_there_where_the_template_makes_one():
+    assert preflight.read_template()["Resources"][preflight.OF_OWN_DATABASE]["Condition"] == "CreatesDatabase"
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -445,7 +486,93 @@ def test_a_stack_that_exists_keeps_the_parameters_that_are_not_given(run: Any, a
     assert run("--parameter-overrides", "Size=small") == (0, [])
 
 
-def test_make_deploy_asks_which_way_a_failure_goes_and_make_preflight_everything():
-    text = (ROOT / "Makefile").read_text()
-    assert "-m local.preflight --rollback --config-env $(ENV) $(ARGS)" in text.partition("\ndeploy:")[2]
-    assert "-m local.preflight --config-env $(ENV) $(ARGS)" in text.partition("\npreflight:")[2]
+# ------------------------------------------------------------------ make deploy, and the run book
+
+# In the place of Python and of sam: what is called with what is written down, and answered as the test says.
+STAND_IN = """#!/bin/sh
+echo "$(basename "$0") $*" >> "$LOG"
+case "$*" in
+  *--architecture-of*) echo x86_64 ;;
+  *local.preflight*--rollback*) echo --disable-rollback; exit ${OPTION:-0} ;;
+  *local.preflight*) exit ${FOUND:-0} ;;
+esac
+"""
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Any:
+    """Run a target with the stand-ins; gives the exit code and what was called of preflight and sam."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("python", "sam"):
+        (programs / name).write_text(STAND_IN)
+        (programs / name).chmod(0o755)
+    (tmp_path / "dev.stamp").touch()
+    log = tmp_path / "log"
+
+    def make(target: str, arguments: str, **answers: int) -> tuple[int, list[str]]:
+        log.write_text("")
+        environment = {"PATH": os.environ["PATH"], "LOG": str(log), **{key: str(code) for key, code in answers.items()}}
+        command = ["make", target, f"VENV={tmp_path}", "ENV=prod", f"ARGS={arguments}"]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False)
+        called = log.read_text().splitlines()
+        return done.returncode, [line for line in called if line.startswith("sam") or "local.preflight" in line]
+
+    return make
+
+
+ASKED = "python -m local.preflight --config-env prod"
+OPTION = "python -m local.preflight --rollback --config-env prod"
+
+
+def test_make_deploy_asks_what_would_fail_then_builds_then_deploys_with_the_option(make: Any):
+    code, (asked, build, option, deploy) = make("deploy", "--stack-name x")
+    assert code == 0
+    assert asked == f"{ASKED} --stack-name x" and option == f"{OPTION} --stack-name x"
+    assert build.startswith("sam build ") and "--stack-name" not in build
+    assert deploy == "sam deploy --config-env prod --disable-rollback --stack-name x"
+
+
+@pytest.mark.parametrize("found", [1, 2])
+def test_make_deploy_stops_before_it_builds_what_would_fail(make: Any, found: int):
+    code, called = make("deploy", "", FOUND=found)
+    assert code != 0 and [line.rstrip() for line in called] == [ASKED]
+
+
+def test_make_deploy_guided_goes_on_for_sam_asks_what_to_deploy(make: Any):
+    code, called = make("deploy", "--guided", FOUND=1)
+    assert code == 0 and called[-1].startswith("sam deploy ")
+    assert make("deploy", "--guided", FOUND=2)[0] != 0
+
+
+def test_make_deploy_does_not_deploy_where_the_option_is_not_known(make: Any):
+    code, called = make("deploy", "", OPTION=2)
+    assert code != 0 and not [line for line in called if line.startswith("sam deploy")]
+
+
+def test_make_preflight_fails_where_something_would(make: Any):
+    assert make("preflight", "--region r") == (0, [f"{ASKED} --region r"])
+    assert make("preflight", "", FOUND=1)[0] != 0
+
+
+def test_the_run_book_names_the_stack_each_time_and_gives_the_first_what_has_no_default():
+    commands = re.findall(r"`make (?:preflight|deploy)\b([^`]*)`", (ROOT / "docs" / "first-account.md").read_text())
+    declared = preflight.read_template()["Parameters"]
+    required = {name for name, parameter in declared.items() if "Default" not in parameter}
+    deployed: set[str] = set()
+    for command in commands:
+        (given,) = re.findall(r'^ ARGS="(.*)"$', command)
+        assert "--stack-name $S" in given, command
+        words = shlex.split(given)
+        stack, names = words[words.index("--stack-name") + 1], {w.partition("=")[0] for w in words if "=" in w}
+        assert names <= set(declared), command
+        if "--parameter-overrides" in words:
+            assert stack in deployed or required <= names, command
+            deployed.add(stack)
+    assert len(deployed) == 2
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/operations.md"])
+def test_every_deployment_of_the_default_environment_that_is_written_down_gives_what_has_no_default(page: str):
+    given = re.findall(r'make deploy ARGS=("[^"]*"|[^\s`]+)', (ROOT / page).read_text())
+    assert given and all("ApiGatewayRole=" in arguments for arguments in given)
