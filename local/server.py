@@ -1,7 +1,8 @@
 """HTTP on loopback: uvicorn's parser and writer around plain ASGI callables, on sockets that the caller has bound.
 
 Whoever reaches the public port may send what they like, so everything is counted where bytes come in: the head of a
-request as API Gateway counts it, the time for a request to be there, the connections, and the bytes of bodies.
+request as API Gateway counts it, the time for a request to be there and for its answer to be taken, the connections,
+the requests that one of them sends ahead, and the bytes of bodies and of answers.
 """
 
 import asyncio
@@ -22,9 +23,11 @@ from uvicorn.server import ServerState
 GRACE = 2  # seconds for requests under way when the server stops
 # Bytes. "Quotas for configuring and running a REST API": request line and header values together.
 MAX_HEAD = 10_240
-PATIENCE = 30.0  # seconds for a request to be there, from its first byte or from the connection
+# Seconds for a request to be there, from its first byte or from the connection; and for what is sent to be taken.
+PATIENCE = 30.0
 MAX_CONNECTIONS = 2000  # about as many as the kernel lets wait (loopback.bind); fewer where descriptors are scarce
-MAX_HELD = 256 * 1024 * 1024  # bytes of bodies that are in memory at once
+MAX_AHEAD = 8  # requests of a connection that wait for the answer to the one before them
+MAX_HELD = 256 * 1024 * 1024  # bytes of bodies, and of answers that are not taken, that are in memory at once
 
 Address = tuple[str, int]
 
@@ -33,48 +36,48 @@ logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
 
 
 class _Bounds:
-    """What all connections of a server may take together. Past it, those go first that longest have asked nothing."""
+    """What all connections of a server may take together. Past it, those go first that longest keep us waiting."""
 
     def __init__(self) -> None:
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._most = min(MAX_CONNECTIONS, descriptors // 2)
-        # In the order in which they came, or had their last answer.
-        self._unserved: dict[_PublicProtocol, None] = {}
+        # Those that are to send a request, or to take what was sent to them, in the order in which that began.
+        self._waiting: dict[_PublicProtocol, None] = {}
         self._open: set[_PublicProtocol] = set()
         self._held = 0
 
     def opened(self, connection: "_PublicProtocol") -> None:
         """Count a connection, which is to ask for something."""
         self._open.add(connection)
-        self._unserved[connection] = None
+        self.turn(connection, ours=False)
         if len(self._open) > self._most:
-            self._end_one()
+            self._end(next(iter(self._waiting)))
 
-    def asked(self, connection: "_PublicProtocol") -> None:
-        """A connection has sent its request, and is served from now on."""
-        self._unserved.pop(connection, None)
-
-    def answered(self, connection: "_PublicProtocol") -> None:
-        """A connection has its answer, and may send another request."""
-        if connection in self._open:
-            self._unserved[connection] = None
+    def turn(self, connection: "_PublicProtocol", *, ours: bool) -> None:
+        """Note whether it is our turn to do something for a connection, or the turn of who is at its other end."""
+        if ours:
+            self._waiting.pop(connection, None)
+        elif connection in self._open:
+            self._waiting[connection] = None
 
     def closed(self, connection: "_PublicProtocol") -> None:
         """Forget a connection."""
         self._open.discard(connection)
-        self._unserved.pop(connection, None)
+        self._waiting.pop(connection, None)
 
-    def hold(self, count: int) -> None:
-        """Count so many bytes of a body; a negative number where they are let go."""
+    def hold(self, connection: "_PublicProtocol", count: int) -> None:
+        """Count so many bytes that are kept for a connection; past the most, end those that keep some."""
         self._held += count
-        if count > 0 and self._held > MAX_HELD:
-            self._end_one()
+        while self._held > MAX_HELD and connection in self._open:
+            self._end(next((other for other in self._waiting if other.held), connection))
 
-    def _end_one(self) -> None:
-        if self._unserved:
-            longest = next(iter(self._unserved))
-            self.closed(longest)
-            longest.give_up()
+    def let_go(self, count: int) -> None:
+        """Count so many bytes no more."""
+        self._held -= count
+
+    def _end(self, connection: "_PublicProtocol") -> None:
+        self.closed(connection)
+        connection.give_up()
 
 
 class _PublicProtocol(HttpToolsProtocol):
@@ -84,35 +87,61 @@ class _PublicProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._bounds = bounds
         self._deadline: asyncio.TimerHandle | None = None
+        # While not all that was sent is taken.
+        self._untaken: asyncio.TimerHandle | None = None
+        self._refusal: bytes | None = None
         self._in_head = False
         # Bytes since the parser was last in a body, or done with a head or a message: what it keeps, or looks through.
         self._head = 0
-        # Bytes of the bodies that are kept for the application.
-        self._held: dict[RequestResponseCycle, int] = {}
+        # Bytes of the bodies that are kept for the application, and under None those of an answer that is not taken.
+        self._held: dict[RequestResponseCycle | None, int] = {}
+
+    @property
+    def held(self) -> int:
+        """How many bytes are kept for this connection."""
+        return sum(self._held.values())
 
     def give_up(self) -> None:
-        """Make room for others."""
-        if self._deadline:  # a request is awaited, and is not all there
+        """Make room for others, at once."""
+        # Only where a request is awaited that is not all there can nothing be taken for another answer.
+        if self._deadline and not self._untaken and not self._serves():
             self.refuse(503, "Too many requests are on their way", "UNAVAILABLE")
-        else:
-            self.transport.close()
+        self.transport.close()
+        self.transport.abort()  # also where not all of it could be sent
+        for kept in list(self._held):
+            self._let_go(kept)
 
     def refuse(self, status: int, error: str, code: str = "VALIDATION_ERROR") -> None:
-        """Answer with an error, and close."""
-        body = json.dumps({"error": error, "code": code}, separators=(",", ":")).encode()
-        head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
-        self.transport.write(STATUS_LINE[status] + head.encode() + body)
-        self.transport.close()
+        """Answer with an error in place of what comes in, after the requests that came before it, and close."""
+        if self._refusal is None:
+            body = json.dumps({"error": error, "code": code}, separators=(",", ":")).encode()
+            head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            self._refusal = STATUS_LINE[status] + head.encode() + body
+            self._refuse_in_turn()
+
+    def _refuse_in_turn(self) -> None:
+        if self._refusal and not self._serves() and not self.transport.is_closing():
+            self.transport.write(self._refusal)
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words, not ours
         """Refuse what is not HTTP."""
         self.refuse(400, "The request is not valid HTTP")
+
+    def _serves(self) -> bool:
+        """Whether there is a whole request that has no answer yet."""
+        newest = self.cycle
+        return bool(self.pipeline) or bool(newest and not newest.response_complete and not newest.more_body)
+
+    def _take_turn(self) -> None:
+        self._bounds.turn(self, ours=self._serves() and not self._untaken)
 
     # -------------------------------------------------------------- of a connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] - uvicorn's own
         """Begin to wait for a request."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(0)  # so that pause_writing tells of every byte that is not taken
         self._expect_request()
         self._bounds.opened(self)
 
@@ -120,15 +149,30 @@ class _PublicProtocol(HttpToolsProtocol):
         """Let go of everything."""
         super().connection_lost(exc)
         self._end_deadline()
+        self._end_untaken()
         for cycle, _ in self.pipeline:
             self._let_go(cycle)
         self._bounds.closed(self)
 
+    def pause_writing(self) -> None:
+        """Wait for what was sent to be taken, and not for ever, even where the connection is about to be closed."""
+        super().pause_writing()
+        self._untaken = self.loop.call_later(PATIENCE, self.transport.abort)
+        self._take_turn()
+        self._hold(None, self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """All that was sent is taken."""
+        super().resume_writing()
+        self._end_untaken()
+        self._take_turn()
+
     def data_received(self, data: bytes) -> None:
         """Hand over what came in pieces that a head may have, so that none is parsed which is longer."""
-        self._expect_request()
+        if self._refusal is None:
+            self._expect_request()
         at = 0
-        while at < len(data) and not self.transport.is_closing():
+        while at < len(data) and self._refusal is None and not self.transport.is_closing():
             if self._head == MAX_HEAD:
                 self.refuse(431, f"The request line and the headers have more than {MAX_HEAD} bytes")
                 return
@@ -146,9 +190,14 @@ class _PublicProtocol(HttpToolsProtocol):
             self._deadline.cancel()
             self._deadline = None
 
+    def _end_untaken(self) -> None:
+        if self._untaken:
+            self._untaken.cancel()
+            self._untaken = None
+        self._let_go(None)
+
     def _too_late(self) -> None:
-        if not self.transport.is_closing():
-            self.refuse(408, f"The request was not there within {PATIENCE:.0f} seconds")
+        self.refuse(408, f"The request was not there within {PATIENCE:.0f} seconds")
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         async def counted(scope: Any, receive: Any, send: Any) -> None:
@@ -159,13 +208,20 @@ class _PublicProtocol(HttpToolsProtocol):
 
         super()._start_asgi_task(cycle, counted)
 
-    def _let_go(self, cycle: RequestResponseCycle) -> None:
-        self._bounds.hold(-self._held.pop(cycle, 0))
+    def _hold(self, kept: RequestResponseCycle | None, count: int) -> None:
+        self._held[kept] = self._held.get(kept, 0) + count
+        self._bounds.hold(self, count)
+
+    def _let_go(self, kept: RequestResponseCycle | None) -> None:
+        self._bounds.let_go(self._held.pop(kept, 0))
 
     # -------------------------------------------------------------- of a request, as the parser gets on
 
     def on_message_begin(self) -> None:
         """Begin with a head; the request before it may have come in the same piece."""
+        if len(self.pipeline) >= MAX_AHEAD:
+            self.refuse(503, f"More than {MAX_AHEAD} requests wait for the answer to another", "UNAVAILABLE")
+            raise OverflowError  # by which the parser stops, and looks at no more of the piece
         super().on_message_begin()
         self._in_head = True
         self._expect_request()
@@ -183,10 +239,10 @@ class _PublicProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Count what is kept of a body, until its request is answered."""
         self._head = 0
-        super().on_body(body)
-        if not self.cycle.response_complete:
-            self._held[self.cycle] = self._held.get(self.cycle, 0) + len(body)
-            self._bounds.hold(len(body))
+        if not self.transport.is_closing():
+            super().on_body(body)
+            if not self.cycle.response_complete:
+                self._hold(self.cycle, len(body))
 
     def on_message_complete(self) -> None:
         """The request is there."""
@@ -198,14 +254,13 @@ class _PublicProtocol(HttpToolsProtocol):
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
-        else:
-            self._bounds.asked(self)
+        self._take_turn()
 
     def on_response_complete(self) -> None:
         """The request is answered; one that came behind it is served next."""
-        if not self.pipeline:
-            self._bounds.answered(self)
         super().on_response_complete()
+        self._take_turn()
+        self._refuse_in_turn()
 
 
 class PublicServer(Server):

@@ -5,6 +5,7 @@ user: a port of the loopback is open to both.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -320,22 +321,36 @@ def test_a_child_is_given_what_it_needs_of_the_environment_and_no_secret(
 # ------------------------------------------------------------------ the public port
 
 
-def talk(test: Callable[[tuple[str, int], list[dict[str, Any]]], Awaitable[Any]]) -> Any:
-    """Run a test against a public server whose application answers with the body; it is given what was asked."""
+Work = Callable[[], Awaitable[Any]]
+
+
+def talk(test: Callable[[tuple[str, int], list[dict[str, Any]]], Awaitable[Any]], work: Work | None = None) -> Any:
+    """Run a test against a public server whose application answers with the body; it is given what was asked.
+
+    `work` is done for each request before its answer.
+    """
     seen: list[dict[str, Any]] = []
 
     async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
         body = await server.read_body(receive, 100_000)
         if body is not None:
             seen.append(scope)
+            if work:
+                await work()
             await server.respond(send, 200, [(b"content-length", b"%d" % len(body))], body)
+
+    return serve(application, lambda address: test(address, seen))
+
+
+def serve(application: Any, test: Callable[[tuple[str, int]], Awaitable[Any]]) -> Any:
+    """Run a test against a public server."""
 
     async def talking() -> Any:
         public = server.PublicServer(application)
         with loopback.bind(0) as sock:
             serving = asyncio.create_task(public.serve(sockets=[sock]))
             try:
-                return await asyncio.wait_for(test(sock.getsockname(), seen), PATIENCE)
+                return await asyncio.wait_for(test(sock.getsockname()), PATIENCE)
             finally:
                 public.should_exit = True
                 await serving
@@ -444,6 +459,7 @@ def test_bodies_that_come_slowly_are_held_up_to_a_number_of_bytes_together(monke
         for _ in range(3):  # what is answered is let go
             answer = await answered(address, start + b"connection: close\r\n\r\n" + b"a" * 600)
             assert answer.startswith(b"HTTP/1.1 200 ")
+        idle = await asyncio.open_connection(*address)  # it holds nothing, and is left alone
         first = await asyncio.open_connection(*address)
         first[1].write(start + b"\r\n" + b"a" * 599)
         await first[1].drain()
@@ -451,11 +467,129 @@ def test_bodies_that_come_slowly_are_held_up_to_a_number_of_bytes_together(monke
         second[1].write(start + b"\r\n" + b"a" * 599)
         assert (await first[0].read()).startswith(b"HTTP/1.1 503 ")
         second[1].write(b"a")
-        assert (await second[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
-        for _, writer in (first, second):
+        idle[1].write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        for reader, _ in (second, idle):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        for _, writer in (idle, first, second):
             writer.close()
 
     talk(test)
+
+
+@pytest.mark.parametrize("sent", [b"GET / HT", b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n1", b"\0"])
+def test_a_refusal_never_takes_the_place_of_the_answer_to_the_request_before(
+    sent: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(server, "PATIENCE", 0.1)
+    status = 400 if sent == b"\0" else 408
+    whole = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\na"
+
+    async def work() -> None:  # It begins when both are parsed, so it ends after the patience with the second one.
+        await asyncio.sleep(server.PATIENCE)
+
+    async def test(address: tuple[str, int], seen: list[dict[str, Any]]) -> None:
+        answer = await answered(address, whole + sent)
+        assert answer.startswith(b"HTTP/1.1 200 ") and b"\r\n\r\naHTTP/1.1 %d " % status in answer
+        assert len(seen) == 1
+
+    talk(test, work)
+
+
+def test_requests_that_are_sent_ahead_are_kept_up_to_a_number():
+    request = b"GET / HTTP/1.1\r\nhost: x\r\n"
+
+    async def test(address: tuple[str, int], seen: list[dict[str, Any]]) -> None:
+        most = 1 + server.MAX_AHEAD
+        answer = await answered(address, (request + b"\r\n") * 1000 + request + b"connection: close\r\n\r\n")
+        assert answer.count(b"HTTP/1.1 200 ") == len(seen) == most
+        assert answer.count(b"HTTP/1.1 503 ") == 1 and answer.endswith(b'"code":"UNAVAILABLE"}')
+
+    talk(test)
+
+
+# ------------------------------------------------------------------ those who take no answer
+
+ANSWER = 16 << 20  # bytes: more than the system keeps for a reader that reads nothing
+
+
+class Answers:
+    """An application with a long answer under /long. It counts those sent, and those taken or given up."""
+
+    def __init__(self) -> None:
+        self.sent = self.done = 0
+        self._news = asyncio.Event()
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["path"] != "/long":
+            await server.respond(send, 200, [(b"content-length", b"0")], b"")
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % ANSWER)]})
+        await send({"type": "http.response.body", "body": bytes(ANSWER), "more_body": True})
+        self.sent += 1
+        self._news.set()
+        await send({"type": "http.response.body", "body": b""})
+        self.done += 1
+        self._news.set()
+
+    async def news(self) -> None:
+        await self._news.wait()
+        self._news.clear()
+
+
+def ask_and_not_read(address: tuple[str, int]) -> socket.socket:
+    reader = socket.socket()
+    reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    reader.connect(address)
+    reader.sendall(b"GET /long HTTP/1.1\r\nhost: x\r\n\r\n")
+    return reader
+
+
+def test_an_answer_that_is_not_taken_in_time_is_not_kept(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(server, "PATIENCE", 0.1)
+    answers = Answers()
+
+    async def test(address: tuple[str, int]) -> None:
+        with ask_and_not_read(address) as reader:
+            while not answers.done:
+                await answers.news()
+            reader.settimeout(PATIENCE)
+            taken = await asyncio.to_thread(lambda: sum(map(len, iter(lambda: reader.recv(1 << 20), b""))))
+            assert taken < ANSWER
+
+    serve(answers, test)
+
+
+def test_past_the_most_connections_one_that_takes_no_answer_makes_room(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 3)
+    answers = Answers()
+
+    async def test(address: tuple[str, int]) -> None:
+        with contextlib.ExitStack() as readers:
+            for _ in range(3):
+                readers.enter_context(ask_and_not_read(address))
+            while answers.sent < 3:
+                await answers.news()
+            answer = await answered(address, b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            while not answers.done:
+                await answers.news()
+
+    serve(answers, test)
+
+
+def test_answers_that_are_not_taken_are_held_up_to_a_number_of_bytes_together(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(server, "MAX_HELD", ANSWER)
+    answers = Answers()
+
+    async def test(address: tuple[str, int]) -> None:
+        with contextlib.ExitStack() as readers:
+            for number in range(1, 9):
+                readers.enter_context(ask_and_not_read(address))
+                while answers.sent < number:
+                    await answers.news()
+            assert answers.done
+
+    serve(answers, test)
 
 
 def test_a_trailer_is_no_header():
