@@ -1044,6 +1044,39 @@ def test_a_crowd_of_one_host_costs_no_other_its_turn():
     assert (len(crowd.paths), len(other.paths)) == (10, 10)
 
 
+@pytest.mark.parametrize("others", [4, 10])
+def test_a_place_is_not_lost_on_one_whose_other_address_has_none(others):
+    """Of 10 checks, 4 at once: the other address is busy until all of the first have ended, or has had its 10."""
+
+    class Names:
+        async def resolve(self, host: str) -> list[str]:
+            both = ["127.0.0.1", "127.0.0.9"]
+            return {"early": both[:1], "other": both[1:], "both": both, "late": both[:1]}[host.split(".")[0]]
+
+    waiting, counted = ("/other", ("/early", "/late")) if others == 4 else ("/early", ("/other",))
+    ten, ended = asyncio.Event(), 0
+
+    async def answer(visit: Visit) -> None:
+        nonlocal ended
+        if visit.path == waiting:
+            await ten.wait()
+        await asyncio.sleep(0.05)  # so that those who come later wait
+        await visit.send(respond("204 No Content"))
+        ended += visit.path in counted
+        if ended == 10:
+            ten.set()
+
+    names = ["early"] * 4 + ["other"] * others + ["both"] * 6 + ["late"] * 6
+    with Farm(answer, host="0.0.0.0") as farm:
+        targets = [
+            Target(number, f"http://{name}.example.com:{farm.port}", f"/{name}") for number, name in enumerate(names)
+        ]
+        results = on_our_loop(check_all(targets, seconds=15, policy=OPEN, per_host=10, resolver=Names()))
+    healthy = Counter(names[result.id] for result in results if result.verdict == "healthy")
+    assert healthy == {"early": 4, "other": others, "late": 6}
+    assert {result.error for result in results if result.verdict != "healthy"} == {probe.CROWDED}
+
+
 def test_those_that_were_left_out_before_come_first_and_as_evenly_as_ever():
     crowd = Crowd()
     with Farm(crowd) as farm:

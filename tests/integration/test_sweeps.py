@@ -80,6 +80,17 @@ def rows(database: Database, statement: str):
     return cursor.fetchall() if cursor.description else []
 
 
+def checked(database: Database, id_: int, at: datetime) -> None:
+    rows(
+        database,
+        f"INSERT INTO registry.server_health (server_id, verdict, checked_at) VALUES ({id_}, 'healthy', '{at}')",
+    )
+
+
+def came(database: Database, id_: int, at: datetime) -> None:
+    rows(database, f"UPDATE registry.mcp_servers SET moved_at = '{at}' WHERE id = {id_}")
+
+
 def test_a_sweep_hands_over_every_server_that_is_not_inactive(database, catalogue, inbox):
     started = sweeps.start(database, sweeps.now(database))
     assert started[1:] == ("started", 2, 1)
@@ -89,18 +100,33 @@ def test_a_sweep_hands_over_every_server_that_is_not_inactive(database, catalogu
 
 
 def test_who_was_left_out_of_the_sweep_before_comes_first_and_longest_ago_before_all(database, inbox):
+    """Checked 10, 60 and 90 s ago; never, and there for 75 and 5 s."""
     now = sweeps.now(database)
     rows(database, "DELETE FROM registry.mcp_servers")
-    ids = [servers.register(database, registration.parse(document(f"turn-{n}")))["id"] for n in range(4)]
+    ids = [servers.register(database, registration.parse(document(f"turn-{n}")))["id"] for n in range(5)]
     for id_, seconds in zip(ids, (10, 60, 90), strict=False):
-        rows(
-            database,
-            "INSERT INTO registry.server_health (server_id, verdict, checked_at)"
-            f" VALUES ({id_}, 'healthy', '{now}'::timestamptz - interval '{seconds} seconds')",
-        )
+        checked(database, id_, now - timedelta(seconds=seconds))
+    for id_, seconds in zip(ids[3:], (75, 5), strict=True):
+        came(database, id_, now - timedelta(seconds=seconds))
     sweeps.start(database, now)
     (shard,) = inbox.shards()
-    assert ([server.id for server in shard.servers], shard.first) == ([ids[3], ids[2], ids[1], ids[0]], 3)
+    order = [ids[2], ids[3], ids[1], ids[0], ids[4]]
+    assert ([server.id for server in shard.servers], shard.first) == (order, 3)
+
+
+@pytest.mark.parametrize("age", [0, 20, 40])
+def test_servers_that_come_and_go_keep_nobody_who_waits_from_its_turn(database, inbox, age):
+    """Each half minute a crowd comes to the host, and the crowd before goes: none of it was ever checked."""
+    rows(database, "DELETE FROM registry.mcp_servers")
+    now = sweeps.now(database)
+    waits = servers.register(database, registration.parse(document("waits")))["id"]
+    checked(database, waits, now - timedelta(seconds=60))
+    for number in range(8):
+        new = servers.register(database, registration.parse(document(f"new-{number}")))["id"]
+        came(database, new, now - timedelta(seconds=age))
+    sweeps.start(database, now)
+    (shard,) = inbox.shards()
+    assert (shard.servers[0].id, len(shard.servers)) == (waits, 9)
 
 
 @pytest.mark.parametrize("missed", [0, 1, 5, 12])

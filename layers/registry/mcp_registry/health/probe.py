@@ -215,7 +215,8 @@ class _Check:
         self.began = self.slipped = 0.0
         self.dialled = 0.0
         self.addresses: tuple[str, ...] = ()
-        # Of each address that it may dial: who has two could else have the second one asked for nothing.
+        # Those that count it, of each address that it may dial: who has two could else have the second one asked for
+        # nothing. Empty where it waits.
         self.hosts: list[_Host] = []
         self.redirected = False
         self.expired = False
@@ -358,11 +359,7 @@ class _Engine:
             observability.log_defect("probe", error)
         now = time.monotonic()
         del self._checks[check]
-        for host in check.hosts:
-            host.under_way -= 1
-            if host.waiting:
-                waiting = host.waiting.popleft()
-                self._hurry(_Check(waiting.target, waiting.attempt))
+        self._leave(check)
         if self._launch_handle is None:
             self._launch_handle = self._loop.call_soon(self._launch)
         if finding is WAITS:
@@ -409,12 +406,13 @@ class _Engine:
             return Finding("blocked", None, "The URL is not valid")
         site = reach.site(url, self._policy)
         check.if_late = NAME_TIMEOUT
-        located = await reach.locate(site, self._names, self._policy)
+        # Those for which it has waited, and is counted.
+        located = check.addresses or await reach.locate(site, self._names, self._policy)
         check.if_late = TIMEOUT
         if isinstance(located, Finding):
             return located
         check.addresses = located
-        if (bound := self._bound(check)) is not None:
+        if not check.hosts and (bound := self._bound(check)) is not None:
             return bound
         if declared is not None:
             return await self._find_health(check, site)
@@ -428,7 +426,7 @@ class _Engine:
         if any(host.checks >= self._per_host for host in hosts):
             return OWN_BOUND
         for host in hosts:
-            if host.under_way >= max(self._per_host * HOST_AT_ONCE, 1):
+            if self._is_full(host):
                 host.waiting.append(check)
                 return WAITS
         check.hosts = hosts
@@ -438,6 +436,28 @@ class _Engine:
             if host.checks >= self._per_host:
                 self._turn_away(host, CROWDED)
         return None
+
+    def _is_full(self, host: _Host) -> bool:
+        return self._per_host is not None and host.under_way >= max(self._per_host * HOST_AT_ONCE, 1)
+
+    def _leave(self, check: _Check) -> None:
+        """Give the places of a check that has ended to those that wait for them.
+
+        Each is counted here and not when it starts: nobody takes its place meanwhile. One that another of its addresses
+        has no place for goes on waiting there, and the place is offered to the next.
+        """
+        for host in check.hosts:
+            host.under_way -= 1
+        for host in check.hosts:
+            while host.waiting and not self._is_full(host):
+                waiting = host.waiting.popleft()
+                following = _Check(waiting.target, waiting.attempt)
+                following.addresses = waiting.addresses
+                bound = self._bound(following)
+                if bound is None:
+                    self._hurry(following)
+                elif bound is OWN_BOUND:
+                    self._settle(Result(waiting.target.id, None, None, None, CROWDED, time.monotonic()))
 
     def _turn_away(self, host: _Host, reason: str) -> None:
         """Settle those that wait for a host and will have no turn."""

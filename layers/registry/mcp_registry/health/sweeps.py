@@ -38,7 +38,8 @@ NOW = "SELECT date_trunc('second', now())"
 # The claim of a dispatcher that has died can be taken over after 15 s. Two slots less than 5 s apart are one: a
 # schedule that fires twice, or a person who asks while a sweep begins. A server's URLs come from here and from nowhere
 # else. Who was left out of the sweep before, because its host had more servers than are checked at once, comes first,
-# longest ago before all: so each has its turn.
+# longest ago before all: so each has its turn. Who was never checked waits since it came, and goes before nobody who
+# waits longer: else new servers, registered again and again, would keep the others of their host from being checked.
 START = """
 WITH moment AS (
     SELECT CASE WHEN %(slot)s::timestamptz <= now() - interval '30 seconds' THEN 'late'
@@ -60,10 +61,11 @@ WITH moment AS (
        AND s.claimed_at < now() - interval '15 seconds'
     RETURNING slot
 ), due AS (
-    SELECT s.id, s.endpoint_url, s.health_url, h.checked_at,
-           COALESCE(h.checked_at < %(slot)s::timestamptz - interval '35 seconds', true) AS missed
+    SELECT s.id, s.endpoint_url, s.health_url, waits.since,
+           waits.since < %(slot)s::timestamptz - interval '35 seconds' AS missed
       FROM registry.mcp_servers AS s
       LEFT JOIN registry.server_health AS h ON h.server_id = s.id
+     CROSS JOIN LATERAL (SELECT COALESCE(h.checked_at, s.moved_at) AS since) AS waits
      WHERE s.status <> 'inactive'
        AND EXISTS (SELECT FROM claimed)
 )
@@ -71,7 +73,7 @@ SELECT CASE WHEN timeliness <> 'timely' THEN timeliness
             WHEN EXISTS (SELECT FROM claimed) THEN 'started'
             ELSE 'duplicate' END,
        (SELECT COALESCE(json_agg(json_build_array(id, endpoint_url, health_url)
-                                 ORDER BY missed DESC, CASE WHEN missed THEN checked_at END NULLS FIRST, id),
+                                 ORDER BY missed DESC, CASE WHEN missed THEN since END, id),
                         '[]')::text
           FROM due),
        (SELECT count(*) FROM due WHERE missed)
