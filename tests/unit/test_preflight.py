@@ -42,8 +42,12 @@ class Remembering(boto3.Session):
 
 
 @cache
+def session(profile_name: str | None, region_name: str | None) -> Remembering:
+    return Remembering(profile_name=profile_name, region_name=region_name)
+
+
 def remembered(profile_name: str | None = None, region_name: str | None = None) -> Remembering:
-    return Remembering(profile_name=profile_name, region_name=region_name or os.environ.get("AWS_DEFAULT_REGION"))
+    return session(profile_name, region_name or os.environ.get("AWS_DEFAULT_REGION"))
 
 
 @dataclass
@@ -384,9 +388,9 @@ def test_a_region_that_is_full_of_vpcs_is_said(run: Any):
 def motos_rds(account: Account, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """RDS as moto plays it, which has snapshots and offers no class. No client of another is remembered."""
     monkeypatch.delenv("AWS_ENDPOINT_URL_RDS")
-    remembered.cache_clear()
+    session.cache_clear()
     yield
-    remembered.cache_clear()
+    session.cache_clear()
 
 
 def test_a_snapshot_has_to_exist_and_to_be_of_the_version(run: Any, motos_rds: None):
