@@ -52,8 +52,8 @@ class Settings:
             if not HOST_NAME.fullmatch(host):
                 raise StartError(f"REGISTRY_HOSTS must be host names with commas between, without ports, not {host!r}.")
         checks_per_host = given.get("CHECKS_PER_HOST", "200")
-        if not (checks_per_host.isascii() and checks_per_host.isdigit() and 1 <= int(checks_per_host) <= 1000):
-            raise StartError(f"CHECKS_PER_HOST must be a number from 1 to 1000, not {checks_per_host!r}.")
+        if not (checks_per_host.isascii() and checks_per_host.isdigit() and 1 <= int(checks_per_host) <= 100_000):
+            raise StartError(f"CHECKS_PER_HOST must be a number from 1 to 100000, not {checks_per_host!r}.")
         return cls(
             port=int(port),
             database_url=given.get("DATABASE_URL"),

@@ -89,6 +89,16 @@ def test_a_shard_that_is_delivered_twice_is_probed_once(server, results):
     assert len(results()) == 1
 
 
+@pytest.mark.parametrize(("shards", "checked"), [(1, 4), (2, 4), (3, 2), (8, 1), (100, 1)])
+def test_the_shards_of_a_sweep_share_the_checks_that_one_host_may_have(server, results, monkeypatch, shards, checked):
+    monkeypatch.setenv("CHECKS_PER_HOST", "4")
+    body = messages.encode(Shard(SLOT, 0, [Server(number, server, "/up") for number in range(1, 7)], shards=shards))
+    shard.check(Record({"messageId": "1", "body": body, "attributes": {}}, 60.0))
+    assert len(Counting.seen) == checked
+    (findings,) = results()
+    assert len(findings.findings) == checked
+
+
 def test_another_shard_of_the_same_slot_is_not_taken_for_it(server, results):
     for place in range(2):
         shard.check(message(Server(place + 1, server, "/up"), place=place))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -136,11 +137,12 @@ def test_the_first_are_the_first_of_each_shard(monkeypatch, missed):
     shards = [messages.shard(body) for body in sweeps._sharded(datetime.now(UTC), all_of_them, missed)]
     first = {server.id for shard in shards for server in shard.servers[: shard.first]}
     assert first == {server.id for server in all_of_them[:missed]}
+    assert [each.shards for each in shards] == [len(shards)] * len(shards)
 
 
-def test_a_shard_of_which_none_was_left_out_reads_as_in_the_release_before():
+def test_the_only_shard_of_which_none_was_left_out_reads_as_in_the_release_before():
     (body,) = sweeps._sharded(datetime.now(UTC), some(1))
-    assert "first" not in body
+    assert set(json.loads(body)) == {"slot", "shard", "servers"}
 
 
 def test_a_sweep_without_servers_hands_over_nothing(database, inbox):

@@ -55,12 +55,16 @@ class Tick(Struct, forbid_unknown_fields=True):
 
 
 class Shard(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """Servers of one sweep that one function probes. The `first` of them were left out of the sweep before."""
+    """Servers of one sweep that one function probes, in one of so many `shards`.
+
+    The `first` of them were left out of the sweep before.
+    """
 
     slot: Moment
     shard: Annotated[int, Meta(ge=0)]
     servers: list[Server]
     first: Annotated[int, Meta(ge=0)] = 0
+    shards: Annotated[int, Meta(ge=1)] = 1
 
 
 class Findings(Struct, forbid_unknown_fields=True):

@@ -17,7 +17,7 @@ SWEEP_SECONDS = 22.0
 # what the sweep has.
 SPREAD_SECONDS_EACH = 0.015
 MAX_SPREAD_SECONDS = 15.0
-# The checks of one address in a shard, unless the setting of this name says otherwise.
+# The checks of one address in a sweep, unless the setting of this name says otherwise.
 CHECKS_PER_HOST = 200
 # What sending the findings may take, of the time that the function has.
 SEND_SECONDS = 3.0
@@ -49,7 +49,7 @@ def check(record: Record) -> None:
     seconds = min(SWEEP_SECONDS - record.waited_seconds, record.remaining_seconds - SEND_SECONDS)
     spread = min(len(shard.servers) * SPREAD_SECONDS_EACH, MAX_SPREAD_SECONDS, max(seconds - probe.DEADLINE - 1, 0))
     targets = [probe.Target(*server) for server in shard.servers]
-    per_host = int(os.environ.get("CHECKS_PER_HOST", CHECKS_PER_HOST))
+    per_host = _share(int(os.environ.get("CHECKS_PER_HOST", CHECKS_PER_HOST)), shard.shards)
     results = probe.sweep(targets, seconds=seconds, spread=spread, per_host=per_host, first=shard.first)
     sent = time.monotonic()
     findings = [
@@ -70,6 +70,16 @@ def check(record: Record) -> None:
     observability.log_shard(
         shard.slot.isoformat(), shard.shard, "probed", len(findings), len(shard.servers), dict(unchecked)
     )
+
+
+def _share(checks: int, shards: int) -> int:
+    """How many of the checks that one address has in a sweep are for one of its shards.
+
+    Servers are dealt to the shards in turn, so that each has about as many of an address. Twice the even share keeps
+    an address with no more servers than checks from losing some by chance; of one with more, a sweep makes twice as
+    many checks at most, or one in each shard.
+    """
+    return max(min(checks, 2 * checks // shards), 1)
 
 
 def _parts(findings: Findings) -> list[str]:

@@ -228,7 +228,7 @@ def _sharded(slot: datetime, servers: list[Server], missed: int = 0) -> list[str
     while True:
         parts = [servers[place::count] for place in range(count)]
         first = [len(range(place, missed, count)) for place in range(count)]
-        bodies = [messages.encode(Shard(slot, place, part, first[place])) for place, part in enumerate(parts)]
+        bodies = [messages.encode(Shard(slot, place, part, first[place], count)) for place, part in enumerate(parts)]
         if all(len(body.encode()) <= queues.MAX_BODY for body in bodies):
             return bodies
         count *= 2
