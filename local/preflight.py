@@ -308,16 +308,16 @@ def _network(place: Place) -> Iterator[Finding]:
     vpc, ec2 = place.values["VpcId"], place.client("ec2")
     if not vpc:
         return
-    if _missing(lambda: ec2.describe_vpcs(VpcIds=[vpc]), "InvalidVpcID"):
+    if _existing("InvalidVpcID", ec2.describe_vpcs, VpcIds=[vpc]) is None:
         yield Finding(True, f"network: {place.region} has no {vpc}")
         return
     zones: set[str] = set()
     for name in place.values["SubnetIds"].split(","):
-        answer: list[Json] = []
-        if _missing(lambda: answer.extend(ec2.describe_subnets(SubnetIds=[name])["Subnets"]), "InvalidSubnetID"):  # noqa: B023
+        found = _existing("InvalidSubnetID", ec2.describe_subnets, SubnetIds=[name])
+        if found is None:
             yield Finding(True, f"network: {place.region} has no {name or 'subnet: SubnetIds is empty'}")
             continue
-        (subnet,) = answer
+        (subnet,) = found["Subnets"]
         zones.add(subnet["AvailabilityZoneId"])
         if subnet["VpcId"] != vpc:
             yield Finding(True, f"network: {name} is in {subnet['VpcId']}, not in {vpc}")
@@ -331,15 +331,14 @@ def _network(place: Place) -> Iterator[Finding]:
         yield Finding(True, "network: the subnets are in one availability zone; RDS asks for two")
 
 
-def _missing(ask: Callable[[], object], code: str) -> bool:
-    """Whether AWS knows no such thing: `code` is how its errors begin."""
+def _existing(code: str, describe: Callable[..., Any], **which: object) -> Json | None:
+    """What AWS says of something; None where it knows no such thing, which errors say that begin with `code`."""
     try:
-        ask()
+        return describe(**which)
     except ClientError as error:
         if not _code(error).startswith(code):
             raise
-        return True
-    return False
+        return None
 
 
 def _zones(place: Place) -> Iterator[Finding]:
@@ -476,12 +475,9 @@ def _living(session: boto3.Session, name: str, stack: Json, declared: Json) -> d
     told = {each["ParameterKey"]: each["ParameterValue"] for each in stack.get("Parameters", [])}
     living = {key: value for key, value in told.items() if key in declared and not declared[key].get("NoEcho")}
     if "DatabaseUrl" in told:
-        cloudformation = session.client("cloudformation", config=_PATIENCE)
-        own = not _missing(
-            lambda: cloudformation.describe_stack_resource(StackName=name, LogicalResourceId=OF_OWN_DATABASE),
-            "ValidationError",
-        )
-        living["DatabaseUrl"] = "" if own else MASKED
+        describe = session.client("cloudformation", config=_PATIENCE).describe_stack_resource
+        own = _existing("ValidationError", describe, StackName=name, LogicalResourceId=OF_OWN_DATABASE)
+        living["DatabaseUrl"] = MASKED if own is None else ""
     return living
 
 

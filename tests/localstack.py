@@ -612,7 +612,7 @@ def look(report: Report, aws: Aws, parameters: Mapping[str, str], database_url: 
             for one in _events(aws)
             if one["ResourceStatus"] == "CREATE_COMPLETE"
         }
-        late = [name for name, one in expected.resources.items() if one.get("DependsOn") == "Migration"]
+        late = [name for name, one in expected.resources.items() if "Migration" in one.get("DependsOn", ())]
         _equal([name for name in late if made[name] < made["Migration"]], [])
         details += [f"{tables[0][0]} tables", "3 roles", f"{len(late)} functions after it"]
 

@@ -455,6 +455,17 @@ def test_the_version_of_the_migrations_moves_to_another_network_with_the_databas
     assert len(described[0]) == len(described[1]) == 1 and described[0] != described[1]
 
 
+def test_who_writes_shards_is_changed_after_who_reads_them(stack: Stack):
+    """A prober of the release before refuses a message with a field that is new."""
+    writers = {
+        name
+        for name, function in stack.of_type("AWS::Lambda::Function").items()
+        if function.get("Environment", {}).get("Variables", {}).get("PROBE_QUEUE_URL")
+    }
+    assert writers == {"HealthCheckFunction", "StartSweepFunction"}
+    assert all((name, "HealthSweepFunction") in set(stack.references()) for name in writers)
+
+
 def test_a_proxy_has_a_way_to_the_database_before_it_looks_for_it(stack: Stack):
     for resource in stack.resources.values():
         if resource["Type"] == "AWS::RDS::DBProxyTargetGroup":
