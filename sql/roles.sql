@@ -47,26 +47,41 @@ $$;
 
 REVOKE ALL ON ALL TABLES IN SCHEMA registry, metrics FROM registry_reader, registry_writer, registry_sweeper;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA metrics FROM registry_reader, registry_writer, registry_sweeper;
+REVOKE ALL ON FUNCTION registry.use_endpoints(bigint[]) FROM registry_reader;
+-- Which of a server's endpoints is the one to use.
+GRANT EXECUTE ON FUNCTION registry.use_endpoints(bigint[]) TO registry_writer, registry_sweeper;
 GRANT USAGE ON SCHEMA registry, metrics TO registry_reader, registry_writer, registry_sweeper;
 
 GRANT SELECT ON registry.mcp_servers, registry.server_metadata, registry.tools, registry.server_counts,
-                registry.server_health
+                registry.server_health, registry.endpoints, registry.endpoint_health, registry.held_names
    TO registry_reader;
 GRANT SELECT ON metrics.server_health_metrics, metrics.server_health_hours, metrics.status_transitions,
-                metrics.folded_days, metrics.sweeps, metrics.sweep_shards
+                metrics.folded_days, metrics.sweeps, metrics.sweep_shards, metrics.endpoint_changes
    TO registry_reader;
 
-GRANT SELECT, INSERT, UPDATE, DELETE ON registry.mcp_servers, registry.server_metadata, registry.tools
+GRANT SELECT, INSERT, UPDATE, DELETE ON registry.mcp_servers, registry.server_metadata, registry.tools,
+                                        registry.endpoints, registry.held_names
    TO registry_writer;
+-- A statement that writes a server and its endpoint takes the endpoint's number first.
+GRANT USAGE ON SEQUENCE registry.endpoints_id_seq TO registry_writer;
+-- What was found at one health URL says nothing of another.
+GRANT SELECT, DELETE ON registry.endpoint_health TO registry_writer;
+GRANT INSERT ON metrics.endpoint_changes TO registry_writer;
 -- By the triggers that count.
 GRANT SELECT, UPDATE ON registry.server_counts TO registry_writer;
 -- An operator's change of status is a transition; its answer says when the server was checked last.
 GRANT INSERT ON metrics.status_transitions TO registry_writer;
 GRANT SELECT ON registry.server_health TO registry_writer;
 
-GRANT SELECT (id, name, endpoint_url, health_url, status, server_type, moved_at), UPDATE (status, updated_at)
+GRANT SELECT (id, name, endpoint_url, health_url, endpoint_id, status, server_type, moved_at),
+      UPDATE (status, updated_at)
    ON registry.mcp_servers
    TO registry_sweeper;
+-- What is learnt of an endpoint, and when it is asked next; not who it is.
+GRANT SELECT, UPDATE (pulse, era, introduced_at, introduction, auth, introduce_at, retired_at) ON registry.endpoints
+   TO registry_sweeper;
+GRANT SELECT, INSERT, UPDATE ON registry.endpoint_health TO registry_sweeper;
+GRANT SELECT, INSERT, DELETE ON metrics.endpoint_changes TO registry_sweeper;
 GRANT SELECT, UPDATE ON registry.server_counts TO registry_sweeper;
 GRANT SELECT, INSERT, UPDATE ON registry.server_health TO registry_sweeper;
 GRANT SELECT, INSERT ON metrics.server_health_metrics TO registry_sweeper;

@@ -13,7 +13,9 @@ CREATE TYPE metrics.verdict AS ENUM (
     'refused',
     'dns',
     'tls',
-    'blocked'
+    'blocked',
+    'limited',
+    'mcp_error'
 );
 
 CREATE TYPE registry.server_status AS ENUM (
@@ -105,7 +107,7 @@ $$;
 
 CREATE FUNCTION metrics.is_up(verdict metrics.verdict) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (verdict = ANY (ARRAY['healthy'::metrics.verdict, 'gated'::metrics.verdict]));
+    RETURN (verdict = ANY (ARRAY['healthy'::metrics.verdict, 'gated'::metrics.verdict, 'limited'::metrics.verdict]));
 
 CREATE FUNCTION registry.count_changed_servers() RETURNS trigger
     LANGUAGE plpgsql
@@ -209,6 +211,79 @@ CREATE FUNCTION registry.rfc3339(moment timestamp with time zone) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     RETURN to_char((moment AT TIME ZONE 'UTC'::text), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'::text);
 
+CREATE FUNCTION registry.set_endpoint() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+DECLARE
+    number bigint;
+BEGIN
+    DELETE FROM registry.endpoints WHERE server_id = NEW.id AND url <> NEW.endpoint_url;
+    INSERT INTO registry.endpoints AS e (server_id, url, health_url)
+    VALUES (NEW.id, NEW.endpoint_url, NEW.health_url)
+        ON CONFLICT (server_id, url) DO UPDATE
+       SET health_url = excluded.health_url,
+           declared = true,
+           lease_until = NULL,
+           retired_at = NULL,
+           pulse = NULL,
+           moved_at = now(),
+           introduce_at = now()
+    RETURNING e.id INTO number;
+    DELETE FROM registry.endpoint_health WHERE endpoint_id = number;
+    UPDATE registry.mcp_servers SET endpoint_id = number WHERE id = NEW.id;
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION registry.use_endpoints(given bigint[]) RETURNS integer
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+    WITH best AS (
+        SELECT DISTINCT ON (e.server_id) e.server_id, e.id, e.url, e.health_url
+          FROM registry.endpoints AS e
+          LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id
+         WHERE e.server_id = ANY (given)
+           AND e.retired_at IS NULL
+         ORDER BY e.server_id, COALESCE(metrics.is_up(h.verdict), false) DESC, e.conflict_at IS NULL DESC,
+                  e.declared DESC, e.created_at DESC, e.id DESC
+    ), used AS (
+        UPDATE registry.mcp_servers AS s
+           SET endpoint_id = best.id,
+               endpoint_url = best.url,
+               health_url = best.health_url
+          FROM best
+         WHERE s.id = best.server_id
+           AND s.endpoint_id IS DISTINCT FROM best.id
+        RETURNING s.id
+    )
+    SELECT count(*)::integer FROM used
+$$;
+
+CREATE TABLE metrics.endpoint_changes (
+    id bigint NOT NULL,
+    server_id bigint NOT NULL,
+    endpoint_id bigint NOT NULL,
+    url character varying(2048) NOT NULL,
+    change text NOT NULL,
+    from_verdict metrics.verdict,
+    verdict metrics.verdict,
+    reason text NOT NULL,
+    evidence json,
+    occurred_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT endpoint_changes_change_check CHECK ((change = ANY (ARRAY['added'::text, 'verdict'::text, 'retired'::text, 'removed'::text, 'conflict'::text])))
+);
+
+ALTER TABLE metrics.endpoint_changes ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME metrics.endpoint_changes_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE metrics.folded_days (
     day date NOT NULL,
     folded_at timestamp with time zone DEFAULT now() NOT NULL
@@ -292,6 +367,58 @@ ALTER TABLE metrics.tool_invocations ALTER COLUMN id ADD GENERATED ALWAYS AS IDE
     CACHE 1
 );
 
+CREATE TABLE registry.endpoint_health (
+    endpoint_id bigint NOT NULL,
+    verdict metrics.verdict NOT NULL,
+    response_time_ms integer,
+    status_code smallint,
+    error_message text,
+    checked_at timestamp with time zone NOT NULL,
+    up_at timestamp with time zone,
+    since timestamp with time zone NOT NULL,
+    times integer DEFAULT 1 NOT NULL,
+    ask_again_at timestamp with time zone
+)
+WITH (fillfactor='45');
+
+CREATE TABLE registry.endpoints (
+    id bigint NOT NULL,
+    server_id bigint NOT NULL,
+    url character varying(2048) NOT NULL,
+    health_url character varying(2048),
+    declared boolean DEFAULT true NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    announced_at timestamp with time zone DEFAULT now() NOT NULL,
+    lease_until timestamp with time zone,
+    moved_at timestamp with time zone DEFAULT now() NOT NULL,
+    retired_at timestamp with time zone,
+    body_digest bytea,
+    offer_digest bytea,
+    conflict_at timestamp with time zone,
+    pulse text,
+    era text,
+    introduced_at timestamp with time zone,
+    introduction json,
+    auth json,
+    introduce_at timestamp with time zone DEFAULT now() NOT NULL
+)
+WITH (fillfactor='80');
+
+ALTER TABLE registry.endpoints ALTER COLUMN id ADD GENERATED BY DEFAULT AS IDENTITY (
+    SEQUENCE NAME registry.endpoints_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE registry.held_names (
+    name_key character varying(100) NOT NULL COLLATE pg_catalog."C",
+    name character varying(100) NOT NULL,
+    held_until timestamp with time zone NOT NULL
+);
+
 CREATE TABLE registry.mcp_servers (
     id bigint NOT NULL,
     name character varying(100) NOT NULL,
@@ -317,6 +444,8 @@ CREATE TABLE registry.mcp_servers (
     figure_key character varying(100) COLLATE pg_catalog."C",
     search_fold text,
     bytes integer DEFAULT 0 NOT NULL,
+    endpoint_id bigint,
+    offer_digest bytea,
     CONSTRAINT mcp_servers_derived_not_null CHECK (((name_key IS NOT NULL) AND (look_key IS NOT NULL) AND (figure_key IS NOT NULL) AND (search_fold IS NOT NULL)))
 )
 WITH (fillfactor='80');
@@ -390,6 +519,9 @@ ALTER TABLE registry.tools ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+ALTER TABLE ONLY metrics.endpoint_changes
+    ADD CONSTRAINT endpoint_changes_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY metrics.folded_days
     ADD CONSTRAINT folded_days_pkey PRIMARY KEY (day);
 
@@ -413,6 +545,18 @@ ALTER TABLE ONLY metrics.sweeps
 
 ALTER TABLE ONLY metrics.tool_invocations
     ADD CONSTRAINT tool_invocations_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY registry.endpoint_health
+    ADD CONSTRAINT endpoint_health_pkey PRIMARY KEY (endpoint_id);
+
+ALTER TABLE ONLY registry.endpoints
+    ADD CONSTRAINT endpoints_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY registry.endpoints
+    ADD CONSTRAINT endpoints_server_id_url_key UNIQUE (server_id, url);
+
+ALTER TABLE ONLY registry.held_names
+    ADD CONSTRAINT held_names_pkey PRIMARY KEY (name_key);
 
 ALTER TABLE ONLY registry.mcp_servers
     ADD CONSTRAINT mcp_servers_canonical_name_key UNIQUE (canonical_name);
@@ -438,6 +582,10 @@ ALTER TABLE ONLY registry.tools
 ALTER TABLE ONLY registry.tools
     ADD CONSTRAINT tools_server_id_name_key UNIQUE (server_id, name);
 
+CREATE INDEX endpoint_changes_server_idx ON metrics.endpoint_changes USING btree (server_id, occurred_at);
+
+CREATE INDEX endpoint_changes_time_idx ON metrics.endpoint_changes USING brin (occurred_at);
+
 CREATE INDEX server_health_hours_hour_idx ON metrics.server_health_hours USING brin (hour);
 
 CREATE INDEX server_health_metrics_slot_idx ON ONLY metrics.server_health_metrics USING brin (slot);
@@ -451,6 +599,10 @@ CREATE INDEX sweeps_unsettled_idx ON metrics.sweeps USING btree (slot) WHERE (se
 CREATE INDEX tool_invocations_server_idx ON metrics.tool_invocations USING btree (server_id, invoked_at);
 
 CREATE INDEX tool_invocations_tool_idx ON metrics.tool_invocations USING btree (tool_id);
+
+CREATE INDEX endpoints_body_digest_idx ON registry.endpoints USING btree (body_digest);
+
+CREATE INDEX endpoints_introduce_idx ON registry.endpoints USING btree (introduce_at) WHERE (retired_at IS NULL);
 
 CREATE INDEX mcp_servers_body_digest_idx ON registry.mcp_servers USING btree (body_digest);
 
@@ -488,6 +640,13 @@ CREATE TRIGGER derive_new BEFORE INSERT ON registry.server_metadata FOR EACH ROW
 
 CREATE TRIGGER forget_metrics AFTER DELETE ON registry.mcp_servers FOR EACH ROW EXECUTE FUNCTION metrics.forget_server();
 
+CREATE TRIGGER set_endpoint_of_changed_server AFTER UPDATE OF moved_at ON registry.mcp_servers FOR EACH ROW WHEN ((new.moved_at <> old.moved_at)) EXECUTE FUNCTION registry.set_endpoint();
+
+CREATE TRIGGER set_endpoint_of_new_server AFTER INSERT ON registry.mcp_servers FOR EACH ROW WHEN ((new.endpoint_id IS NULL)) EXECUTE FUNCTION registry.set_endpoint();
+
+ALTER TABLE ONLY metrics.endpoint_changes
+    ADD CONSTRAINT endpoint_changes_server_id_fkey FOREIGN KEY (server_id) REFERENCES registry.mcp_servers(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY metrics.server_health_hours
     ADD CONSTRAINT server_health_hours_server_id_fkey FOREIGN KEY (server_id) REFERENCES registry.mcp_servers(id) ON DELETE CASCADE;
 
@@ -499,6 +658,12 @@ ALTER TABLE ONLY metrics.tool_invocations
 
 ALTER TABLE ONLY metrics.tool_invocations
     ADD CONSTRAINT tool_invocations_tool_id_fkey FOREIGN KEY (tool_id) REFERENCES registry.tools(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY registry.endpoint_health
+    ADD CONSTRAINT endpoint_health_endpoint_id_fkey FOREIGN KEY (endpoint_id) REFERENCES registry.endpoints(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY registry.endpoints
+    ADD CONSTRAINT endpoints_server_id_fkey FOREIGN KEY (server_id) REFERENCES registry.mcp_servers(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY registry.server_health
     ADD CONSTRAINT server_health_server_id_fkey FOREIGN KEY (server_id) REFERENCES registry.mcp_servers(id) ON DELETE CASCADE;

@@ -1,4 +1,4 @@
-"""What travels by queue: a shard of servers to be probed, and what was found of them. An owner of msgspec.
+"""What travels by queue: endpoints to be checked or introduced, and what was found of them. An owner of msgspec.
 
 The queues are written by our own functions only. What does not have this form is refused all the same, because a
 message may be older than the code that reads it.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Final, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -17,7 +17,9 @@ from mcp_registry.errors import Malformed
 
 Id = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Moment = Annotated[datetime, Meta(tz=True)]
-Verdict = Literal["healthy", "gated", "not_mcp", "http_error", "timeout", "refused", "dns", "tls", "blocked"]
+Verdict = Literal[
+    "healthy", "gated", "limited", "not_mcp", "mcp_error", "http_error", "timeout", "refused", "dns", "tls", "blocked"
+]
 Milliseconds = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 # Every sentence of a check is ours, short and ASCII. What is not was not written by a prober of ours, and would be told
 # to people and agents as the registry's own words: it is refused as it comes in.
@@ -29,16 +31,52 @@ Sentence = Annotated[str, Meta(max_length=MAX_SENTENCE, pattern=r"^[ -~]*\Z")]
 UNREACHABLE: Final = "The host cannot be reached"
 
 
+# The words of a stranger, in which what cannot be seen is written as an escape (`dial.introduction.shown`).
+Seen = Annotated[str, Meta(max_length=500, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")]
+Seconds = Annotated[int, Meta(ge=0, le=300)]
+
+
 class Server(NamedTuple):
-    """A server to be probed."""
+    """A server to be checked, as the release before sends it, which knows no endpoints."""
 
     id: Id
     endpoint_url: str
     health_url: str | None
 
 
+class Endpoint(NamedTuple):
+    """An endpoint to be checked: what is known of it that decides how.
+
+    `pulse`: what is asked, and what has to be answered (`pulse.read`); None where nothing cheap tells, or it was never
+    introduced. `era`: the way of the last introduction that succeeded. `verdict`: of the last check; None: unknown.
+    """
+
+    server_id: Id
+    id: Id
+    url: str
+    health_url: str | None
+    pulse: str | None
+    era: str | None
+    verdict: Verdict | None
+
+
+class Evidence(NamedTuple):
+    """What was asked, and what was answered; `status` and `media_type` are None where nothing was."""
+
+    asked: Annotated[str, Meta(max_length=100, pattern=r"^[ -~]*\Z")]
+    status: Annotated[int, Meta(ge=0, le=999)] | None
+    media_type: Seen | None
+    excerpt: Seen
+    took_ms: Milliseconds
+
+
 class Finding(NamedTuple):
-    """What one probe found. `age_ms` is how long before the message was sent it had its verdict."""
+    """What one check found. `age_ms` is how long before the message was sent it had its verdict.
+
+    `endpoint_id`: None where the release before sent it: the endpoint that its server has. `retry_after`: of `limited`,
+    in how many seconds to ask again. `in_doubt`: it is not as it was when it was introduced, and has to be introduced
+    again. `evidence`: where the verdict is another one than before.
+    """
 
     server_id: Id
     verdict: Verdict
@@ -46,6 +84,21 @@ class Finding(NamedTuple):
     response_time_ms: Milliseconds
     error: Sentence | None
     age_ms: Milliseconds
+    endpoint_id: Id | None = None
+    retry_after: Seconds | None = None
+    in_doubt: bool = False
+    evidence: Sequence[Evidence] = ()
+
+
+class Visit(NamedTuple):
+    """An endpoint to be introduced to. `era`: the way of the last introduction that succeeded."""
+
+    server_id: Id
+    id: Id
+    url: str
+    health_url: str | None
+    era: str | None
+    verdict: Verdict | None
 
 
 class Tick(Struct, forbid_unknown_fields=True):
@@ -55,28 +108,58 @@ class Tick(Struct, forbid_unknown_fields=True):
 
 
 class Shard(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """Servers of one sweep that one function probes, in one of so many `shards`.
+    """Endpoints of one sweep that one function checks, in one of so many `shards`.
 
-    The `first` of them were left out of the sweep before.
+    All endpoints of a server are in one shard. The `first` of them were left out of the sweep before. `servers`: what
+    the release before sends in their place.
     """
 
     slot: Moment
     shard: Annotated[int, Meta(ge=0)]
-    servers: list[Server]
+    servers: list[Server] = []
     first: Annotated[int, Meta(ge=0)] = 0
     shards: Annotated[int, Meta(ge=1)] = 1
+    endpoints: list[Endpoint] = []
 
 
 class Findings(Struct, forbid_unknown_fields=True):
-    """What came of a shard. Servers that could not be checked fairly are not in it."""
+    """What came of a shard. Endpoints that could not be checked fairly are not in it."""
 
     slot: Moment
     shard: Annotated[int, Meta(ge=0)]
     findings: list[Finding]
 
 
-Message = Tick | Shard | Findings
-Kind = TypeVar("Kind", Tick, Shard, Findings)
+class Visits(Struct, forbid_unknown_fields=True):
+    """Endpoints that one function introduces the registry to. `asked_at`: when they were read from the database."""
+
+    asked_at: Moment
+    endpoints: list[Visit]
+
+
+class Introduced(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """What one introduction found, and what was learnt of the endpoint.
+
+    `pulse` and `era`: None where none tells, or none worked. `introduction`: what a server that is up says of itself
+    (protocol versions, server info, capabilities, counts, digests). `auth`: how one gets in, of one that is gated.
+    """
+
+    finding: Finding
+    pulse: str | None = None
+    era: str | None = None
+    introduction: dict[str, Any] | None = None
+    auth: dict[str, Any] | None = None
+
+
+class Introductions(Struct, forbid_unknown_fields=True):
+    """What came of visits. Endpoints about which nothing was found out, by a fault of ours, are not in it."""
+
+    asked_at: Moment
+    introduced: list[Introduced]
+
+
+Message = Tick | Shard | Findings | Visits | Introductions
+Kind = TypeVar("Kind", Tick, Shard, Findings, Visits, Introductions)
 
 
 def encode(message: Message) -> str:
@@ -102,6 +185,16 @@ def shard(body: str) -> Shard:
 def findings(body: str) -> Findings:
     """Read Findings. Raises Malformed."""
     return _decode(body, Findings)
+
+
+def visits(body: str) -> Visits:
+    """Read Visits. Raises Malformed."""
+    return _decode(body, Visits)
+
+
+def introductions(body: str) -> Introductions:
+    """Read Introductions. Raises Malformed."""
+    return _decode(body, Introductions)
 
 
 def _decode(body: str, kind: type[Kind]) -> Kind:

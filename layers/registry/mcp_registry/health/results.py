@@ -270,7 +270,7 @@ def write(database: Database, findings: Findings, sent_at: datetime | None) -> W
     nothing is written then, or all of it.
     """
     unique = {finding.server_id: finding for finding in findings.findings}.values()
-    ids, verdicts, status_codes, times, errors, ages = zip(*unique, strict=True) if unique else ((),) * 6
+    ids, verdicts, status_codes, times, errors, ages = zip(*(one[:6] for one in unique), strict=True) if unique else ((),) * 6
     parameters = {
         "slot": findings.slot,
         "shard": findings.shard,
