@@ -53,9 +53,14 @@ SELECT now(),
 
 # A visit that was not sent: in the next half minute.
 PUT_BACK = """
-UPDATE registry.endpoints
-   SET introduce_at = now()
- WHERE id = ANY (%(ids)s::bigint[])
+WITH due AS (
+    UPDATE registry.endpoints
+       SET introduce_at = now()
+     WHERE id = ANY (%(ids)s::bigint[])
+    RETURNING id
+)
+SELECT count(*)::integer
+  FROM due
 """
 
 
