@@ -77,14 +77,16 @@ GRANT SELECT (id, name, endpoint_url, health_url, endpoint_id, status, server_ty
       UPDATE (status, updated_at)
    ON registry.mcp_servers
    TO registry_sweeper;
--- What is learnt of an endpoint, and when it is asked next; not who it is.
-GRANT SELECT, UPDATE (pulse, era, introduced_at, introduction, auth, introduce_at, retired_at) ON registry.endpoints
+-- What is learnt of an endpoint, and when it is asked next; not who it is. One that retired long ago is deleted.
+GRANT SELECT, DELETE, UPDATE (pulse, era, introduced_at, introduction, auth, learnt_at, introduce_at, retired_at)
+   ON registry.endpoints
    TO registry_sweeper;
 GRANT SELECT, INSERT, UPDATE ON registry.endpoint_health TO registry_sweeper;
 GRANT SELECT, INSERT, DELETE ON metrics.endpoint_changes TO registry_sweeper;
 GRANT SELECT, UPDATE ON registry.server_counts TO registry_sweeper;
 GRANT SELECT, INSERT, UPDATE ON registry.server_health TO registry_sweeper;
-GRANT SELECT, INSERT ON metrics.server_health_metrics TO registry_sweeper;
+-- A row changes where another endpoint of its server is found up in the same sweep.
+GRANT SELECT, INSERT, UPDATE ON metrics.server_health_metrics TO registry_sweeper;
 GRANT SELECT, INSERT, UPDATE ON metrics.folded_days TO registry_sweeper;
 GRANT SELECT, INSERT, UPDATE, DELETE ON metrics.sweeps, metrics.sweep_shards, metrics.server_health_hours
    TO registry_sweeper;

@@ -400,6 +400,7 @@ CREATE TABLE registry.endpoints (
     introduced_at timestamp with time zone,
     introduction json,
     auth json,
+    learnt_at timestamp with time zone,
     introduce_at timestamp with time zone DEFAULT now() NOT NULL
 )
 WITH (fillfactor='80');
@@ -603,6 +604,8 @@ CREATE INDEX tool_invocations_tool_idx ON metrics.tool_invocations USING btree (
 CREATE INDEX endpoints_body_digest_idx ON registry.endpoints USING btree (body_digest);
 
 CREATE INDEX endpoints_introduce_idx ON registry.endpoints USING btree (introduce_at) WHERE (retired_at IS NULL);
+
+CREATE INDEX endpoints_moved_idx ON registry.endpoints USING btree (GREATEST(moved_at, retired_at));
 
 CREATE INDEX mcp_servers_body_digest_idx ON registry.mcp_servers USING btree (body_digest);
 

@@ -43,6 +43,8 @@ CREATE TABLE registry.endpoints (
     introduction   json,
     -- How one gets in, of a server that wants credentials.
     auth           json,
+    -- When pulse and auth were learnt: what an older introduction says of them changes nothing.
+    learnt_at      timestamptz,
     -- When it is to be introduced again.
     introduce_at   timestamptz NOT NULL DEFAULT now(),
     -- Also the endpoints of a server, and the cascade from mcp_servers.
@@ -51,6 +53,8 @@ CREATE TABLE registry.endpoints (
 WITH (fillfactor = 80);
 -- Which endpoints are to be introduced now.
 CREATE INDEX endpoints_introduce_idx ON registry.endpoints (introduce_at) WHERE retired_at IS NULL;
+-- The endpoints that have moved or retired since a sweep was dispatched: mostly none.
+CREATE INDEX endpoints_moved_idx ON registry.endpoints (GREATEST(moved_at, retired_at));
 -- The digest handshake of an announcement.
 CREATE INDEX endpoints_body_digest_idx ON registry.endpoints (body_digest);
 

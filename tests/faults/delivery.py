@@ -242,7 +242,7 @@ class Day:
         for body in self._inbox.read(self._inbox.probe):
             waited = random.choice([0, 0, 0, 1, 5, 15])
             shard_ = messages.shard(body)
-            self.sharded[shard_.slot] += (ids := [server.id for server in shard_.servers])
+            self.sharded[shard_.slot] += (ids := [endpoint.server_id for endpoint in shard_.endpoints])
             if waited < shard.MAX_WAIT_SECONDS:
                 self.asked |= {(id_, shard_.slot) for id_ in ids}
             self._due(self._now + timedelta(seconds=waited), "shard", self._message(body, waited))
@@ -336,7 +336,7 @@ def register(url: str, name: str, **fields: Any) -> int:
 
 def _settle(admin: psycopg.Connection[Any], midnight: datetime) -> None:
     """Every server has been where it is since the day before."""
-    admin.execute("UPDATE registry.mcp_servers SET moved_at = %s", [midnight - timedelta(days=1)])
+    admin.execute("UPDATE registry.endpoints SET moved_at = %s", [midnight - timedelta(days=1)])
 
 
 # ------------------------------------------------------------------ a day of findings
@@ -365,7 +365,7 @@ def _findings(admin: psycopg.Connection[Any], url: str, count: int) -> list[Line
     newest = {id_: verdicts[id_, slots[-1]] for id_ in ids}
     told = admin.execute(
         "SELECT s.id, h.verdict::text, s.status::text FROM registry.mcp_servers AS s"
-        " JOIN registry.server_health AS h ON h.server_id = s.id WHERE s.id = ANY (%s)",
+        " JOIN registry.endpoint_health AS h USING (endpoint_id) WHERE s.id = ANY (%s)",
         [ids],
     ).fetchall()
     right = {(id_, verdict, "active" if verdict == "healthy" else "error") for id_, verdict in newest.items()}
@@ -405,7 +405,11 @@ def _killed_worker(admin: psycopg.Connection[Any], url: str) -> Line:
     slot = first + timedelta(seconds=30)
     batch = {"Records": [_record_of(slot, place, [_finding(id_, "http_error")]) for place, id_ in enumerate(ids)]}
     with psycopg.connect(url) as holder:
-        holder.execute("SELECT FROM registry.server_health WHERE server_id = %s FOR UPDATE", [ids[5]])
+        holder.execute(
+            "SELECT FROM registry.endpoint_health AS h JOIN registry.endpoints AS e ON e.id = h.endpoint_id"
+            " WHERE e.server_id = %s FOR UPDATE OF h",
+            [ids[5]],
+        )
         worker = _worker(url)
         assert worker.stdin is not None
         with worker.stdin:

@@ -129,7 +129,7 @@ def milliseconds(moment: datetime) -> str:
 def test_ten_minutes_without_a_database_lose_no_finding_and_flip_nothing_late(stack, database, monkeypatch):
     """What was seen waits in the queue, and is written as of when it was seen."""
     id_ = servers.register(database, registration.parse(document("patient")))["id"]
-    rows(database, "UPDATE registry.mcp_servers SET moved_at = now() - interval '1 hour'")
+    rows(database, "UPDATE registry.endpoints SET moved_at = now() - interval '1 hour'")
     now = datetime.now(UTC).replace(microsecond=0)
     sweeps = [now - timedelta(seconds=30 * n) for n in range(20, 0, -1)]
     failing = {3, 4, 5}
@@ -157,13 +157,13 @@ def test_ten_minutes_without_a_database_lose_no_finding_and_flip_nothing_late(st
     ]
     assert seen == expected
     assert rows(database, f"SELECT status::text FROM registry.mcp_servers WHERE id = {id_}") == [("active",)]
-    assert rows(database, "SELECT checked_at FROM registry.server_health") == [(expected[-1][1],)]
+    assert rows(database, "SELECT checked_at FROM registry.endpoint_health") == [(expected[-1][1],)]
     assert outcome_of(stack, "HealthCheckFunction", {"time": now.isoformat()}) == "ok"
 
 
 def test_two_sweeps_that_overlap_write_two_rows_and_the_newer_status(stack, database):
     id_ = servers.register(database, registration.parse(document("overlapped")))["id"]
-    rows(database, "UPDATE registry.mcp_servers SET moved_at = now() - interval '1 hour'")
+    rows(database, "UPDATE registry.endpoints SET moved_at = now() - interval '1 hour'")
     now = datetime.now(UTC).replace(microsecond=0)
     older, newer = now - timedelta(seconds=30), now
     late = messages.encode(Findings(older, 0, [Finding(id_, "refused", None, 1, "x", 0)]))
@@ -189,7 +189,7 @@ def test_a_whole_minute_goes_through_every_function(stack, client, database):
     (findings,) = waiting(stack, client, "ResultQueue")
     sent = milliseconds(moment)
     assert invoke(stack, "HealthWriteFunction", record(findings, SentTimestamp=sent)) == {"batchItemFailures": []}
-    assert rows(database, "SELECT verdict::text FROM registry.server_health") == [("refused",)]
+    assert rows(database, "SELECT verdict::text FROM registry.endpoint_health") == [("refused",)]
     assert rows(database, f"SELECT status::text FROM registry.mcp_servers WHERE id = {id_}") == [("error",)]
 
 

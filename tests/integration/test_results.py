@@ -32,6 +32,12 @@ def finding(server_id: int, verdict: messages.Verdict = "healthy", **fields) -> 
     return usual._replace(**fields)
 
 
+def made(database: Database, name: str, **fields: object) -> int:
+    """The id of a new server."""
+    servers.register(database, registration.parse(document(name, **fields)))
+    return rows(database, f"SELECT id FROM registry.mcp_servers WHERE name = '{name}'")[0][0]
+
+
 def write(database: Database, number: int, *findings: Finding, shard: int = 0):
     """Write findings as the sweep of a slot, sent at that slot's second; what came of it, without the changes."""
     return results.write(database, Findings(slot(number), shard, list(findings)), slot(number))[:4]
@@ -48,8 +54,14 @@ def status(database: Database, id_: int) -> str:
 
 
 def last_check(database: Database, id_: int):
-    found = rows(database, f"SELECT verdict::text, checked_at FROM registry.server_health WHERE server_id = {id_}")
+    statement = "SELECT h.verdict::text, h.checked_at FROM registry.endpoint_health AS h JOIN registry.mcp_servers AS s"
+    found = rows(database, f"{statement} USING (endpoint_id) WHERE s.id = {id_}")
     return found[0] if found else None
+
+
+def endpoint(database: Database, id_: int) -> int:
+    """The endpoint that a server uses."""
+    return rows(database, f"SELECT endpoint_id FROM registry.mcp_servers WHERE id = {id_}")[0][0]
 
 
 def transitions(database: Database, id_: int) -> list[tuple[str, str, str | None]]:
@@ -66,17 +78,14 @@ def fleet(database):
 def registered(database: Database, *endpoints: str) -> list[int]:
     """The ids of servers at these endpoints, which have been there for a while; with tables for the days around now."""
     rows(database, "SELECT metrics.add_days(current_date - 3, current_date + 3)")
-    ids = [
-        servers.register(database, registration.parse(document(f"fleet-{number}", endpoint_url=endpoint)))["id"]
-        for number, endpoint in enumerate(endpoints)
-    ]
+    ids = [made(database, f"fleet-{number}", endpoint_url=endpoint) for number, endpoint in enumerate(endpoints)]
     settle(database)
     return ids
 
 
 def settle(database: Database) -> None:
     """Every server has been where it is for a while: a sweep of this second may speak of it."""
-    rows(database, "UPDATE registry.mcp_servers SET moved_at = now() - interval '1 hour'")
+    rows(database, "UPDATE registry.endpoints SET moved_at = now() - interval '1 hour'")
 
 
 def test_a_check_is_one_row_with_everything_that_was_seen(database, fleet):
@@ -119,7 +128,7 @@ def test_who_is_called_down_and_who_comes_back_is_told_by_name_with_the_reason(d
 
 
 def test_a_hundred_changes_are_told_and_all_are_counted(database, fleet):
-    more = [servers.register(database, registration.parse(document(f"more-{number}")))["id"] for number in range(90)]
+    more = [made(database, f"more-{number}") for number in range(90)]
     settle(database)
     findings = Findings(SLOT, 0, [finding(id_, "refused") for id_ in fleet + more])
     written = results.write(database, findings, SLOT)
@@ -147,8 +156,9 @@ def test_an_inactive_server_is_left_alone(database, fleet):
 def test_a_server_that_is_gone_takes_no_other_along(database, fleet):
     servers.delete(database, fleet[0])
     findings = [finding(fleet[0]), finding(fleet[1], "refused"), finding(fleet[2])]
-    assert write(database, 0, *findings) == (3, 0, 1, False)
+    assert write(database, 0, *findings) == (2, 0, 1, False)
     assert last_check(database, fleet[0]) is None
+    assert rows(database, "SELECT checked, up, gone FROM metrics.sweep_shards") == [(2, 1, 1)]
 
 
 @pytest.fixture
@@ -207,14 +217,8 @@ def test_a_hundred_servers_of_one_host_are_one_voice(database, host):
 
 def test_a_host_of_which_any_server_has_been_reached_is_not_away(database, fleet):
     """Each has a second server, which refuses: the way there is open."""
-    more = [
-        servers.register(
-            database, registration.parse(document(f"more-{n}", endpoint_url=f"http://fleet-{n}.example/x"))
-        )
-        for n in range(20)
-    ]
+    ids = [made(database, f"more-{n}", endpoint_url=f"http://fleet-{n}.example/x") for n in range(20)]
     settle(database)
-    ids = [one["id"] for one in more]
     write(database, 0, *[finding(id_) for id_ in fleet + ids])
     findings = [*[finding(id_, "timeout") for id_ in fleet], *[finding(id_, "refused") for id_ in ids]]
     assert write(database, 1, *findings) == (40, 0, 40, False)
@@ -234,11 +238,14 @@ def test_hosts_that_take_turns_in_being_away_hide_nobodys_outage_for_longer_than
 
 def test_a_server_that_came_or_moved_in_a_suspect_sweep_is_spared_for_as_long(database, up):
     moved = f"'{slot(0)}'::timestamptz"
-    rows(database, f"DELETE FROM registry.server_health WHERE server_id = {up[0]}")
-    rows(database, f"UPDATE registry.mcp_servers SET moved_at = {moved} WHERE id = {up[0]}")
+    rows(database, f"DELETE FROM registry.endpoint_health WHERE endpoint_id = {endpoint(database, up[0])}")
+    rows(database, f"UPDATE registry.endpoints SET moved_at = {moved} WHERE server_id = {up[0]}")
     others = [finding(id_, "timeout") for id_ in up[1:]]
     assert write(database, 1, finding(up[0], "timeout"), *others)[2:] == (0, True)
-    rows(database, f"UPDATE registry.mcp_servers SET moved_at = {moved} - interval '10 minutes' WHERE id = {up[0]}")
+    rows(
+        database,
+        f"UPDATE registry.endpoints SET moved_at = {moved} - interval '10 minutes' WHERE server_id = {up[0]}",
+    )
     assert write(database, 2, finding(up[0], "timeout"), *others)[2:] == (1, True)
 
 
@@ -250,20 +257,10 @@ def test_servers_that_no_check_has_found_up_are_believed_to_be_down(database, fl
 def test_an_answer_of_the_address_that_a_server_has_left_changes_no_status(database, fleet):
     """It was dispatched to the old address, and comes back when the server is at the new one."""
     moved = f"'{slot(0)}'::timestamptz + interval '1 second'"
-    rows(database, f"UPDATE registry.mcp_servers SET moved_at = {moved} WHERE id = {fleet[0]}")
+    rows(database, f"UPDATE registry.endpoints SET moved_at = {moved} WHERE server_id = {fleet[0]}")
     assert write(database, 0, finding(fleet[0], "refused")) == (0, 0, 0, False)
     assert last_check(database, fleet[0]) is None
     assert write(database, 1, finding(fleet[0], "refused")) == (1, 0, 1, False)
-
-
-def test_a_server_moves_when_an_address_of_its_changes(database):
-    moved = "SELECT moved_at < now() FROM registry.mcp_servers WHERE name = 'mover'"
-    servers.replace(database, registration.parse(document("mover")))
-    rows(database, "UPDATE registry.mcp_servers SET moved_at = now() - interval '1 hour'")
-    servers.replace(database, registration.parse(document("mover", description="Another")))
-    assert rows(database, moved) == [(True,)]
-    servers.replace(database, registration.parse(document("mover", health_url="/up")))
-    assert rows(database, moved) == [(False,)]
 
 
 def test_half_of_the_hosts_away_is_believed(database, up):
@@ -312,8 +309,9 @@ def test_a_check_is_told_by_the_list_and_by_the_detail(database, fleet):
         "response_time_ms": 12,
         "error_message": REFUSED,
         "checked_at": moment,
+        "since": moment,
+        "times": 1,
     }
-    assert detail["updated_at"] >= moment
 
 
 def test_findings_of_another_week_are_not_written(database, fleet):
@@ -331,7 +329,7 @@ def test_response_times_are_counted_in_buckets_of_those_that_are_up(database, fl
 def test_the_day_that_is_missing_is_made(new_database):
     url = new_database()
     database = Database(url).begin(PATIENCE)
-    id_ = servers.register(database, registration.parse(document("first")))["id"]
+    id_ = made(database, "first")
     settle(database)
     assert write(database, 0, finding(id_)) == (1, 0, 0, False)
     assert write(database, 1, finding(id_)) == (1, 0, 0, False)
@@ -343,7 +341,7 @@ def test_ids_go_on_past_what_32_bits_hold(new_database):
     servers.register(database, registration.parse(document("early")))
     for schema, sequence in rows(database, "SELECT schemaname, sequencename FROM pg_sequences"):
         rows(database, f"SELECT setval('{schema}.{sequence}', {2**31 - 1})")
-    id_ = servers.register(database, registration.parse(document("late")))["id"]
+    id_ = made(database, "late")
     assert id_ == 2**31
     settle(database)
     write(database, 0, finding(id_, "refused"))
@@ -356,7 +354,7 @@ def test_ids_go_on_past_what_32_bits_hold(new_database):
 
 def test_findings_that_are_delivered_twice_are_written_once(new_database):
     database = Database(new_database()).begin(PATIENCE)
-    ids = [servers.register(database, registration.parse(document(f"twice-{n}")))["id"] for n in range(3)]
+    ids = [made(database, f"twice-{n}") for n in range(3)]
     settle(database)
     write(database, 0, finding(ids[0], "refused"), finding(ids[1]))
     assert write(database, 0, finding(ids[0], "refused"), finding(ids[1])) == (0, 0, 0, False)
@@ -373,7 +371,7 @@ def test_findings_that_waited_and_newer_ones_written_side_by_side_end_in_the_new
     url = new_database()
     setup = Database(url).begin(PATIENCE)
     setup.read("SELECT metrics.add_days(current_date - 1, current_date + 1)")
-    id_ = servers.register(setup, registration.parse(document("torn")))["id"]
+    id_ = made(setup, "torn")
     settle(setup)
     write(setup, -3, finding(id_))
     older, newer = Database(url).begin(PATIENCE), Database(url).begin(PATIENCE)
@@ -396,7 +394,7 @@ def test_findings_that_waited_and_newer_ones_written_side_by_side_end_in_the_new
 def test_the_same_findings_written_at_the_same_time_are_written_once(new_database):
     url = new_database()
     database = Database(url).begin(PATIENCE)
-    ids = [servers.register(database, registration.parse(document(f"race-{n}")))["id"] for n in range(5)]
+    ids = [made(database, f"race-{n}") for n in range(5)]
     settle(database)
     database.read("SELECT metrics.add_days(current_date - 1, current_date + 1)")
 
@@ -433,7 +431,7 @@ def test_a_delete_while_findings_are_written_fails_neither(new_database):
             own.close()
         with pytest.raises(ServerNotFound):
             servers.detail(setup.begin(PATIENCE), id_)
-        assert rows(setup, f"SELECT count(*) FROM registry.server_health WHERE server_id = {id_}") == [(0,)]
+        assert rows(setup, f"SELECT count(*) FROM registry.endpoints WHERE server_id = {id_}") == [(0,)]
     setup.close()
 
 
@@ -456,3 +454,244 @@ def test_when_a_check_was_is_told_by_the_queues_clock(database, fleet):
 def test_a_message_that_is_none_is_refused(database, body):
     with pytest.raises(Malformed):
         results.record(database, record(body))
+
+
+# ------------------------------------------------------------------ endpoints
+
+
+def added(database: Database, id_: int, url: str) -> int:
+    """The id of one more endpoint of a server, which has been there for a while."""
+    statement = "INSERT INTO registry.endpoints (server_id, url, declared, moved_at) VALUES"
+    return rows(database, f"{statement} ({id_}, '{url}', false, now() - interval '1 hour') RETURNING id")[0][0]
+
+
+def of(server_id: int, endpoint_id: int, verdict: messages.Verdict = "healthy", **fields) -> Finding:
+    return finding(server_id, verdict, endpoint_id=endpoint_id, **fields)
+
+
+def told(database: Database, id_: int) -> list[tuple[int, str, str | None, str | None]]:
+    """The changes of a server's endpoints, oldest first."""
+    statement = "SELECT endpoint_id, change, from_verdict::text, verdict::text FROM metrics.endpoint_changes"
+    return rows(database, f"{statement} WHERE server_id = {id_} AND change = 'verdict' ORDER BY id")
+
+
+def metrics_of(database: Database, id_: int) -> list[tuple[datetime, str]]:
+    statement = "SELECT slot, verdict::text FROM metrics.server_health_metrics"
+    return rows(database, f"{statement} WHERE server_id = {id_} ORDER BY slot")
+
+
+@pytest.fixture
+def replicas(database):
+    """A server and its three endpoints, all found up by the sweep before, which checked another server too."""
+    ids = registered(database, "http://first.example/mcp", "http://other.example/mcp")
+    endpoints = [endpoint(database, ids[0]), *(added(database, ids[0], f"http://replica-{n}.example/") for n in (2, 3))]
+    write(database, 0, *[of(ids[0], id_) for id_ in endpoints], finding(ids[1]))
+    return ids[0], endpoints
+
+
+def test_a_server_of_which_one_endpoint_is_killed_stays_active_throughout(database, replicas):
+    id_, endpoints = replicas
+    for number in range(1, 5):
+        write(database, number, of(id_, endpoints[0], "refused"), *[of(id_, one) for one in endpoints[1:]])
+        assert status(database, id_) == "active"
+    assert transitions(database, id_) == []
+    assert metrics_of(database, id_) == [(slot(number), "healthy") for number in range(5)]
+    assert told(database, id_)[3:] == [(endpoints[0], "verdict", "healthy", "refused")]
+    # Whoever asks for its address is given that of one that is up, the newest.
+    assert endpoint(database, id_) == endpoints[2]
+    used = rows(database, f"SELECT endpoint_url FROM registry.mcp_servers WHERE id = {id_}")
+    assert used == [("http://replica-3.example/",)]
+
+
+def test_a_server_is_called_down_when_all_its_endpoints_are_and_comes_back_with_the_first(database, replicas):
+    id_, endpoints = replicas
+    assert write(database, 1, *[of(id_, one, "refused") for one in endpoints])[2] == 1
+    assert (status(database, id_), transitions(database, id_)) == ("error", [("active", "error", "refused")])
+    assert sorted(told(database, id_)[3:]) == [(one, "verdict", "healthy", "refused") for one in endpoints]
+    assert write(database, 2, of(id_, endpoints[0]), *[of(id_, one, "refused") for one in endpoints[1:]])[1] == 1
+    assert (status(database, id_), endpoint(database, id_)) == ("active", endpoints[0])
+
+
+def test_endpoints_that_go_down_one_after_the_other_call_the_server_down_with_the_last(new_database):
+    """Each message knows of the others only what is stored."""
+    database = Database(new_database()).begin(PATIENCE)
+    id_, endpoints = pair(database)
+    called = [write(database, 1, of(id_, one, "refused"), shard=number)[2] for number, one in enumerate(endpoints)]
+    assert (called, status(database, id_)) == ([0, 1], "error")
+    # Of a slot there is one row, whichever message came first, and a better finding makes it better.
+    assert metrics_of(database, id_)[1:] == [(slot(1), "refused")]
+    write(database, 1, of(id_, endpoints[1], age_ms=-1), shard=7)
+    assert metrics_of(database, id_)[1:] == [(slot(1), "healthy")]
+    figures = "SELECT sum(checked)::int, sum(up)::int, sum(gone)::int FROM metrics.sweep_shards"
+    assert rows(database, f"{figures} WHERE slot = '{slot(1)}'") == [(1, 1, 0)]
+    assert status(database, id_) == "active"
+    database.close()
+
+
+def test_a_message_that_comes_again_makes_good_what_its_writer_had_no_time_for(new_database):
+    """It ended between the statement and the choice of the endpoint to use."""
+    database = Database(new_database()).begin(PATIENCE)
+    id_, (first, second) = pair(database)
+    findings = [of(id_, first, "refused"), of(id_, second)]
+    write(database, 1, *findings)
+    rows(database, f"UPDATE registry.mcp_servers SET endpoint_id = {first} WHERE id = {id_}")
+    assert write(database, 1, *findings)[0] == 0
+    assert endpoint(database, id_) == second
+    database.close()
+
+
+def pair(database: Database) -> tuple[int, list[int]]:
+    """A server with two endpoints that the sweep before has found up, in a database of its own."""
+    database.read("SELECT 1")
+    (id_,) = registered(database, "http://first.example/mcp")
+    endpoints = [endpoint(database, id_), added(database, id_, "http://second.example/mcp")]
+    write(database, 0, *[of(id_, one) for one in endpoints])
+    return id_, endpoints
+
+
+def test_a_server_is_not_called_down_while_an_endpoint_has_not_been_checked(database, replicas):
+    id_, endpoints = replicas
+    new = added(database, id_, "http://new.example/")
+    write(database, 1, *[of(id_, one, "refused") for one in endpoints])
+    assert status(database, id_) == "active"
+    write(database, 2, *[of(id_, one, "refused") for one in [*endpoints, new]])
+    assert status(database, id_) == "error"
+
+
+def test_the_figures_of_a_sweep_count_servers(database, replicas):
+    id_, endpoints = replicas
+    write(database, 1, *[of(id_, one, "refused") for one in endpoints[:2]], of(id_, endpoints[2]))
+    figures = f"SELECT checked, up, gone FROM metrics.sweep_shards WHERE slot = '{slot(1)}'"
+    assert rows(database, figures) == [(1, 1, 0)]
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        "DELETE FROM registry.endpoints WHERE id = {}",
+        "UPDATE registry.endpoints SET retired_at = '{at}' WHERE id = {}",
+        "UPDATE registry.endpoints SET moved_at = '{at}' WHERE id = {}",
+    ],
+)
+def test_what_was_found_of_an_endpoint_that_is_gone_or_has_moved_meanwhile_is_dropped(database, replicas, left):
+    id_, endpoints = replicas
+    rows(database, left.format(endpoints[0], at=slot(1) + timedelta(seconds=1)))
+    write(database, 1, of(id_, endpoints[0], "gated"))
+    assert rows(database, f"SELECT checked, up, gone FROM metrics.sweep_shards WHERE slot = '{slot(1)}'") == [(0, 0, 1)]
+    write(database, 1, of(id_, endpoints[0], "gated"), *[of(id_, one, "refused") for one in endpoints[1:]], shard=1)
+    assert metrics_of(database, id_)[1:] == [(slot(1), "refused")]
+    assert endpoints[0] not in [one for one, *_ in told(database, id_)[3:]]
+
+
+def test_how_long_and_how_often_a_verdict_has_been_found_is_kept(database, replicas):
+    id_, (first, *_) = replicas
+    kept = f"SELECT since, times, up_at FROM registry.endpoint_health WHERE endpoint_id = {first}"
+    for number in (1, 2):
+        write(database, number, of(id_, first))
+    assert rows(database, kept) == [(slot(0), 3, slot(2))]
+    for number in (3, 4):
+        write(database, number, of(id_, first, "refused"))
+    assert rows(database, kept) == [(slot(3), 2, slot(2))]
+
+
+def test_a_change_of_verdict_keeps_its_evidence(database, replicas):
+    id_, (first, *_) = replicas
+    seen = (messages.Evidence("POST initialize", 503, "text/html", 'He said "no", \\ and left', 12),)
+    write(database, 1, of(id_, first, "http_error", evidence=seen))
+    statement = f"SELECT reason, evidence, occurred_at FROM metrics.endpoint_changes WHERE occurred_at = '{slot(1)}'"
+    assert rows(database, statement) == [(REFUSED, [seen[0]._asdict()], slot(1))]
+
+
+def test_a_verdict_that_is_as_before_is_no_change_though_its_words_are_others(database, replicas):
+    id_, (first, *_) = replicas
+    write(database, 1, of(id_, first, "refused"))
+    before = told(database, id_)
+    write(database, 2, of(id_, first, "refused", error=reach.UNREACHABLE.error))
+    assert told(database, id_) == before
+    write(database, 3, of(id_, first, "gated"))
+    write(database, 4, of(id_, first))
+    assert told(database, id_)[len(before) :] == [
+        (first, "verdict", "refused", "gated"),
+        (first, "verdict", "gated", "healthy"),
+    ]
+
+
+def test_who_asks_to_be_left_alone_is_up_and_until_when_is_kept(database, replicas):
+    id_, endpoints = replicas
+    limited = [of(id_, one, "limited", status_code=429, retry_after=90) for one in endpoints]
+    write(database, 1, *limited)
+    until = f"SELECT ask_again_at FROM registry.endpoint_health WHERE endpoint_id = {endpoints[0]}"
+    assert (status(database, id_), rows(database, until)) == ("active", [(slot(1) + timedelta(seconds=90),)])
+    write(database, 2, *[of(id_, one) for one in endpoints])
+    assert rows(database, until) == [(None,)]
+
+
+def test_who_is_in_doubt_or_comes_back_is_introduced_again_but_not_in_every_half_minute(database, replicas):
+    id_, (first, second, third) = replicas
+    due = f"SELECT id FROM registry.endpoints WHERE server_id = {id_} AND introduce_at <= now() ORDER BY id"
+    rows(database, "UPDATE registry.endpoints SET introduce_at = now() + interval '1 hour'")
+    write(database, 1, of(id_, first, in_doubt=True), of(id_, second, "refused"), of(id_, third))
+    assert rows(database, due) == [(first,)]
+    write(database, 2, of(id_, first), of(id_, second), of(id_, third))
+    assert rows(database, due) == [(first,), (second,)]
+    rows(database, "UPDATE registry.endpoints SET introduce_at = now() + interval '1 hour', learnt_at = now()")
+    write(database, 3, of(id_, first, in_doubt=True), of(id_, second), of(id_, third))
+    soon = f"SELECT id FROM registry.endpoints WHERE introduce_at <= now() + interval '5 minutes' AND server_id = {id_}"
+    assert (rows(database, due), rows(database, soon)) == ([], [(first,)])
+
+
+def test_a_check_changes_nothing_of_a_registration_but_its_status(database, replicas):
+    id_, endpoints = replicas
+    others = f"SELECT to_jsonb(s) - 'status' - 'endpoint_id' FROM registry.mcp_servers AS s WHERE id = {id_}"
+    before = rows(database, others)
+    write(database, 1, *[of(id_, one, "refused") for one in endpoints])
+    assert status(database, id_) == "error"
+    assert rows(database, others)[0][0] | {"endpoint_url": ""} == before[0][0] | {"endpoint_url": ""}
+
+
+def test_a_replica_that_is_away_for_a_while_is_no_reason_to_doubt_ourselves(database):
+    """Twelve servers of two endpoints each, of hosts of their own: what is away is one of each."""
+    ids = registered(database, *(f"http://left-{n}.example/mcp" for n in range(12)))
+    pairs = [(id_, endpoint(database, id_), added(database, id_, f"http://right-{id_}.example/")) for id_ in ids]
+    write(database, 0, *[of(id_, one) for id_, *both in pairs for one in both])
+    away = [
+        of(id_, one, verdict) for id_, *both in pairs for one, verdict in zip(both, ("healthy", "timeout"), strict=True)
+    ]
+    assert write(database, 1, *away) == (12, 0, 0, False)
+
+
+def test_findings_of_two_endpoints_written_side_by_side_call_their_server_down(new_database):
+    """Neither statement sees that the other endpoint went down: who is second looks again."""
+    url = new_database()
+    setup = Database(url).begin(PATIENCE)
+    id_, (first, second) = pair(setup)
+    waits, holder = Database(url).begin(PATIENCE), Database(url).begin(PATIENCE)
+    holder.read("SELECT 1")
+    assert holder._connection is not None
+    with ThreadPoolExecutor(1) as pool:
+        with holder._connection.transaction():
+            rows(holder, f"SELECT FROM registry.endpoint_health WHERE endpoint_id = {first} FOR UPDATE")
+            findings = Findings(slot(1), 0, [of(id_, first, "refused")])
+            writing = pool.submit(lambda: results.write(waits, findings, slot(1)))
+            blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            while not writing.done() and setup.begin(PATIENCE).read(blocked) == (0,):
+                pass
+            # The one that waits has read the table already.
+            assert write(setup, 2, of(id_, second, "refused"))[2] == 0
+        assert writing.result(20)[:3] == (1, 0, 1)
+    assert (status(setup, id_), transitions(setup, id_)) == ("error", [("active", "error", "refused")])
+    for database in (setup, waits, holder):
+        database.close()
+
+
+# ------------------------------------------------------------------ the release before
+
+
+def test_findings_of_the_release_before_are_of_the_endpoint_that_the_server_uses(database, replicas):
+    id_, _ = replicas
+    used = endpoint(database, id_)
+    assert write(database, 1, finding(id_, "refused"))[0] == 1
+    assert told(database, id_)[3:] == [(used, "verdict", "healthy", "refused")]
+    assert status(database, id_) == "active"
+    servers.delete(database, id_)
+    assert write(database, 2, finding(id_))[0] == 0

@@ -28,7 +28,14 @@ RUN_BY = {
         "aws.db.VERIFY",
     ),
     "registry_writer": ("catalogue.servers.", "aws.db.VERIFY"),
-    "registry_sweeper": ("health.sweeps.", "health.results.", "health.maintenance.", "aws.db.VERIFY"),
+    "registry_sweeper": (
+        "health.sweeps.",
+        "health.results.",
+        "health.introductions.",
+        "health.invitations.",
+        "health.maintenance.",
+        "aws.db.VERIFY",
+    ),
 }
 # What reads of the catalogue only, although it stands beside what writes.
 READS = {"catalogue.servers.LIST", "catalogue.servers.NARROW", "catalogue.servers.DETAIL"}

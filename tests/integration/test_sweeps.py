@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -15,7 +14,7 @@ from mcp_registry.aws.db import Database
 from mcp_registry.catalogue import registration, servers
 from mcp_registry.errors import Unavailable
 from mcp_registry.health import messages, results, sweeps
-from mcp_registry.health.messages import Finding, Findings, Server
+from mcp_registry.health.messages import Endpoint, Finding, Findings
 from tests.conftest import PATIENCE
 from tests.conftest import registration as document
 
@@ -67,12 +66,16 @@ def catalogue(database):
     """Three servers, of which one is out of service and one in error."""
     rows(database, "DELETE FROM registry.mcp_servers")
     rows(database, "DELETE FROM metrics.sweeps")
-    made = [
-        servers.register(database, registration.parse(document(f"sweep-{n}", health_url="/up")))["id"] for n in range(3)
-    ]
-    servers.set_status(database, made[1], "inactive")
-    rows(database, f"UPDATE registry.mcp_servers SET status = 'error' WHERE id = {made[2]}")
-    return made
+    ids = [made(database, f"sweep-{n}", health_url="/up") for n in range(3)]
+    servers.set_status(database, ids[1], "inactive")
+    rows(database, f"UPDATE registry.mcp_servers SET status = 'error' WHERE id = {ids[2]}")
+    return ids
+
+
+def made(database: Database, name: str, **fields: object) -> int:
+    """The id of a new server."""
+    servers.register(database, registration.parse(document(name, **fields)))
+    return rows(database, f"SELECT id FROM registry.mcp_servers WHERE name = '{name}'")[0][0]
 
 
 def rows(database: Database, statement: str):
@@ -81,15 +84,24 @@ def rows(database: Database, statement: str):
     return cursor.fetchall() if cursor.description else []
 
 
-def checked(database: Database, id_: int, at: datetime) -> None:
-    rows(
-        database,
-        f"INSERT INTO registry.server_health (server_id, verdict, checked_at) VALUES ({id_}, 'healthy', '{at}')",
-    )
+def endpoint(database: Database, id_: int) -> int:
+    """The endpoint that a server uses."""
+    return rows(database, f"SELECT endpoint_id FROM registry.mcp_servers WHERE id = {id_}")[0][0]
+
+
+def added(database: Database, id_: int, url: str) -> int:
+    """The id of one more endpoint of a server."""
+    statement = "INSERT INTO registry.endpoints (server_id, url, declared) VALUES"
+    return rows(database, f"{statement} ({id_}, '{url}', false) RETURNING id")[0][0]
+
+
+def checked(database: Database, endpoint_id: int, at: datetime, verdict: str = "healthy") -> None:
+    statement = "INSERT INTO registry.endpoint_health (endpoint_id, verdict, checked_at, since) VALUES"
+    rows(database, f"{statement} ({endpoint_id}, '{verdict}', '{at}', '{at}')")
 
 
 def came(database: Database, id_: int, at: datetime) -> None:
-    rows(database, f"UPDATE registry.mcp_servers SET moved_at = '{at}' WHERE id = {id_}")
+    rows(database, f"UPDATE registry.endpoints SET moved_at = '{at}' WHERE server_id = {id_}")
 
 
 def test_a_sweep_hands_over_every_server_that_is_not_inactive(database, catalogue, inbox):
@@ -97,22 +109,103 @@ def test_a_sweep_hands_over_every_server_that_is_not_inactive(database, catalogu
     assert started[1:] == ("started", 2, 1)
     (shard,) = inbox.shards()
     assert shard.slot == started.slot
-    assert shard.servers == [Server(catalogue[n], "http://localhost:8080", "/up") for n in (0, 2)]
+    assert shard.endpoints == [
+        Endpoint(catalogue[n], endpoint(database, catalogue[n]), "http://localhost:8080", "/up", None, None, None)
+        for n in (0, 2)
+    ]
 
 
 def test_who_was_left_out_of_the_sweep_before_comes_first_and_longest_ago_before_all(database, inbox):
     """Checked 10, 60 and 90 s ago; never, and there for 75 and 5 s."""
     now = sweeps.now(database)
     rows(database, "DELETE FROM registry.mcp_servers")
-    ids = [servers.register(database, registration.parse(document(f"turn-{n}")))["id"] for n in range(5)]
+    ids = [made(database, f"turn-{n}") for n in range(5)]
     for id_, seconds in zip(ids, (10, 60, 90), strict=False):
-        checked(database, id_, now - timedelta(seconds=seconds))
+        checked(database, endpoint(database, id_), now - timedelta(seconds=seconds))
     for id_, seconds in zip(ids[3:], (75, 5), strict=True):
         came(database, id_, now - timedelta(seconds=seconds))
     sweeps.start(database, now)
     (shard,) = inbox.shards()
     order = [ids[2], ids[3], ids[1], ids[0], ids[4]]
-    assert ([server.id for server in shard.servers], shard.first) == (order, 3)
+    assert ([endpoint.server_id for endpoint in shard.endpoints], shard.first) == (order, 3)
+
+
+def test_every_endpoint_of_a_server_is_handed_over_with_what_is_known_of_it(database, catalogue, inbox):
+    now = sweeps.now(database)
+    first, second = endpoint(database, catalogue[0]), added(database, catalogue[0], "http://second.example/mcp")
+    rows(database, f"UPDATE registry.endpoints SET pulse = '[1]', era = 'modern' WHERE id = {second}")
+    checked(database, second, now, "gated")
+    assert sweeps.start(database, now)[1:] == ("started", 2, 1)
+    (shard,) = inbox.shards()
+    assert shard.endpoints[:2] == [
+        Endpoint(catalogue[0], first, "http://localhost:8080", "/up", None, None, None),
+        Endpoint(catalogue[0], second, "http://second.example/mcp", None, "[1]", "modern", "gated"),
+    ]
+
+
+def test_neither_who_has_retired_nor_who_asked_to_be_left_alone_is_asked(database, catalogue, inbox):
+    now = sweeps.now(database)
+    later = endpoint(database, catalogue[0])
+    retired = added(database, catalogue[2], "http://retired.example/mcp")
+    rows(database, f"UPDATE registry.endpoints SET retired_at = now() WHERE id = {retired}")
+    checked(database, later, now, "limited")
+    rows(database, f"UPDATE registry.endpoint_health SET ask_again_at = '{now}'::timestamptz + interval '1 second'")
+    assert sweeps.start(database, now)[1:] == ("started", 1, 1)
+    assert [one.server_id for one in inbox.shards()[0].endpoints] == [catalogue[2]]
+
+
+def test_who_asked_to_be_left_alone_is_asked_again_when_the_time_is_over_and_was_not_missed(database, catalogue, inbox):
+    now = sweeps.now(database)
+    checked(database, endpoint(database, catalogue[0]), now - timedelta(minutes=4), "limited")
+    rows(database, f"UPDATE registry.endpoint_health SET ask_again_at = '{now}'::timestamptz - interval '1 second'")
+    assert sweeps.start(database, now)[1:] == ("started", 2, 1)
+    assert inbox.shards()[0].first == 0
+
+
+# ------------------------------------------------------------------ retiring
+
+
+@pytest.fixture
+def replicas(database, catalogue):
+    """The endpoint that a server uses, and another one whose lease ended a minute ago and that is down since."""
+    rows(database, "UPDATE registry.endpoints SET lease_until = now() - interval '1 minute'")
+    used, other = endpoint(database, catalogue[0]), added(database, catalogue[0], "http://other.example/mcp")
+    rows(database, f"UPDATE registry.endpoints SET lease_until = now() - interval '1 minute' WHERE id = {other}")
+    for one in (used, other):
+        checked(database, one, sweeps.now(database), "refused")
+    return used, other
+
+
+def retired(database: Database) -> list[int]:
+    return [id_ for (id_,) in rows(database, "SELECT id FROM registry.endpoints WHERE retired_at IS NOT NULL")]
+
+
+def test_an_endpoint_that_nobody_announces_and_no_check_finds_is_retired_and_it_is_told(database, replicas):
+    assert (sweeps.retire(database), sweeps.retire(database)) == (1, 0)
+    assert retired(database) == [replicas[1]]
+    changes = "SELECT endpoint_id, url, change, verdict::text FROM metrics.endpoint_changes WHERE change = 'retired'"
+    assert rows(database, changes) == [(replicas[1], "http://other.example/mcp", "retired", "refused")]
+
+
+def test_the_last_endpoint_of_a_server_is_never_retired(database, replicas):
+    rows(database, f"DELETE FROM registry.endpoints WHERE id = {replicas[1]}")
+    assert sweeps.retire(database) == 0
+
+
+@pytest.mark.parametrize(
+    "still",
+    [
+        "UPDATE registry.endpoint_health SET verdict = 'gated'",
+        "UPDATE registry.endpoint_health SET checked_at = checked_at - interval '2 minutes'",
+        "DELETE FROM registry.endpoint_health",
+        "UPDATE registry.endpoints SET lease_until = now() + interval '1 minute'",
+        "UPDATE registry.endpoints SET lease_until = NULL",
+    ],
+)
+@pytest.mark.usefixtures("replicas")
+def test_an_endpoint_that_is_up_or_not_checked_since_or_has_a_lease_or_none_is_not_retired(database, still):
+    rows(database, still)
+    assert sweeps.retire(database) == 0
 
 
 @pytest.mark.parametrize("age", [0, 20, 40])
@@ -120,14 +213,13 @@ def test_servers_that_come_and_go_keep_nobody_who_waits_from_its_turn(database, 
     """Each half minute a crowd comes to the host, and the crowd before goes: none of it was ever checked."""
     rows(database, "DELETE FROM registry.mcp_servers")
     now = sweeps.now(database)
-    waits = servers.register(database, registration.parse(document("waits")))["id"]
-    checked(database, waits, now - timedelta(seconds=60))
+    waits = made(database, "waits")
+    checked(database, endpoint(database, waits), now - timedelta(seconds=60))
     for number in range(8):
-        new = servers.register(database, registration.parse(document(f"new-{number}")))["id"]
-        came(database, new, now - timedelta(seconds=age))
+        came(database, made(database, f"new-{number}"), now - timedelta(seconds=age))
     sweeps.start(database, now)
     (shard,) = inbox.shards()
-    assert (shard.servers[0].id, len(shard.servers)) == (waits, 9)
+    assert (shard.endpoints[0].server_id, len(shard.endpoints)) == (waits, 9)
 
 
 @pytest.mark.parametrize("missed", [0, 1, 5, 12])
@@ -135,14 +227,9 @@ def test_the_first_are_the_first_of_each_shard(monkeypatch, missed):
     monkeypatch.setattr(sweeps, "MAX_SHARD", 5)
     all_of_them = some(12)
     shards = [messages.shard(body) for body in sweeps._sharded(datetime.now(UTC), all_of_them, missed)]
-    first = {server.id for shard in shards for server in shard.servers[: shard.first]}
-    assert first == {server.id for server in all_of_them[:missed]}
+    first = {endpoint.id for shard in shards for endpoint in shard.endpoints[: shard.first]}
+    assert first == {endpoint.id for endpoint in all_of_them[:missed]}
     assert [each.shards for each in shards] == [len(shards)] * len(shards)
-
-
-def test_the_only_shard_of_which_none_was_left_out_reads_as_in_the_release_before():
-    (body,) = sweeps._sharded(datetime.now(UTC), some(1))
-    assert set(json.loads(body)) == {"slot", "shard", "servers"}
 
 
 def test_a_sweep_without_servers_hands_over_nothing(database, inbox):
@@ -293,23 +380,43 @@ def test_an_event_without_a_time_means_now(database, inbox, sent):
 # ------------------------------------------------------------------ shards
 
 
-def some(count: int, url: str = "https://mcp.example.com/") -> list[Server]:
-    return [Server(id_, url, None) for id_ in range(1, count + 1)]
+def some(count: int, url: str = "https://mcp.example.com/", each: int = 1) -> list[Endpoint]:
+    """So many endpoints, `each` of one server."""
+    return [Endpoint((id_ - 1) // each + 1, id_, url, None, None, None, None) for id_ in range(1, count + 1)]
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(1, [1]), (1000, [1000]), (1003, [502, 501]), (2500, [834, 833, 833])])
 def test_shards_are_of_equal_size(count, sizes):
     """A rest of three servers would not be protected where most servers seem to fail."""
     shards = [messages.shard(body) for body in sweeps._sharded(datetime.now(UTC), some(count))]
-    assert [len(shard.servers) for shard in shards] == sizes
-    assert sorted(server for shard in shards for server in shard.servers) == some(count)
+    assert [len(shard.endpoints) for shard in shards] == sizes
+    assert sorted(endpoint for shard in shards for endpoint in shard.endpoints) == some(count)
     assert [shard.shard for shard in shards] == list(range(len(sizes)))
+
+
+def test_the_endpoints_of_a_server_are_in_one_shard():
+    """2,000 of one endpoint each, and as many of replicas in threes."""
+    endpoints = some(2_001) + [
+        one._replace(server_id=one.server_id + 10_000, id=one.id + 10_000) for one in some(2_001, each=3)
+    ]
+    shards = [messages.shard(body).endpoints for body in sweeps._sharded(datetime.now(UTC), endpoints)]
+    places = {(one.server_id, place) for place, part in enumerate(shards) for one in part}
+    assert len(places) == 2_001 + 667
+    assert sorted(one for part in shards for one in part) == sorted(endpoints)
+    assert max(map(len, shards)) - min(map(len, shards)) <= 3
+
+
+def test_the_addresses_of_one_server_may_be_longer_than_a_message():
+    endpoints = some(3) + some(100, "https://mcp.example.com/" + "x" * 4000, each=100)
+    bodies = sweeps._sharded(datetime.now(UTC), endpoints)
+    assert max(len(body) for body in bodies) <= queues.MAX_BODY
+    assert sum(len(messages.shard(body).endpoints) for body in bodies) == 103
 
 
 def test_a_shard_fits_into_a_message_however_long_its_urls_are():
     bodies = sweeps._sharded(datetime.now(UTC), some(1000, "https://mcp.example.com/" + "x" * 2000))
     assert max(len(body) for body in bodies) <= queues.MAX_BODY
-    assert sum(len(messages.shard(body).servers) for body in bodies) == 1000
+    assert sum(len(messages.shard(body).endpoints) for body in bodies) == 1000
 
 
 # ------------------------------------------------------------------ settling

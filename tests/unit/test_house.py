@@ -94,7 +94,7 @@ COLD_START = {
         POSTGRES | SQS | {"msgspec"},
     ),
     "health_check": (
-        BACKGROUND | {"aws.db", "aws.queues", "health.messages", "health.sweeps"},
+        BACKGROUND | {"aws.db", "aws.queues", "health.invitations", "health.messages", "health.sweeps"},
         POSTGRES | SQS | {"msgspec"},
     ),
     # No database: this one dials what strangers registered.

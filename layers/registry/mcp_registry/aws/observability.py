@@ -88,6 +88,12 @@ def log_written(slot: str, shard: int, checked: int, recovered: int, failed: int
         logger.info("written", extra=fields)
 
 
+def log_introduced(found: int, learnt: int, recovered: int, failed: int) -> None:
+    """Log what introductions came to: of how many endpoints something was learnt, and which servers changed."""
+    fields = {"found": found, "learnt": learnt, "recovered": recovered, "failed": failed}
+    logger.info("introduced", extra=fields)
+
+
 def log_change(server: str, before: str, now: str, reason: str) -> None:
     """Log that a server, by its name, came back or was called down; `reason` is the sentence of its history."""
     logger.info("status changed", extra={"server": server, "from": before, "to": now, "reason": reason})

@@ -100,6 +100,16 @@ def job(handler: Callable[[Any], object]) -> Callable[[Any, Any], object]:
     return lambda_handler
 
 
+def aside(work: Callable[[], object]) -> None:
+    """Do what stands beside a job and must not fail it; what went wrong is in the log."""
+    try:
+        work()
+    except Unavailable as error:
+        observability.log_unavailable("", error.cause)
+    except Exception as error:  # noqa: BLE001 - its message may hold what no log may
+        observability.log_defect("", error)
+
+
 def _request_id(context: Any) -> str:
     return getattr(context, "aws_request_id", "")
 

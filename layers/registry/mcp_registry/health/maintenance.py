@@ -109,6 +109,33 @@ SELECT count(*)::integer
   FROM gone
 """
 
+DROP_CHANGES = """
+WITH gone AS (
+    DELETE FROM metrics.endpoint_changes
+     WHERE ctid = ANY (ARRAY(SELECT ctid
+                               FROM metrics.endpoint_changes
+                              WHERE occurred_at < %(until)s::timestamptz
+                              LIMIT 50000))
+    RETURNING id
+)
+SELECT count(*)::integer
+  FROM gone
+"""
+
+# What became of them is in endpoint_changes, which stays: replicas that come and go would fill the table.
+DROP_RETIRED = """
+WITH gone AS (
+    DELETE FROM registry.endpoints
+     WHERE id = ANY (ARRAY(SELECT id
+                             FROM registry.endpoints
+                            WHERE retired_at < %(until)s::timestamptz
+                            LIMIT 50000))
+    RETURNING id
+)
+SELECT count(*)::integer
+  FROM gone
+"""
+
 DROP_SWEEPS = """
 WITH gone AS (
     DELETE FROM metrics.sweeps
@@ -146,6 +173,8 @@ def run(database: Callable[[float], Database], raw_days: int, rollup_days: int) 
     kept: tuple[tuple[LiteralString, int], ...] = (
         (DROP_HOURS, rollup_days),
         (DROP_TRANSITIONS, rollup_days),
+        (DROP_CHANGES, rollup_days),
+        (DROP_RETIRED, raw_days),
         (DROP_SWEEPS, raw_days),
     )
     for statement, days in kept:

@@ -172,6 +172,15 @@ def array(numbers: Sequence[int | None]) -> str:
     return f"{{{msgspec.json.encode(numbers).decode()[1:-1]}}}"
 
 
+def texts(texts: Sequence[str | None]) -> str:
+    """Texts as an array of Postgres. A NUL is none that Postgres takes."""
+    return f"{{{','.join('null' if text is None else _quoted(text) for text in texts)}}}"
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
 def tick(body: str) -> Tick:
     """Read a Tick. Raises Malformed."""
     return _decode(body, Tick)

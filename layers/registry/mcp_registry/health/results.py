@@ -1,7 +1,9 @@
-"""Writing what the probes found: rows, last checks, statuses and transitions of a whole shard in one statement."""
+"""Writing what was found of endpoints: rows, last checks, changes, statuses and transitions in one statement."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from datetime import datetime
 from typing import LiteralString, NamedTuple
 
@@ -11,124 +13,188 @@ from mcp_registry.aws import observability
 from mcp_registry.aws.db import Database
 from mcp_registry.edge.background import Record
 from mcp_registry.health import messages
-from mcp_registry.health.messages import Findings
+from mcp_registry.health.messages import Finding, Findings
 
-# Where servers of so many hosts or more were up, and more than half of these hosts are away in one shard, the fault is
-# taken to be ours (our way out, our resolver): what was seen is kept, and who was up a while ago is not called down.
+# Where endpoints of so many hosts or more were up, and more than half of these hosts are away in one shard, the fault
+# is taken to be ours (our way out, our resolver): what was seen is kept, and who was up a while ago is not called down.
 # Hosts and not servers: a fault of ours takes every host along, and a hundred servers of one host are one voice. Only
 # what a fault of ours can look like counts: no answer, no address, no route. Who refuses a connection, closes it or
 # answers anything has been reached. And each server is spared for no longer than this after it was last up (or came, or
 # moved), whatever the others do: hosts that take turns in being away hide nobody's outage.
 SUSPECT_HOSTS = 10
 SUSPECT_MINUTES = 10
+# Who is never as it was when it was introduced is introduced again after so many minutes, and not in each half minute.
+DOUBT_MINUTES = 5
 
-# In the order of its parts: the findings of servers that are not out of service; the rows of metrics; the
-# last checks that are older than these; the changes of status; and the shard's figures. A server that came, went or
-# changed its status meanwhile fails the comparison with what was read, and is left for the next sweep. A finding that
-# is written already is no newer than itself, and one from before an operator's change does not undo it. What was asked
-# at an address that a server has left since is no finding. A good answer is never doubted: it cannot come from a fault
-# of ours.
+# In the order of its parts: the findings of endpoints of servers that are not out of service; the last checks that are
+# older than these; what of it changed something; a row of metrics for each server, of the best of its endpoints; the
+# changes of endpoints; who is to be introduced again; the statuses of servers; and the shard's figures. An endpoint or
+# a server that came, went or changed meanwhile fails the comparison with what was read, and is left for the next sweep.
+# A finding that is written already is no newer than itself, and one from before an operator's change does not undo it.
+# What was asked of an endpoint before it moved or retired is no finding. A good answer is never doubted: it cannot come
+# from a fault of ours.
+#
+# What an introduction found has no slot: it is no row of metrics and in no shard. It hears of too few hosts to know a
+# fault of ours, so that whoever was up a while ago and is away is called down by a sweep alone.
 #
 # Some of it is for speed (1,000 rows, 2026-11-22): UPDATE costs half of what ON CONFLICT DO UPDATE does (1.1 against
-# 2.1 ms); a server's first check is looked for only where something was not updated (0.5 ms); for the array in
-# `changed` the planner expects few rows; of the registrations only those that are not active, or have moved, are read
-# (1.5 ms), so that a server which is gone leaves a row in the metrics that nobody can ask for; and who had been up, and
-# on which host, is looked up only where enough cannot be reached (0.7 ms).
+# 2.1 ms); a first check, and an endpoint that is gone, are looked for only where something was not updated (0.5 ms);
+# for the array in `changed` the planner expects few rows; of the registrations only those that are not active are read,
+# and of the endpoints those that have moved (1.5 ms); the other endpoints of a server are looked up only where it may
+# fall; and who had been up, and on which host, only where enough cannot be reached (0.7 ms).
 _FINDINGS: LiteralString = """
 WITH sent AS (
     SELECT COALESCE(%(sent_at)s::timestamptz, now()) AS at
-), dispatched AS (
-    SELECT COALESCE((SELECT listed_at FROM metrics.sweeps WHERE slot = %(slot)s::timestamptz),
+), asked AS (
+    SELECT COALESCE(%(asked_at)s::timestamptz,
+                    (SELECT listed_at FROM metrics.sweeps WHERE slot = %(slot)s::timestamptz),
                     %(slot)s::timestamptz) AS at
 ), finding AS MATERIALIZED (
-    SELECT f.server_id, f.verdict, f.status_code, f.response_time_ms, f.error_message,
-           sent.at - f.age_ms * interval '1 millisecond' AS checked_at, metrics.is_up(f.verdict) AS up,
+    SELECT f.server_id, f.endpoint_id, f.verdict, f.status_code, f.response_time_ms, f.error_message,
+           sent.at - f.age_ms * interval '1 millisecond' AS checked_at, f.retry_after, metrics.is_up(f.verdict) AS up,
            f.verdict IN ('timeout', 'dns') OR COALESCE(f.error_message = %(unreachable)s, false) AS away,
            COALESCE(other.status, 'active') AS status
-      FROM unnest(%(server_ids)s::bigint[], %(verdicts)s::metrics.verdict[], %(status_codes)s::smallint[],
-                  %(response_times_ms)s::integer[], %(errors)s::text[], %(ages_ms)s::integer[])
-        AS f (server_id, verdict, status_code, response_time_ms, error_message, age_ms)
+      FROM unnest(%(server_ids)s::bigint[], %(endpoint_ids)s::bigint[], %(verdicts)s::metrics.verdict[],
+                  %(status_codes)s::smallint[], %(response_times_ms)s::integer[], %(errors)s::text[],
+                  %(ages_ms)s::integer[], %(retries)s::integer[])
+        AS f (server_id, endpoint_id, verdict, status_code, response_time_ms, error_message, age_ms, retry_after)
       LEFT JOIN registry.mcp_servers AS other ON other.id = f.server_id AND other.status IN ('error', 'inactive')
      CROSS JOIN sent
      WHERE other.status IS DISTINCT FROM 'inactive'
        AND NOT EXISTS (SELECT
-                         FROM registry.mcp_servers AS moved
-                        WHERE moved.moved_at > (SELECT at FROM dispatched)
-                          AND moved.id = f.server_id)
-       AND %(slot)s::timestamptz BETWEEN sent.at - interval '1 day' AND sent.at + interval '1 day'
+                         FROM registry.endpoints AS moved
+                        WHERE GREATEST(moved.moved_at, moved.retired_at) > (SELECT at FROM asked)
+                          AND moved.id = f.endpoint_id)
+       AND COALESCE(%(slot)s::timestamptz, %(asked_at)s::timestamptz)
+           BETWEEN sent.at - interval '1 day' AND sent.at + interval '1 day'
+), newer AS (
+    UPDATE registry.endpoint_health AS h
+       SET verdict = finding.verdict,
+           response_time_ms = finding.response_time_ms,
+           status_code = finding.status_code,
+           error_message = finding.error_message,
+           checked_at = finding.checked_at,
+           up_at = CASE WHEN finding.up THEN finding.checked_at ELSE h.up_at END,
+           since = CASE WHEN h.verdict = finding.verdict THEN h.since ELSE finding.checked_at END,
+           times = CASE WHEN h.verdict = finding.verdict THEN h.times + 1 ELSE 1 END,
+           ask_again_at = CASE WHEN finding.verdict = 'limited'
+                               THEN finding.checked_at + finding.retry_after * interval '1 second' END
+      FROM finding
+     WHERE h.endpoint_id = finding.endpoint_id
+       AND h.checked_at < finding.checked_at
+    RETURNING finding.server_id, finding.endpoint_id, old.verdict AS before, finding.verdict, finding.up, finding.away,
+              finding.status, finding.error_message, finding.checked_at
+), first AS (
+    INSERT INTO registry.endpoint_health AS h
+           (endpoint_id, verdict, response_time_ms, status_code, error_message, checked_at, up_at, since, ask_again_at)
+    SELECT endpoint_id, verdict, response_time_ms, status_code, error_message, checked_at,
+           CASE WHEN up THEN checked_at END, checked_at,
+           CASE WHEN verdict = 'limited' THEN checked_at + retry_after * interval '1 second' END
+      FROM finding
+     WHERE (SELECT count(*) FROM newer) < (SELECT count(*) FROM finding)
+       AND NOT EXISTS (SELECT FROM registry.endpoint_health AS h WHERE h.endpoint_id = finding.endpoint_id)
+       AND EXISTS (SELECT FROM registry.endpoints AS e WHERE e.id = finding.endpoint_id)
+        ON CONFLICT (endpoint_id) DO NOTHING
+    RETURNING h.endpoint_id, metrics.is_up(h.verdict) AS up
+), turned AS MATERIALIZED (
+    SELECT *
+      FROM newer
+     WHERE before <> verdict
+        OR up = (status = 'error')
+     UNION ALL
+    SELECT f.server_id, f.endpoint_id, NULL, f.verdict, f.up, f.away, f.status, f.error_message, f.checked_at
+      FROM first
+      JOIN finding AS f USING (endpoint_id)
+), best AS MATERIALIZED (
+    SELECT DISTINCT ON (server_id) server_id, verdict, status_code, response_time_ms, error_message, checked_at, up
+      FROM finding
+     WHERE (SELECT count(*) FROM newer) = (SELECT count(*) FROM finding)
+        OR EXISTS (SELECT FROM registry.endpoints AS e WHERE e.id = finding.endpoint_id)
+     ORDER BY server_id, up DESC, response_time_ms
 ), whole AS MATERIALIZED (
     SELECT n, up,
            CASE WHEN away * 2 > %(suspect_hosts)s
                 THEN (SELECT count(*) >= %(suspect_hosts)s AND count(*) FILTER (WHERE host.away) * 2 > count(*)
                         FROM (SELECT bool_and(f.away) AS away
                                 FROM finding AS f
-                                JOIN registry.server_health AS h USING (server_id)
-                                JOIN registry.mcp_servers AS s ON s.id = f.server_id
+                                JOIN registry.endpoint_health AS h USING (endpoint_id)
+                                JOIN registry.endpoints AS e ON e.id = f.endpoint_id
                                CROSS JOIN sent
                                WHERE f.status = 'active'
                                  AND h.up_at > sent.at - %(suspect_minutes)s * interval '1 minute'
                                -- The host of a URL: between the slashes and the port.
-                               GROUP BY regexp_replace(lower(split_part(s.endpoint_url, '/', 3)),
-                                                       '\\.?(:[0-9]*)?$', '')) AS host)
+                               GROUP BY regexp_replace(lower(split_part(e.url, '/', 3)), '\\.?(:[0-9]*)?$', ''))
+                             AS host)
                 ELSE false END AS suspect
-      FROM (SELECT count(*) AS n, count(*) FILTER (WHERE up) AS up, count(*) FILTER (WHERE away) AS away
-              FROM finding) AS counted
+      FROM (SELECT count(*) AS n, count(*) FILTER (WHERE up) AS up FROM best) AS counted
+     CROSS JOIN (SELECT count(*) FILTER (WHERE away) AS away FROM finding) AS counted_away
 ), written AS (
-    INSERT INTO metrics.server_health_metrics
+    INSERT INTO metrics.server_health_metrics AS m
            (server_id, slot, verdict, response_time_ms, status_code, error_message, checked_at)
     SELECT server_id, %(slot)s::timestamptz, verdict, response_time_ms, status_code, error_message, checked_at
-      FROM finding
+      FROM best
+     WHERE %(slot)s::timestamptz IS NOT NULL
 """
 _STATUSES: LiteralString = """
-), newer AS (
-    UPDATE registry.server_health AS h
-       SET verdict = finding.verdict,
-           response_time_ms = finding.response_time_ms,
-           status_code = finding.status_code,
-           error_message = finding.error_message,
-           checked_at = finding.checked_at,
-           up_at = CASE WHEN finding.up THEN finding.checked_at ELSE h.up_at END
-      FROM finding
-     WHERE h.server_id = finding.server_id
-       AND h.checked_at < finding.checked_at
-    RETURNING h.server_id
-), first AS (
-    INSERT INTO registry.server_health
-           (server_id, verdict, response_time_ms, status_code, error_message, checked_at, up_at)
-    SELECT server_id, verdict, response_time_ms, status_code, error_message, checked_at,
-           CASE WHEN up THEN checked_at END
-      FROM finding
-     WHERE (SELECT count(*) FROM newer) < (SELECT n FROM whole)
-       AND NOT EXISTS (SELECT FROM registry.server_health AS h WHERE h.server_id = finding.server_id)
-       AND EXISTS (SELECT FROM registry.mcp_servers AS s WHERE s.id = finding.server_id)
-        ON CONFLICT (server_id) DO NOTHING
-    RETURNING server_id
+), changes AS (
+    INSERT INTO metrics.endpoint_changes
+           (server_id, endpoint_id, url, change, from_verdict, verdict, reason, evidence, occurred_at)
+    SELECT t.server_id, t.endpoint_id, e.url, 'verdict', t.before, t.verdict,
+           COALESCE(t.error_message, 'The server answered the check'), seen.evidence::json, t.checked_at
+      FROM turned AS t
+      JOIN registry.endpoints AS e ON e.id = t.endpoint_id
+      LEFT JOIN unnest(%(evidence_of)s::bigint[], %(evidence)s::text[]) AS seen (endpoint_id, evidence)
+        ON seen.endpoint_id = t.endpoint_id
+     WHERE t.before IS DISTINCT FROM t.verdict
+), woken AS (
+    UPDATE registry.endpoints AS e
+       SET introduce_at = GREATEST(now(), e.learnt_at + %(doubt_minutes)s * interval '1 minute')
+     WHERE e.id = ANY (ARRAY(SELECT endpoint_id FROM turned WHERE up AND NOT metrics.is_up(before))
+                       || %(doubted)s::bigint[])
+       AND e.introduce_at > GREATEST(now(), e.learnt_at + %(doubt_minutes)s * interval '1 minute')
+       AND %(slot)s::timestamptz IS NOT NULL
+), fresh AS (
+    SELECT endpoint_id, up
+      FROM newer
+     UNION ALL
+    SELECT endpoint_id, up
+      FROM first
 ), due AS MATERIALIZED (
-    SELECT finding.*, CASE WHEN finding.up THEN 'active' ELSE 'error' END::registry.server_status AS wanted
-      FROM finding
+    SELECT DISTINCT ON (t.server_id) t.server_id, t.status, t.verdict, t.error_message, t.checked_at,
+           CASE WHEN t.up THEN 'active' ELSE 'error' END::registry.server_status AS wanted
+      FROM turned AS t
      CROSS JOIN whole
-     WHERE CASE WHEN finding.up THEN status = 'error'
-                ELSE status = 'active'
-                     AND NOT (whole.suspect
+     CROSS JOIN sent
+     WHERE CASE WHEN t.up THEN t.status = 'error'
+                ELSE t.status = 'active'
+                     -- None of its endpoints is up, or not checked yet.
+                     AND NOT EXISTS (SELECT
+                                       FROM registry.endpoints AS e
+                                       LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id
+                                      WHERE e.server_id = t.server_id
+                                        AND e.retired_at IS NULL
+                                        AND CASE WHEN e.id = t.endpoint_id THEN false
+                                                 WHEN e.id IN (SELECT endpoint_id FROM fresh WHERE up) THEN true
+                                                 WHEN e.id IN (SELECT endpoint_id FROM fresh) THEN false
+                                                 ELSE COALESCE(metrics.is_up(h.verdict), true) END)
+                     AND NOT ((whole.suspect OR (t.away AND %(slot)s::timestamptz IS NULL))
                               AND EXISTS (SELECT
-                                            FROM registry.mcp_servers AS s
-                                            LEFT JOIN registry.server_health AS h ON h.server_id = s.id
-                                           CROSS JOIN sent
-                                           WHERE s.id = finding.server_id
-                                             AND GREATEST(h.up_at, s.moved_at)
+                                            FROM registry.endpoints AS e
+                                            LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id
+                                           WHERE e.server_id = t.server_id
+                                             AND GREATEST(h.up_at, CASE WHEN whole.suspect THEN e.moved_at END)
                                                  > sent.at - %(suspect_minutes)s * interval '1 minute')) END
+     ORDER BY t.server_id, t.checked_at DESC
 ), change AS MATERIALIZED (
     SELECT *
       FROM due
-     WHERE (server_id IN (SELECT server_id FROM newer) OR server_id IN (SELECT server_id FROM first))
-       AND NOT EXISTS (SELECT
+     WHERE NOT EXISTS (SELECT
                          FROM metrics.status_transitions AS t
                         WHERE t.server_id = due.server_id
                           AND t.occurred_at > due.checked_at)
 ), changed AS (
     UPDATE registry.mcp_servers AS s
-       SET status = change.wanted,
-           updated_at = now()
+       SET status = change.wanted
       FROM change
      WHERE s.id = ANY (ARRAY(SELECT server_id FROM change))
        AND s.id = change.server_id
@@ -139,6 +205,18 @@ _STATUSES: LiteralString = """
     INSERT INTO metrics.status_transitions (server_id, from_status, to_status, verdict, reason, occurred_at)
     SELECT id, from_status, to_status, verdict, reason, checked_at
       FROM changed
+), several AS MATERIALIZED (
+    SELECT t.server_id,
+           bool_or(NOT t.up AND NOT (whole.suspect OR (t.away AND %(slot)s::timestamptz IS NULL))) AS may_fall
+      FROM turned AS t
+     CROSS JOIN whole
+     WHERE t.before IS DISTINCT FROM t.verdict
+       AND EXISTS (SELECT
+                     FROM registry.endpoints AS other
+                    WHERE other.server_id = t.server_id
+                      AND other.id <> t.endpoint_id
+                      AND other.retired_at IS NULL)
+     GROUP BY t.server_id
 ), times AS (
     SELECT metrics.bucket(response_time_ms) AS bucket, count(*)::integer AS n
       FROM made
@@ -147,12 +225,13 @@ _STATUSES: LiteralString = """
     INSERT INTO metrics.sweep_shards AS s (slot, shard, checked, up, gone, suspect, finished_at, buckets, counts)
     SELECT %(slot)s::timestamptz, %(shard)s, new.n, new.up,
            -- Not once more where the message is one that was written already.
-           CASE WHEN new.n > 0 OR whole.n = 0 THEN cardinality(%(server_ids)s::bigint[]) - whole.n ELSE 0 END,
+           CASE WHEN new.n > 0 OR whole.n = 0 THEN %(servers)s - whole.n ELSE 0 END,
            whole.suspect, now(), hist.buckets, hist.counts
       FROM whole
      CROSS JOIN new
      CROSS JOIN (SELECT COALESCE(array_agg(bucket), '{}') AS buckets, COALESCE(array_agg(n), '{}') AS counts
                    FROM times) AS hist
+     WHERE %(slot)s::timestamptz IS NOT NULL
         ON CONFLICT (slot, shard) DO UPDATE
        SET checked = s.checked + excluded.checked,
            up = s.up + excluded.up,
@@ -168,57 +247,92 @@ SELECT (SELECT n FROM new)::integer,
        (SELECT suspect FROM whole),
        (SELECT json_agg(json_build_array(name, from_status, to_status, reason))
           FROM (SELECT name, from_status, to_status, reason FROM changed LIMIT 100) AS told),
-       (SELECT at < now() - interval '15 seconds' FROM sent)
+       (SELECT at < now() - interval '15 seconds' FROM sent),
+       (SELECT COALESCE(json_agg(server_id), '[]') FROM several),
+       (SELECT COALESCE(json_agg(server_id), '[]') FROM several WHERE may_fall)
 """
 # Either takes every row for new, and fails where one is there already; or asks of each. The first is the rule, because
-# a message that comes twice is rare, and asking is dear (3.3 against 1.8 ms).
+# a message that comes twice is rare, and asking is dear (3.3 against 1.8 ms). The endpoints of a server may come in two
+# messages, where those of a shard did not fit into one: its row is of the best of them all the same.
 _ALL_NEW: LiteralString = """
 ), new AS (
     SELECT n, up
       FROM whole
 ), made AS (
     SELECT response_time_ms
-      FROM finding
+      FROM best
      WHERE up
 """
 _SOME_NEW: LiteralString = """
-        ON CONFLICT (server_id, slot) DO NOTHING
-    RETURNING server_id
+        ON CONFLICT (server_id, slot) DO UPDATE
+       SET verdict = excluded.verdict,
+           response_time_ms = excluded.response_time_ms,
+           status_code = excluded.status_code,
+           error_message = excluded.error_message,
+           checked_at = excluded.checked_at
+     WHERE metrics.is_up(excluded.verdict)
+       AND NOT metrics.is_up(m.verdict)
+    RETURNING m.server_id, old.server_id IS NULL AS inserted
 ), new AS (
-    SELECT count(*) AS n, count(*) FILTER (WHERE up) AS up
-      FROM finding
+    SELECT count(*) FILTER (WHERE inserted) AS n, count(*) FILTER (WHERE up) AS up
+      FROM best
       JOIN written USING (server_id)
 ), made AS (
     SELECT response_time_ms
-      FROM finding
+      FROM best
       JOIN written USING (server_id)
      WHERE up
 """
 WRITE: LiteralString = _FINDINGS + _ALL_NEW + _STATUSES
 WRITE_AGAIN: LiteralString = _FINDINGS + _SOME_NEW + _STATUSES
 
-# Findings that waited may be written side by side with newer ones of the same servers, and each statement sees the
-# statuses from before the other. So what is late looks once more: a server whose last check found it up is up.
+# What is written side by side sees neither what the other does: findings that waited beside newer ones of the same
+# servers, and those of two endpoints of one server. So it is looked once more: a server with an endpoint whose last
+# check found it up is up; and one of `falling`, of which an endpoint has just been found down, is not where none is up
+# or unchecked.
 RECONCILE = """
-WITH back AS (
-    UPDATE registry.mcp_servers AS s
-       SET status = 'active',
-           updated_at = now()
-      FROM registry.server_health AS h
+WITH wrong AS MATERIALIZED (
+    SELECT s.id, s.status, last.verdict, last.up, last.checked_at,
+           COALESCE(last.error_message, 'The server answered the check') AS reason
+      FROM registry.mcp_servers AS s
+     CROSS JOIN LATERAL (SELECT h.verdict, metrics.is_up(h.verdict) AS up, h.checked_at, h.error_message
+                           FROM registry.endpoints AS e
+                           LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id
+                          WHERE e.server_id = s.id
+                            AND e.retired_at IS NULL
+                          ORDER BY COALESCE(metrics.is_up(h.verdict), false) DESC, h.checked_at DESC NULLS FIRST
+                          LIMIT 1) AS last
      WHERE s.id = ANY (%(server_ids)s::bigint[])
-       AND h.server_id = s.id
-       AND s.status = 'error'
-       AND metrics.is_up(h.verdict)
-    RETURNING s.id, s.name, 'error'::registry.server_status AS from_status, s.status AS to_status, h.verdict,
-              'The server answered the check' AS reason, h.checked_at
+       AND CASE s.status WHEN 'error' THEN last.up
+                         WHEN 'active' THEN NOT last.up AND s.id = ANY (%(falling)s::bigint[]) END
+), changed AS (
+    UPDATE registry.mcp_servers AS s
+       SET status = CASE WHEN wrong.up THEN 'active' ELSE 'error' END::registry.server_status
+      FROM wrong
+     WHERE s.id = wrong.id
+       AND s.status = wrong.status
+    RETURNING s.id, s.name, wrong.status AS from_status, s.status AS to_status, wrong.verdict, wrong.reason,
+              wrong.checked_at
 ), transitions AS (
     INSERT INTO metrics.status_transitions (server_id, from_status, to_status, verdict, reason, occurred_at)
     SELECT id, from_status, to_status, verdict, reason, checked_at
-      FROM back
+      FROM changed
 )
-SELECT (SELECT count(*) FROM back)::integer,
+SELECT (SELECT count(*) FROM changed WHERE to_status = 'active')::integer,
+       (SELECT count(*) FROM changed WHERE to_status = 'error')::integer,
        (SELECT json_agg(json_build_array(name, from_status, to_status, reason))
-          FROM (SELECT name, from_status, to_status, reason FROM back LIMIT 100) AS told)
+          FROM (SELECT name, from_status, to_status, reason FROM changed LIMIT 100) AS told)
+"""
+
+# Which of its endpoints a server uses follows from what was found of them.
+USE_ENDPOINTS = "SELECT registry.use_endpoints(%(server_ids)s::bigint[])"
+
+# What the prober of the release before found is of the endpoint that its server has.
+ENDPOINTS_OF_SERVERS = """
+SELECT COALESCE(json_agg(json_build_array(id, endpoint_id)), '[]')
+  FROM registry.mcp_servers
+ WHERE id = ANY (%(server_ids)s::bigint[])
+   AND endpoint_id IS NOT NULL
 """
 
 ADD_DAY = """
@@ -237,7 +351,7 @@ class Change(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What came of writing: how many checks are new, how many servers came back, how many were called down.
+    """What came of writing: how many servers have a new check, how many came back, how many were called down.
 
     `suspect`: so many hosts were away at once that no server was called down which had been up a while ago. `changes`:
     a hundred of the servers that came back or were called down, at most.
@@ -269,38 +383,91 @@ def write(database: Database, findings: Findings, sent_at: datetime | None) -> W
     that of their sending and its neighbours are not written. Raises Unavailable where the database cannot answer;
     nothing is written then, or all of it.
     """
-    unique = {finding.server_id: finding for finding in findings.findings}.values()
-    ids, verdicts, status_codes, times, errors, ages = zip(*(one[:6] for one in unique), strict=True) if unique else ((),) * 6
+    return _write(database, findings.findings, sent_at, slot=findings.slot, shard=findings.shard)
+
+
+def write_introduced(
+    database: Database, findings: Sequence[Finding], asked_at: datetime, sent_at: datetime | None
+) -> Written:
+    """Write what introductions found, as `write` does with what a sweep found, but for metrics and figures of a sweep.
+
+    `asked_at`: when the endpoints were read. None that was up a while ago is called down because it cannot be reached.
+    """
+    return _write(database, findings, sent_at, asked_at=asked_at)
+
+
+def _write(
+    database: Database,
+    findings: Sequence[Finding],
+    sent_at: datetime | None,
+    *,
+    slot: datetime | None = None,
+    shard: int | None = None,
+    asked_at: datetime | None = None,
+) -> Written:
+    unique = [*{one.endpoint_id: one for one in _of_endpoints(database, findings)}.values()]
+    # Apart, because hardly any finding has it.
+    seen = [(one.endpoint_id, one.evidence) for one in unique if one.evidence]
+    servers = {one.server_id for one in findings}
+    server_ids = messages.array([*servers])
     parameters = {
-        "slot": findings.slot,
-        "shard": findings.shard,
+        "slot": slot,
+        "shard": shard,
+        "servers": len(servers),
         "sent_at": sent_at,
+        "asked_at": asked_at,
         "suspect_hosts": SUSPECT_HOSTS,
         "suspect_minutes": SUSPECT_MINUTES,
+        "doubt_minutes": DOUBT_MINUTES,
         "unreachable": messages.UNREACHABLE,
-        "server_ids": messages.array(ids),
-        "verdicts": f"{{{','.join(verdicts)}}}",
-        "status_codes": messages.array(status_codes),
-        "response_times_ms": messages.array(times),
-        "errors": f"{{{','.join('null' if error is None else _quoted(error) for error in errors)}}}",
-        "ages_ms": messages.array(ages),
+        "server_ids": messages.array([one.server_id for one in unique]),
+        "endpoint_ids": messages.array([one.endpoint_id for one in unique]),
+        "verdicts": f"{{{','.join(one.verdict for one in unique)}}}",
+        "status_codes": messages.array([one.status_code for one in unique]),
+        "response_times_ms": messages.array([one.response_time_ms for one in unique]),
+        "errors": messages.texts([one.error for one in unique]),
+        "ages_ms": messages.array([one.age_ms for one in unique]),
+        "retries": messages.array([one.retry_after for one in unique]),
+        "doubted": messages.array([one.endpoint_id for one in unique if one.in_doubt]),
+        "evidence_of": messages.array([id_ for id_, _ in seen]),
+        "evidence": messages.texts([json.dumps([each._asdict() for each in evidence]) for _, evidence in seen]),
     }
+    again = False
     try:
         row = database.write(WRITE, parameters)
     except psycopg.errors.CheckViolation:  # there is no partition for that day yet
-        database.write(ADD_DAY, {"slot": findings.slot})
+        database.write(ADD_DAY, {"slot": slot})
         row = database.write(WRITE_AGAIN, parameters)
-    except psycopg.errors.UniqueViolation:  # delivered twice
+    except psycopg.errors.UniqueViolation:  # delivered twice, or a server whose other endpoints are written already
+        again = True
         row = database.write(WRITE_AGAIN, parameters)
     assert row is not None
-    checked, recovered, failed, suspect, changes, late = row
+    checked, recovered, failed, suspect, changes, late, several, falling = row
     told = changes or []
-    if late and (again := database.write(RECONCILE, {"server_ids": parameters["server_ids"]})):
-        recovered += again[0]
-        told += again[1] or []
+    if late or falling:
+        looked = database.write(
+            RECONCILE,
+            {"server_ids": server_ids if late else messages.array(several), "falling": messages.array(falling)},
+        )
+        assert looked is not None
+        recovered += looked[0]
+        failed += looked[1]
+        told += looked[2] or []
+    if several or again:  # who wrote it before may have ended in between
+        database.write(USE_ENDPOINTS, {"server_ids": server_ids if again else messages.array(several)})
     return Written(checked, recovered, failed, suspect, [Change(*change) for change in told])
 
 
-def _quoted(text: str) -> str:
-    """A text as an element of an array."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+def _of_endpoints(database: Database, findings: Sequence[Finding]) -> Sequence[Finding]:
+    """The findings with the endpoint that each is of; without those of servers that have none any more."""
+    old = [one.server_id for one in findings if one.endpoint_id is None]
+    if not old:
+        return findings
+    row = database.read(ENDPOINTS_OF_SERVERS, {"server_ids": messages.array(old)})
+    assert row is not None
+    endpoints: dict[int, int] = dict(row[0])
+    return [
+        one if one.endpoint_id is not None else one._replace(endpoint_id=endpoints[one.server_id])
+        for one in findings
+        if one.endpoint_id is not None or one.server_id in endpoints
+    ]

@@ -7,9 +7,11 @@ Which slot it is too late for is decided by the clock of the database: the funct
 
 from __future__ import annotations
 
+import heapq
 import json
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 
@@ -18,7 +20,7 @@ import psycopg
 from mcp_registry.aws import observability, queues
 from mcp_registry.aws.db import Database
 from mcp_registry.health import messages
-from mcp_registry.health.messages import Server, Shard, Tick
+from mcp_registry.health.messages import Endpoint, Shard, Tick
 
 Outcome = Literal["started", "duplicate", "late", "early"]
 # What each means, for whoever reads it.
@@ -32,14 +34,17 @@ MESSAGES: Mapping[Outcome, str] = {
 HALF_MINUTE = timedelta(seconds=30)
 # What one function probes at a time; the engine has one descriptor for each, of the 1,024 that Lambda gives.
 MAX_SHARD = 1_000
+# More shards than any sweep has: how long a message gets is known before how many there are.
+MOST = 999_999
 
 NOW = "SELECT date_trunc('second', now())"
 
 # The claim of a dispatcher that has died can be taken over after 15 s. Two slots less than 5 s apart are one: a
-# schedule that fires twice, or a person who asks while a sweep begins. A server's URLs come from here and from nowhere
-# else. Who was left out of the sweep before, because its host had more servers than are checked at once, comes first,
-# longest ago before all: so each has its turn. Who was never checked waits since it came, and goes before nobody who
-# waits longer: else new servers, registered again and again, would keep the others of their host from being checked.
+# schedule that fires twice, or a person who asks while a sweep begins. The URLs of an endpoint come from here and from
+# `invitations.CLAIM`, and from nowhere else. Who was left out of the sweep before, because its host had more endpoints
+# than are checked at once, comes first, longest ago before all: so each has its turn. Who was never checked waits since
+# it came, and who asked to be left alone since that time is over; they go before nobody who waits longer: else new
+# servers, registered again and again, would keep the others of their host from being checked.
 START = """
 WITH moment AS (
     SELECT CASE WHEN %(slot)s::timestamptz <= now() - interval '30 seconds' THEN 'late'
@@ -61,19 +66,22 @@ WITH moment AS (
        AND s.claimed_at < now() - interval '15 seconds'
     RETURNING slot
 ), due AS (
-    SELECT s.id, s.endpoint_url, s.health_url, waits.since,
+    SELECT e.server_id, e.id, e.url, e.health_url, e.pulse, e.era, h.verdict, waits.since,
            waits.since < %(slot)s::timestamptz - interval '35 seconds' AS missed
-      FROM registry.mcp_servers AS s
-      LEFT JOIN registry.server_health AS h ON h.server_id = s.id
-     CROSS JOIN LATERAL (SELECT COALESCE(h.checked_at, s.moved_at) AS since) AS waits
+      FROM registry.endpoints AS e
+      JOIN registry.mcp_servers AS s ON s.id = e.server_id
+      LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id
+     CROSS JOIN LATERAL (SELECT GREATEST(COALESCE(h.checked_at, e.moved_at), h.ask_again_at) AS since) AS waits
      WHERE s.status <> 'inactive'
+       AND e.retired_at IS NULL
+       AND (h.ask_again_at > %(slot)s::timestamptz) IS NOT TRUE
        AND EXISTS (SELECT FROM claimed)
 )
 SELECT CASE WHEN timeliness <> 'timely' THEN timeliness
             WHEN EXISTS (SELECT FROM claimed) THEN 'started'
             ELSE 'duplicate' END,
-       (SELECT COALESCE(json_agg(json_build_array(id, endpoint_url, health_url)
-                                 ORDER BY missed DESC, CASE WHEN missed THEN since END, id),
+       (SELECT COALESCE(json_agg(json_build_array(server_id, id, url, health_url, pulse, era, verdict)
+                                 ORDER BY missed DESC, CASE WHEN missed THEN since END, server_id, id),
                         '[]')::text
           FROM due),
        (SELECT count(*) FROM due WHERE missed)
@@ -136,6 +144,33 @@ SELECT COALESCE(sum(unfinished) FILTER (WHERE unfinished > 0), 0)::integer,
  WHERE first
 """
 
+# An endpoint whose lease is over, and that the last check since has not found up. The one that its server uses is never
+# retired, so that the last one of a server stays.
+RETIRE = """
+WITH retired AS (
+    UPDATE registry.endpoints AS e
+       SET retired_at = now()
+      FROM registry.mcp_servers AS s, registry.endpoints AS used, registry.endpoint_health AS h
+     WHERE e.lease_until < now()
+       AND e.retired_at IS NULL
+       AND s.id = e.server_id
+       AND used.id = s.endpoint_id
+       AND used.id <> e.id
+       AND used.retired_at IS NULL
+       AND h.endpoint_id = e.id
+       AND h.checked_at > e.lease_until
+       AND NOT metrics.is_up(h.verdict)
+    RETURNING e.server_id, e.id, e.url, h.verdict
+), changes AS (
+    INSERT INTO metrics.endpoint_changes (server_id, endpoint_id, url, change, verdict, reason)
+    SELECT server_id, id, url, 'retired', verdict,
+           'It has not announced itself for the length of its lease, and the last check did not find it up'
+      FROM retired
+)
+SELECT count(*)::integer
+  FROM retired
+"""
+
 
 class Started(NamedTuple):
     """What came of asking for a sweep: `servers` in so many `shards` were handed over where it was started."""
@@ -165,27 +200,29 @@ def now(database: Database) -> datetime:
 
 
 def start(database: Database, slot: datetime) -> Started:
-    """Hand every server that is not inactive to the probe queue, as the sweep of this slot.
+    """Hand the endpoints of every server that is not inactive to the probe queue, as the sweep of this slot.
 
-    Raises Unavailable where the database or the queue is not to be had; the same slot may then be started again.
+    Endpoints that have retired, or asked to be left alone until later, are not among them. Raises Unavailable where the
+    database or the queue is not to be had; the same slot may then be started again.
     """
     try:
         row = database.write(START, {"slot": slot})
     except psycopg.errors.ExclusionViolation:  # somebody began another within 5 s, at this very moment
         row = ("duplicate", "[]", 0)
     assert row is not None
-    outcome, servers_json, missed = row
+    outcome, endpoints_json, missed = row
     if outcome != "started":
         observability.log_sweep(slot.isoformat(), outcome, 0)
         return Started(slot, outcome)
-    servers = [Server(*server) for server in json.loads(servers_json)]
-    shards = _sharded(slot, servers, missed)
+    endpoints = [Endpoint(*endpoint) for endpoint in json.loads(endpoints_json)]
+    servers = len({endpoint.server_id for endpoint in endpoints})
+    shards = _sharded(slot, endpoints, missed)
     for place, body in enumerate(shards):
         # The group is also what the message is known by: a shard that is sent again is not delivered again.
         queues.send(os.environ["PROBE_QUEUE_URL"], body, group=f"{slot.timestamp():.0f}-{place}")
-    database.begin().write(DISPATCHED, {"slot": slot, "servers": len(servers), "shards": len(shards)})
-    observability.log_sweep(slot.isoformat(), outcome, len(servers))
-    return Started(slot, "started", len(servers), len(shards))
+    database.begin().write(DISPATCHED, {"slot": slot, "servers": servers, "shards": len(shards)})
+    observability.log_sweep(slot.isoformat(), outcome, servers)
+    return Started(slot, "started", servers, len(shards))
 
 
 def minute(database: Database, event: object) -> list[Started]:
@@ -217,21 +254,60 @@ def settle(database: Database) -> None:
         observability.log_suspect(suspect)
 
 
-def _sharded(slot: datetime, servers: list[Server], missed: int = 0) -> list[str]:
-    """The servers as messages that each fit into the queue, all of about the same length.
+def retire(database: Database) -> int:
+    """Check no more the endpoints that nobody announces and no check finds; how many those are.
+
+    Raises Unavailable where the database cannot answer.
+    """
+    row = database.write(RETIRE)
+    assert row is not None
+    return row[0]
+
+
+def _sharded(slot: datetime, endpoints: list[Endpoint], missed: int = 0) -> list[str]:
+    """The endpoints as messages that each fit into the queue, all of about the same length.
 
     A shard is judged by itself when most of its servers seem to fail. So none is a rest of three, which that would not
-    protect; and each is a sample of the whole, because neighbours in the order often are on one host. The first
-    `missed` servers come first in each.
+    protect; and each is a sample of the whole, because neighbours in the order often are on one host. The endpoints of
+    a server are in one. The first `missed` endpoints come first in each.
     """
-    count = -(-len(servers) // MAX_SHARD)
-    while True:
-        parts = [servers[place::count] for place in range(count)]
-        first = [len(range(place, missed, count)) for place in range(count)]
-        bodies = [messages.encode(Shard(slot, place, part, first[place], count)) for place, part in enumerate(parts)]
-        if all(len(body.encode()) <= queues.MAX_BODY for body in bodies):
-            return bodies
-        count *= 2
+    parts = list(_cut(slot, endpoints, missed, -(-len(endpoints) // MAX_SHARD)))
+    return [
+        messages.encode(Shard(slot, place, first=first, shards=len(parts), endpoints=part))
+        for place, (part, first) in enumerate(parts)
+    ]
+
+
+def _cut(slot: datetime, endpoints: list[Endpoint], missed: int, count: int) -> Iterator[tuple[list[Endpoint], int]]:
+    """The endpoints in so many parts, of which those that are too long are halved; how many of each were missed."""
+    for part, first in _dealt(endpoints, missed, count):
+        whole = messages.encode(Shard(slot, MOST, first=first, shards=MOST, endpoints=part))
+        if len(part) <= MAX_SHARD and len(whole.encode()) <= queues.MAX_BODY:
+            yield part, first
+        else:
+            yield from _cut(slot, part, first, 2)
+
+
+def _dealt(endpoints: list[Endpoint], missed: int, count: int) -> list[tuple[list[Endpoint], int]]:
+    """The endpoints in their order, dealt to so many parts: each server to the one that has the least.
+
+    A server alone is taken apart, since its addresses may be longer than a message.
+    """
+    sizes = Counter(endpoint.server_id for endpoint in endpoints)
+    apart = len(sizes) == 1
+    emptiest = [(0, place) for place in range(count)]
+    places: dict[int, int] = {}
+    parts: list[list[Endpoint]] = [[] for _ in range(count)]
+    first = [0] * count
+    for number, endpoint in enumerate(endpoints):
+        one = endpoint.id if apart else endpoint.server_id
+        if one not in places:
+            size, places[one] = emptiest[0]
+            heapq.heapreplace(emptiest, (size + (1 if apart else sizes[one]), places[one]))
+        place = places[one]
+        parts[place].append(endpoint)
+        first[place] += number < missed
+    return [(part, first[place]) for place, part in enumerate(parts) if part]
 
 
 def _time_of(event: object) -> datetime | None:
