@@ -199,6 +199,16 @@ CREATE FUNCTION registry.fold_tags(tags jsonb) RETURNS text[]
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN (SELECT array_agg(registry.fold(regexp_replace(tag.value, '^\s+|\s+$'::text, ''::text, 'g'::text))) AS array_agg FROM jsonb_array_elements_text(fold_tags.tags) tag(value) WHERE (char_length(tag.value) <= 64));
 
+CREATE FUNCTION registry.forget_offer() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+BEGIN
+    NEW.offer_digest := NULL;
+    RETURN NEW;
+END
+$$;
+
 CREATE FUNCTION registry.look_key(name text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN registry.spelling(translate(name, 'I'::text, 'l'::text), '[0-9]'::text);
@@ -206,6 +216,26 @@ CREATE FUNCTION registry.look_key(name text) RETURNS text
 CREATE FUNCTION registry.name_key(name text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN registry.spelling(name, '[0-9]'::text);
+
+CREATE FUNCTION registry.remove_and_hold(given bigint, seconds integer) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+DECLARE
+    held record;
+BEGIN
+    LOCK TABLE registry.mcp_servers IN SHARE ROW EXCLUSIVE MODE;
+    DELETE FROM registry.mcp_servers WHERE id = given RETURNING name, name_key INTO held;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    DELETE FROM registry.held_names WHERE held_until < now();
+    INSERT INTO registry.held_names (name_key, name, held_until)
+    VALUES (held.name_key, held.name, now() + make_interval(secs => seconds))
+        ON CONFLICT (name_key) DO UPDATE SET name = excluded.name, held_until = excluded.held_until;
+    RETURN true;
+END
+$$;
 
 CREATE FUNCTION registry.rfc3339(moment timestamp with time zone) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -642,6 +672,8 @@ CREATE TRIGGER derive_new BEFORE INSERT ON registry.mcp_servers FOR EACH ROW WHE
 CREATE TRIGGER derive_new BEFORE INSERT ON registry.server_metadata FOR EACH ROW WHEN (((new.tags IS NOT NULL) AND (new.tags_fold IS NULL))) EXECUTE FUNCTION registry.derive_metadata();
 
 CREATE TRIGGER forget_metrics AFTER DELETE ON registry.mcp_servers FOR EACH ROW EXECUTE FUNCTION metrics.forget_server();
+
+CREATE TRIGGER forget_offer_of_replaced_server BEFORE UPDATE OF moved_at ON registry.mcp_servers FOR EACH ROW EXECUTE FUNCTION registry.forget_offer();
 
 CREATE TRIGGER set_endpoint_of_changed_server AFTER UPDATE OF moved_at ON registry.mcp_servers FOR EACH ROW WHEN ((new.moved_at <> old.moved_at)) EXECUTE FUNCTION registry.set_endpoint();
 

@@ -9,6 +9,7 @@ from mcp_registry.edge.http import Request, Response, endpoint
 
 @endpoint
 def lambda_handler(request: Request) -> Response:
-    wanted, db = request.server, database()
-    servers.delete(db, servers.identify(db, wanted))
+    wanted, hold = request.server, servers.parse_hold(request.query)
+    db = database()
+    servers.delete(db, servers.identify(db, wanted), hold)
     return Response.empty()

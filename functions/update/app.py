@@ -6,6 +6,7 @@ from mcp_registry.aws.db import database
 from mcp_registry.catalogue import registration, servers
 from mcp_registry.edge import intake
 from mcp_registry.edge.http import Request, Response, endpoint
+from mcp_registry.health import announcing
 
 
 @endpoint
@@ -13,4 +14,7 @@ def lambda_handler(request: Request) -> Response:
     wanted = request.server
     change = registration.parse_change(intake.read_json(request))
     db = database()
-    return Response(servers.set_status(db, servers.identify(db, wanted), change.status))
+    answer = servers.set_status(db, servers.identify(db, wanted), change.status)
+    if answer.visit is not None:
+        announcing.at_once(answer.visit)
+    return Response(answer)

@@ -137,6 +137,30 @@ AS $$
 $$;
 REVOKE EXECUTE ON FUNCTION registry.use_endpoints(bigint[]) FROM PUBLIC;
 
+-- Removes a server and keeps its name from being registered for so many seconds; whether there was one. The lock lets a
+-- registration that is under way end first, and one that comes meanwhile begin afterwards, so that it sees the hold: without it one
+-- that began before and waited for the removal would not. It costs an operator's rare request a moment, and registrations nothing.
+CREATE FUNCTION registry.remove_and_hold(given bigint, seconds integer) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path = ''
+AS $$
+DECLARE
+    held record;
+BEGIN
+    LOCK TABLE registry.mcp_servers IN SHARE ROW EXCLUSIVE MODE;
+    DELETE FROM registry.mcp_servers WHERE id = given RETURNING name, name_key INTO held;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    DELETE FROM registry.held_names WHERE held_until < now();
+    INSERT INTO registry.held_names (name_key, name, held_until)
+    VALUES (held.name_key, held.name, now() + make_interval(secs => seconds))
+        ON CONFLICT (name_key) DO UPDATE SET name = excluded.name, held_until = excluded.held_until;
+    RETURN true;
+END
+$$;
+REVOKE EXECUTE ON FUNCTION registry.remove_and_hold(bigint, integer) FROM PUBLIC;
+
 -- For the release before, which knows mcp_servers alone: what it writes there is what it means by an address.
 CREATE FUNCTION registry.set_endpoint() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -173,3 +197,18 @@ CREATE TRIGGER set_endpoint_of_changed_server
     AFTER UPDATE OF moved_at ON registry.mcp_servers
     FOR EACH ROW WHEN (NEW.moved_at <> OLD.moved_at)
     EXECUTE FUNCTION registry.set_endpoint();
+
+-- The release before names moved_at in every registration that replaces another, and knows no digest of an offer.
+CREATE FUNCTION registry.forget_offer() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path = ''
+AS $$
+BEGIN
+    NEW.offer_digest := NULL;
+    RETURN NEW;
+END
+$$;
+
+CREATE TRIGGER forget_offer_of_replaced_server
+    BEFORE UPDATE OF moved_at ON registry.mcp_servers
+    FOR EACH ROW EXECUTE FUNCTION registry.forget_offer();

@@ -165,7 +165,9 @@ def test_headers_have_the_values_that_are_sent(stack: Stack):
 
 def test_a_status_that_asks_for_patience_says_for_how_long(stack: Stack):
     for path, method, status, response in answers():
-        assert ("Retry-After" in response.get("headers", {})) == (status in (429, 503)), (method, path, status)
+        code = response["content"]["application/json"]["schema"]["properties"]["code"] if status == 409 else {}
+        patient = status in (429, 503) or "HELD_NAME" in code.get("enum", ())
+        assert ("Retry-After" in response.get("headers", {})) == patient, (method, path, status)
     for response in stack.api.gateway_responses.values():
         assert ("Retry-After" in response.headers) == (response.status in (429, 503))
 

@@ -188,11 +188,11 @@ def _check_registration(value: Any, plain: bool) -> None:
     assert taken.body_digest == hashlib.sha256(canonical.canonical(value, plain=plain)).digest()
     # A second start of the same server sends the same, and changes nothing.
     again = registration.parse(intake.parse(canonical.canonical(value, plain=plain)))
-    assert (again.body_digest, again.content_digest) == (taken.body_digest, taken.content_digest)
+    assert (again.body_digest, again.offer_digest) == (taken.body_digest, taken.offer_digest)
     # What goes out is accepted when it comes in again, in our own spelling.
     stored_tools = json.loads(taken.tools_json)
     tools = [{**tool.pop("extra", {}), **{k: v for k, v in tool.items() if k != "position"}} for tool in stored_tools]
-    assert registration.parse({**value, "tools": tools}).content_digest == taken.content_digest
+    assert registration.parse({**value, "tools": tools}).offer_digest == taken.offer_digest
 
 
 def _well(error: RegistryError) -> RegistryError:

@@ -46,10 +46,11 @@ def statements() -> dict[str, str]:
 PARAMETERS = {
     "after": 0, "limit": 100, "status": "active", "type": "mock", "word": "x", "words": ["%x%"], "tag": "x", "id": 1,
     "name_key": "x", "look_key": "x", "figure_key": "x", "search_fold": "x", "tags_fold": ["x"],
-    "revision": 1, "digest": b"x", "body_digest": b"x", "content_digest": b"x", "name": "x",
+    "revision": 1, "digest": b"x", "body_digest": b"x", "offer_digest": b"x", "name": "x",
     "display_name": "x", "description": None, "server_type": "mock", "endpoint_url": "http://x", "health_url": None,
     "version": None, "tools_count": 0, "has_metadata": True, "author": None, "repository_url": None,
     "documentation_url": None, "tags": "[]", "tools": "[]",
+    "endpoint": None, "lease": 600, "is_moved": False, "is_looked_for": True, "is_put_back": False, "seconds": 60,
     "bytes": 2, "max_servers": 1, "max_bytes": 1,
     "slot": "2026-11-22T12:00:00Z", "sent_at": None, "shard": 0, "servers": 1, "shards": 1, "suspect_hosts": 10,
     "suspect_minutes": 10, "unreachable": "The host cannot be reached",
@@ -166,7 +167,8 @@ def test_a_replacement_of_another_revision_changes_nothing(database):
     """What a racing replacement would do: the revision that it read is gone."""
     created = servers.replace(database, parsed("raced"))
     columns = servers._columns(parsed("raced", version="2", tools=[])) | servers.NO_QUOTA.parameters()
-    assert database.write(servers.REPLACE, {**columns, "id": created["id"], "revision": 7}) is None
+    place = {"endpoint": None, "lease": None, "is_moved": False, "is_looked_for": False, "is_put_back": False}
+    assert database.write(servers.REPLACE, {**columns, **place, "id": created["id"], "revision": 7}) is None
     assert rows(database, f"SELECT count(*) FROM registry.tools WHERE server_id = {created['id']}") == [(1,)]
 
 

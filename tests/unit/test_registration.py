@@ -129,7 +129,7 @@ def test_a_health_url_has_a_port_of_its_own_and_not_one_that_is_closed():
 def test_null_is_as_good_as_absent(field):
     absent = registration.parse({key: value for key, value in FULL.items() if key != field})
     null = registration.parse({**FULL, field: None})
-    assert null.content_digest == absent.content_digest
+    assert null.offer_digest == absent.offer_digest
 
 
 @pytest.mark.parametrize("value", [{}, [], False, 0])
@@ -188,7 +188,7 @@ def test_what_the_registry_says_of_a_tool_cannot_be_sent(field):
 
 def test_another_field_besides_our_columns_is_another_content():
     one, two = (registration.parse({**MINIMAL, "tools": [{**TOOL, "_meta": {"a": n}}]}) for n in (1, 2))
-    assert one.content_digest != two.content_digest
+    assert one.offer_digest != two.offer_digest
 
 
 def test_a_number_is_no_name_for_a_new_server():
@@ -263,7 +263,7 @@ def test_the_body_digest_is_what_a_client_can_compute():
     assert registration.parse(sent).body_digest == hashlib.sha256(rfc8785.dumps(sent)).digest()
 
 
-def test_the_content_digest_knows_no_spelling_and_no_order_of_tools():
+def test_the_offer_digest_knows_no_spelling_and_no_order_of_tools():
     other = {**TOOL, "name": "other"}
     alias = {
         "name": "other",
@@ -274,14 +274,14 @@ def test_the_content_digest_knows_no_spelling_and_no_order_of_tools():
     one = registration.parse({**MINIMAL, "tools": [TOOL, other]})
     two = registration.parse({**MINIMAL, "version": None, "tools": [{**alias, "title": None}, TOOL]})
     assert one.body_digest != two.body_digest
-    assert one.content_digest == two.content_digest
+    assert one.offer_digest == two.offer_digest
 
 
 @pytest.mark.parametrize(
     "change", [{"version": "2"}, {"metadata": {}}, {"tools": []}, {"display_name": "W"}, {"description": ""}]
 )
 def test_another_content_has_another_digest(change):
-    assert registration.parse({**FULL, **change}).content_digest != registration.parse(FULL).content_digest
+    assert registration.parse({**FULL, **change}).offer_digest != registration.parse(FULL).offer_digest
 
 
 def test_a_change_is_a_status_and_nothing_else():

@@ -28,10 +28,12 @@ class Fault(NamedTuple):
 class RegistryError(Exception):
     """Internal server error
 
-    `faults` are the first hundred of what is wrong with the input.
+    `faults` are the first hundred of what is wrong with the input; `retry_after`: in how many seconds the same may
+    succeed, where that is known.
     """
 
     code = "INTERNAL_ERROR"
+    retry_after: int | None = None
 
     def __init__(self, message: str | None = None, faults: Iterable[Fault] = ()) -> None:
         super().__init__(message or (type(self).__doc__ or "").partition("\n")[0])
@@ -60,6 +62,24 @@ class DuplicateServer(RegistryError):
     """Server with this name already exists"""
 
     code = "DUPLICATE_SERVER"
+
+
+class ConflictingServer(RegistryError):
+    """Another server of this name answers, and offers something else"""
+
+    code = "CONFLICTING_SERVER"
+
+
+class HeldName(RegistryError):
+    """An operator has removed the server of this name and holds the name"""
+
+    code = "HELD_NAME"
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(
+            f"An operator has removed the server of this name and holds the name for {seconds} seconds more"
+        )
+        self.retry_after = seconds
 
 
 class QuotaExceeded(RegistryError):
@@ -98,6 +118,8 @@ class Unavailable(RegistryError):
     """
 
     code = "UNAVAILABLE"
+    # Postgres restarts in about a second; so does a client's patience.
+    retry_after = 1
 
     def __init__(self, cause: str) -> None:
         super().__init__()

@@ -34,6 +34,13 @@ SAID_BY_US = frozenset({"id", "created_at"})
 MAX_TAGS = 64
 MAX_TAG = 64
 
+# Where a server is asked: what two endpoints of one server need not have in common.
+ADDRESSES = ("endpoint_url", "health_url")
+
+# For how many seconds an endpoint that announces itself may be counted on.
+MIN_LEASE = 60
+MAX_LEASE = 3_600
+
 # JSON types, as msgspec names them and as people do.
 WORDS = {
     "str": "a string",
@@ -125,11 +132,11 @@ class Registration:
         return digest(self._sent, plain=self._plain)
 
     @cached_property
-    def content_digest(self) -> bytes:
-        """SHA-256 of what the registration means: equal for two spellings, and for two orders of the tools."""
-        content = {**self._normal, "tools": sorted(self._normal.get("tools", ()), key=lambda tool: tool["name"])}
-        # Sent in our spelling and in order, as most clients do: one digest is the other.
-        return self.body_digest if content == self._sent else digest(content, plain=self._plain)
+    def offer_digest(self) -> bytes:
+        """SHA-256 of what a server offers, wherever it answers: equal for two spellings and two orders of the tools."""
+        offer = {field: value for field, value in self._normal.items() if field not in ADDRESSES}
+        offer["tools"] = sorted(self._normal.get("tools", ()), key=lambda tool: tool["name"])
+        return digest(offer, plain=self._plain)
 
     @cached_property
     def tools_json(self) -> str:
@@ -192,6 +199,15 @@ def parse_digest(header: str) -> bytes:
     if not re.fullmatch(r"[0-9A-Fa-f]{64}", header):
         raise ValidationFailed("X-Registration-Digest is a SHA-256 in 64 hexadecimal digits")
     return bytes.fromhex(header)
+
+
+def parse_lease(header: str | None) -> int | None:
+    """The seconds of an X-Registration-Lease header; None where there is none. Raises ValidationFailed."""
+    if header is None:
+        return None
+    if not re.fullmatch(r"[0-9]{2,4}", header) or not MIN_LEASE <= int(header) <= MAX_LEASE:
+        raise ValidationFailed(f"X-Registration-Lease is a number of seconds from {MIN_LEASE} to {MAX_LEASE}")
+    return int(header)
 
 
 def parse_change(value: Any) -> Change:

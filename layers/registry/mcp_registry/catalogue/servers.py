@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any, Literal, LiteralString, NamedTuple
 from mcp_registry.aws.db import Database
 from mcp_registry.catalogue import cursor, folding
 from mcp_registry.catalogue.cursor import Filters
-from mcp_registry.errors import DuplicateServer, Fault, QuotaExceeded, ServerNotFound, Unavailable
+from mcp_registry.errors import (
+    ConflictingServer,
+    DuplicateServer,
+    Fault,
+    HeldName,
+    QuotaExceeded,
+    RegistrationRequired,
+    ServerNotFound,
+    Unavailable,
+    ValidationFailed,
+)
 
 if TYPE_CHECKING:  # the functions that only read need no validation library
     from mcp_registry.catalogue.registration import Registration
@@ -24,25 +34,41 @@ MAX_COUNTED = 1_000
 MEGABYTE = 1024 * 1024
 # The largest bigint of Postgres: where there is no bound.
 MAX_ID = 2**63 - 1
+# Of one server, those that are retired not counted.
+MAX_ENDPOINTS = 100
+# For how many seconds the name of a removed server may be held: a minute to a week.
+MIN_HOLD, MAX_HOLD = 60, 7 * 24 * 3600
 
-# No row where there is no room (Quota), or where the name is one that exists, by whichever of the three keys.
+# An endpoint to be looked at now: the fields of `messages.Visit`, as a plain tuple.
+Visit = tuple[int, int, str, str | None, str | None, str | None]
+
+# No row where there is no room (Quota), where the name is held, or where it is one that exists, by whichever of the
+# three keys.
 # canonical_name is what the release before 0003 finds a server by, unless a server has it whose name differs by the
-# keys; a trigger could say it, for 45 us more.
+# keys; a trigger could say it, for 45 us more. content_digest is read by the release before alone.
 REGISTER = """
 WITH server AS (
     INSERT INTO registry.mcp_servers
            (name, name_key, look_key, figure_key, canonical_name, display_name, search_fold, description, server_type,
-            endpoint_url, health_url, version, tools_count, bytes, body_digest, content_digest)
+            endpoint_url, health_url, version, tools_count, bytes, body_digest, content_digest, offer_digest,
+            endpoint_id)
     SELECT %(name)s, %(name_key)s, %(look_key)s, %(figure_key)s, CASE WHEN taken.id IS NULL THEN before.name END,
            %(display_name)s, %(search_fold)s, %(description)s, %(server_type)s::registry.server_type,
            %(endpoint_url)s, %(health_url)s, %(version)s, %(tools_count)s, %(bytes)s, %(body_digest)s,
-           %(content_digest)s
+           %(body_digest)s, %(offer_digest)s, nextval('registry.endpoints_id_seq')
       FROM (SELECT translate(%(look_key)s, 'i-', 'l')) AS before (name)
       LEFT JOIN registry.mcp_servers AS taken ON taken.canonical_name = before.name
      WHERE (SELECT sum(servers) < %(max_servers)s AND sum(bytes) + %(bytes)s <= %(max_bytes)s
               FROM registry.server_counts)
+       AND NOT EXISTS (SELECT FROM registry.held_names WHERE name_key = %(name_key)s::varchar AND held_until > now())
         ON CONFLICT DO NOTHING
-    RETURNING id, name, status, created_at
+    RETURNING id, name, status, created_at, endpoint_id, endpoint_url, health_url, body_digest, offer_digest
+), endpoint AS (
+    INSERT INTO registry.endpoints
+           (id, server_id, url, health_url, declared, lease_until, body_digest, offer_digest, introduce_at)
+    SELECT endpoint_id, id, endpoint_url, health_url, %(lease)s::integer IS NULL,
+           now() + make_interval(secs => %(lease)s::integer), body_digest, offer_digest, now() + interval '30 seconds'
+      FROM server
 ), metadata AS (
     INSERT INTO registry.server_metadata (server_id, author, repository_url, documentation_url, tags, tags_fold)
     SELECT id, %(author)s, %(repository_url)s, %(documentation_url)s, %(tags)s::jsonb,
@@ -60,48 +86,157 @@ WITH server AS (
                  annotations json, category text, extra json)
      ORDER BY tool.position
 )
-SELECT id, name, status::text, registry.rfc3339(created_at)
+SELECT id, name, status::text, registry.rfc3339(created_at), endpoint_id
   FROM server
 """
 
-# The server that a name is taken for. Of two, because a name may be one with each of them, the one that is spelled so.
-FIND = """
-SELECT id, name, status::text, registry.rfc3339(created_at), revision, body_digest, content_digest, bytes
-  FROM registry.mcp_servers
- WHERE name_key = %(name_key)s
-    OR look_key = %(look_key)s
-    OR figure_key = %(figure_key)s
- ORDER BY name = %(name)s DESC, id
+# Whether an endpoint is to be looked at because it announces itself. One that nobody has checked yet is about to be.
+_LOOKED_FOR: LiteralString = "NOT COALESCE(metrics.is_up(h.verdict), e.announced_at > now() - interval '10 seconds')"
+# An announcement of an endpoint that is up is written once for each length of its lease.
+_LEASE_IS_OVER: LiteralString = "COALESCE(e.lease_until < now(), true)"
+
+# The server that a name is taken for, and of its endpoints the one that a registration names. Of two servers, because
+# a name may be one with each of them, the one that is spelled so. `rival`: the oldest other endpoint that is up and
+# offers what the server does.
+FIND: LiteralString = f"""
+SELECT s.id, s.name, s.status::text, registry.rfc3339(s.created_at), s.revision, s.body_digest, s.offer_digest, s.bytes,
+       e.id, e.health_url, e.declared, e.retired_at IS NOT NULL, e.conflict_at IS NOT NULL, e.body_digest,
+       e.offer_digest, e.era, h.verdict::text, e.id = s.endpoint_id, {_LOOKED_FOR}, {_LEASE_IS_OVER},
+       other.n, other.live, rival.url, rival.came_first
+  FROM registry.mcp_servers AS s
+  LEFT JOIN registry.endpoints AS e ON e.server_id = s.id AND e.url = %(endpoint_url)s::varchar
+  LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id
+ CROSS JOIN LATERAL (SELECT count(*) AS n, count(*) FILTER (WHERE o.retired_at IS NULL) AS live
+                       FROM registry.endpoints AS o
+                      WHERE o.server_id = s.id
+                        AND o.id IS DISTINCT FROM e.id) AS other
+  LEFT JOIN LATERAL (SELECT o.url, (o.created_at, o.id) < (e.created_at, e.id) AS came_first
+                       FROM registry.endpoints AS o
+                       JOIN registry.endpoint_health AS found ON found.endpoint_id = o.id
+                      WHERE o.server_id = s.id
+                        AND o.id <> e.id
+                        AND o.offer_digest = s.offer_digest
+                        AND o.retired_at IS NULL
+                        AND o.conflict_at IS NULL
+                        AND metrics.is_up(found.verdict)
+                      ORDER BY o.created_at, o.id
+                      LIMIT 1) AS rival ON true
+ WHERE s.name_key = %(name_key)s
+    OR s.look_key = %(look_key)s
+    OR s.figure_key = %(figure_key)s
+ ORDER BY s.name = %(name)s DESC, s.id
  LIMIT 1
-"""
+"""  # noqa: S608 - of literals
+
+# Of an endpoint that a server which exists is given: its number, and whether it is the one to use from now on. It is
+# where it is set by hand; where it announces itself, only if the one in use is known to be down, has gone, or is in
+# conflict. Who is up of several is for the checks to say (registry.use_endpoints).
+_OWN: LiteralString = """
+own AS (
+    SELECT COALESCE(%(endpoint)s::bigint, nextval('registry.endpoints_id_seq')) AS id,
+           NOT EXISTS (SELECT FROM registry.mcp_servers AS s
+                         JOIN registry.endpoints AS e ON e.id = s.endpoint_id
+                         LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id
+                        WHERE s.id = %(id)s
+                          AND %(lease)s::integer IS NOT NULL
+                          AND e.url <> %(endpoint_url)s::varchar
+                          AND e.retired_at IS NULL
+                          AND e.conflict_at IS NULL
+                          AND NOT (%(is_put_back)s AND e.offer_digest = s.offer_digest)
+                          AND (e.declared OR COALESCE(metrics.is_up(h.verdict), true))) AS is_used
+)"""
+_USE: LiteralString = """
+           endpoint_id = CASE WHEN own.is_used THEN own.id ELSE s.endpoint_id END,
+           endpoint_url = CASE WHEN own.is_used THEN %(endpoint_url)s::varchar ELSE s.endpoint_url END,
+           health_url = CASE WHEN own.is_used THEN %(health_url)s::varchar ELSE s.health_url END,
+           revision = revision + 1"""
+# Writes the endpoint of `server`. Where it has moved, to another health URL or away and back, nothing is known of it
+# any more; and who was away is the youngest.
+_ENDPOINT: LiteralString = """
+endpoint AS (
+    INSERT INTO registry.endpoints AS e
+           (id, server_id, url, health_url, declared, lease_until, body_digest, offer_digest, introduce_at)
+    SELECT own.id, server.id, %(endpoint_url)s, %(health_url)s, %(lease)s::integer IS NULL,
+           now() + make_interval(secs => %(lease)s::integer), %(body_digest)s, %(offer_digest)s,
+           now() + interval '30 seconds'
+      FROM server
+     CROSS JOIN own
+        ON CONFLICT (server_id, url) DO UPDATE
+       SET health_url = excluded.health_url,
+           declared = e.declared OR excluded.declared,
+           created_at = CASE WHEN e.retired_at IS NULL THEN e.created_at ELSE now() END,
+           announced_at = now(),
+           lease_until = excluded.lease_until,
+           moved_at = CASE WHEN %(is_moved)s THEN now() ELSE e.moved_at END,
+           retired_at = NULL,
+           body_digest = excluded.body_digest,
+           offer_digest = excluded.offer_digest,
+           conflict_at = NULL,
+           pulse = CASE WHEN NOT %(is_moved)s THEN e.pulse END,
+           introduce_at = CASE WHEN %(is_looked_for)s THEN excluded.introduce_at ELSE e.introduce_at END
+    RETURNING e.server_id, e.id, e.url, e.declared, old.id IS NULL OR old.retired_at IS NOT NULL AS is_added
+), forgotten AS (
+    DELETE FROM registry.endpoint_health
+     USING server
+     WHERE endpoint_id = %(endpoint)s
+       AND %(is_moved)s
+)"""
+_ADDED: LiteralString = """
+    SELECT server_id, id, url, 'added',
+           CASE WHEN declared THEN 'It was registered by hand' ELSE 'It announced itself' END
+      FROM endpoint
+     WHERE is_added"""
 
 # Compare-and-set on the revision: where the row has moved on since it was read, the update finds nothing and so does
 # everything that hangs on it. Without that, a replacement that waited for another would delete the tools that it
 # saw and not the ones that the other has written meanwhile. Tools that stay keep their id, and with it their metrics.
-REPLACE = """
-WITH server AS (
-    UPDATE registry.mcp_servers
+REPLACE: LiteralString = f"""
+WITH {_OWN}, server AS (
+    UPDATE registry.mcp_servers AS s
        SET display_name = %(display_name)s,
            search_fold = %(search_fold)s,
            description = %(description)s,
            server_type = %(server_type)s::registry.server_type,
-           endpoint_url = %(endpoint_url)s,
-           health_url = %(health_url)s,
            version = %(version)s,
            tools_count = %(tools_count)s,
            bytes = %(bytes)s,
            body_digest = %(body_digest)s,
-           content_digest = %(content_digest)s,
-           moved_at = CASE WHEN endpoint_url = %(endpoint_url)s::varchar
-                            AND health_url IS NOT DISTINCT FROM %(health_url)s::varchar THEN moved_at
-                           ELSE now() END,
-           revision = revision + 1,
-           updated_at = now()
-     WHERE id = %(id)s
+           content_digest = %(body_digest)s,
+           offer_digest = %(offer_digest)s,
+           updated_at = now(),{_USE}
+      FROM own
+     WHERE s.id = %(id)s
        AND revision = %(revision)s
        AND (bytes >= %(bytes)s
             OR %(bytes)s - bytes + (SELECT sum(bytes) FROM registry.server_counts) <= %(max_bytes)s)
-    RETURNING id
+    RETURNING s.id, old.offer_digest
+), {_ENDPOINT}, removed AS (
+    DELETE FROM registry.endpoints AS e
+     USING server
+     WHERE e.server_id = server.id
+       AND e.url <> %(endpoint_url)s::varchar
+       AND %(lease)s::integer IS NULL
+    RETURNING e.server_id, e.id, e.url
+), settled AS (
+    UPDATE registry.endpoints AS e
+       SET conflict_at = CASE WHEN e.conflict_at IS NULL THEN now() END
+      FROM server
+     WHERE e.server_id = server.id
+       AND e.url <> %(endpoint_url)s::varchar
+       AND %(lease)s::integer IS NOT NULL
+       AND CASE WHEN e.conflict_at IS NOT NULL THEN e.offer_digest = %(offer_digest)s
+                ELSE %(is_put_back)s AND e.offer_digest = server.offer_digest AND e.retired_at IS NULL END
+    RETURNING e.server_id, e.id, e.url, e.conflict_at
+), changes AS (
+    INSERT INTO metrics.endpoint_changes (server_id, endpoint_id, url, change, reason)
+{_ADDED}
+     UNION ALL
+    SELECT server_id, id, url, 'removed', 'The server was registered by hand at another address'
+      FROM removed
+     UNION ALL
+    SELECT server_id, id, url, 'conflict', 'It offers something else than the endpoint that was first under this name'
+      FROM settled
+     WHERE conflict_at IS NOT NULL
 ), dropped_metadata AS (
     DELETE FROM registry.server_metadata
      USING server
@@ -148,18 +283,101 @@ WITH server AS (
            extra = excluded.extra
 )
 SELECT id
-  FROM server
+  FROM endpoint
+"""  # noqa: S608 - of literals
+
+# An endpoint more, or one that has come back, of a server that offers what it does; its conflict is over. Others may do
+# so at the same moment: the revision counts only where the server is to use this one. Those that retired over a day ago
+# go.
+ADD_ENDPOINT: LiteralString = f"""
+WITH {_OWN}, server AS (
+    UPDATE registry.mcp_servers AS s
+       SET offer_digest = %(offer_digest)s,{_USE}
+      FROM own
+     WHERE s.id = %(id)s
+       AND (revision = %(revision)s OR NOT own.is_used AND offer_digest = %(offer_digest)s)
+    RETURNING s.id
+), {_ENDPOINT}, pruned AS (
+    DELETE FROM registry.endpoints AS e
+     USING server
+     WHERE e.server_id = server.id
+       AND e.url <> %(endpoint_url)s::varchar
+       AND e.retired_at < now() - interval '1 day'
+), changes AS (
+    INSERT INTO metrics.endpoint_changes (server_id, endpoint_id, url, change, reason)
+{_ADDED}
+)
+SELECT id
+  FROM endpoint
+"""  # noqa: S608 - of literals
+
+# An endpoint goes on as it is. No row where it has gone meanwhile.
+RENEW = """
+UPDATE registry.endpoints
+   SET announced_at = now(),
+       lease_until = now() + make_interval(secs => %(lease)s::integer),
+       body_digest = %(body_digest)s,
+       introduce_at = CASE WHEN %(is_looked_for)s THEN now() + interval '30 seconds' ELSE introduce_at END
+ WHERE id = %(endpoint)s
+   AND retired_at IS NULL
+   AND offer_digest = %(offer_digest)s
+RETURNING id
 """
 
-# How much the registry holds.
+# An endpoint says to be a server that another one was before it. No row where that is known.
+DISPUTE = """
+WITH disputed AS (
+    UPDATE registry.endpoints
+       SET conflict_at = now()
+     WHERE id = %(endpoint)s
+       AND conflict_at IS NULL
+    RETURNING server_id, id, url
+), changes AS (
+    INSERT INTO metrics.endpoint_changes (server_id, endpoint_id, url, change, reason)
+    SELECT server_id, id, url, 'conflict', 'It offers something else than the endpoint that was first under this name'
+      FROM disputed
+)
+SELECT id
+  FROM disputed
+"""
+
+# Apart from what it follows: a statement does not see what it writes itself.
+USE_ENDPOINT = """
+SELECT registry.use_endpoints(ARRAY[%(id)s::bigint])
+"""
+
+# How much the registry holds, and for how many seconds more a name is held.
 HELD = """
-SELECT sum(servers)::bigint, sum(bytes)::bigint
+SELECT sum(servers)::bigint, sum(bytes)::bigint,
+       (SELECT ceil(extract(epoch FROM held_until - now()))::integer
+          FROM registry.held_names
+         WHERE name_key = %(name_key)s
+           AND held_until > now())
   FROM registry.server_counts
 """
 
+# By hand: whether a server was sent as this, and has no endpoint besides.
 HAS_DIGEST = """
-SELECT EXISTS (SELECT FROM registry.mcp_servers WHERE body_digest = %(digest)s)
+SELECT EXISTS (SELECT
+                 FROM registry.mcp_servers AS s
+                 JOIN registry.endpoints AS e ON e.server_id = s.id
+                WHERE s.body_digest = %(body_digest)s
+                GROUP BY s.id
+               HAVING bool_and(e.declared AND e.id = s.endpoint_id))
 """
+
+# The endpoint that was announced by this, where it is still one of its server.
+ANNOUNCED: LiteralString = f"""
+SELECT s.id, e.id, e.url, e.health_url, e.era, h.verdict::text, e.offer_digest, s.status::text, {_LOOKED_FOR},
+       {_LEASE_IS_OVER}
+  FROM registry.endpoints AS e
+  JOIN registry.mcp_servers AS s ON s.id = e.server_id AND s.offer_digest = e.offer_digest
+  LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id
+ WHERE e.body_digest = %(body_digest)s
+   AND e.retired_at IS NULL
+   AND e.conflict_at IS NULL
+ LIMIT 1
+"""  # noqa: S608 - of literals
 
 # One page in id order, which is the order of registration; one row more than asked for says whether another follows.
 # The inner LIMIT is a literal, MAX_LIMIT and that row, because a plan that is kept knows literals only: it would take
@@ -288,11 +506,12 @@ SELECT left(row_to_json(server)::text, -1) || ',"tools":['
 """
 
 # A server in error is in the sweeps already; only a probe may say that it is well again. The row is locked first, so
-# that `before` is its newest version even where it had to wait for another session's change.
+# that `before` is its newest version even where it had to wait for another session's change. What was found before it
+# was taken out says nothing of it now.
 SET_STATUS = """
 WITH before AS (
-    SELECT id, status, CASE WHEN status = 'error' AND %(status)s = 'active' THEN status
-                            ELSE %(status)s::registry.server_status END AS wanted
+    SELECT id, endpoint_id, status, CASE WHEN status = 'error' AND %(status)s = 'active' THEN status
+                                         ELSE %(status)s::registry.server_status END AS wanted
       FROM registry.mcp_servers
      WHERE id = %(id)s
        FOR NO KEY UPDATE
@@ -310,18 +529,41 @@ WITH before AS (
                        ELSE 'An operator put the server back into service' END, now()
       FROM before
      WHERE status <> wanted
+), looked_for AS (
+    UPDATE registry.endpoints AS e
+       SET introduce_at = CASE WHEN e.id = before.endpoint_id THEN now() + interval '30 seconds' ELSE now() END,
+           moved_at = CASE before.status WHEN 'inactive' THEN now() ELSE e.moved_at END
+      FROM before
+     WHERE e.server_id = before.id
+       AND e.retired_at IS NULL
+       AND %(status)s = 'active'
+       AND before.status <> 'active'
+    RETURNING e.id, e.url, e.health_url, e.era
+), forgotten AS (
+    DELETE FROM registry.endpoint_health AS h
+     USING looked_for
+     CROSS JOIN before
+     WHERE h.endpoint_id = looked_for.id
+       AND before.status = 'inactive'
 )
-SELECT changed.id, name, status::text, registry.rfc3339(created_at),
-       registry.rfc3339(GREATEST(updated_at, h.checked_at))
+SELECT changed.id, name, changed.status::text, registry.rfc3339(created_at), registry.rfc3339(updated_at),
+       e.id, e.url, e.health_url, e.era, CASE before.status WHEN 'error' THEN h.verdict::text END
   FROM changed
-  LEFT JOIN registry.server_health AS h ON h.server_id = changed.id
+  JOIN before ON before.id = changed.id
+  LEFT JOIN looked_for AS e ON e.id = before.endpoint_id
+  LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id
 """
 
-# Its metadata and last check go by foreign keys, its tools and metrics by triggers.
+# Its metadata, endpoints and last checks go by foreign keys, its tools and metrics by triggers.
 DELETE = """
 DELETE FROM registry.mcp_servers
  WHERE id = %(id)s
 RETURNING id
+"""
+
+# Likewise, and its name is not to be registered for a while.
+REMOVE_AND_HOLD = """
+SELECT registry.remove_and_hold(%(id)s, %(seconds)s)
 """
 
 
@@ -362,59 +604,209 @@ class Page(NamedTuple):
     next_cursor: str | None
 
 
-def register(database: Database, registration: Registration, quota: Quota = NO_QUOTA) -> dict[str, Any]:
-    """Add a server with its metadata and tools, all or nothing; return id, name, status and created_at.
+class Registered(dict[str, Any]):
+    """What a registration is answered. `visit`: the endpoint that is to be looked at now, or None."""
 
-    Raises DuplicateServer where a server with this name, or one that reads the same, exists; QuotaExceeded where there
-    is no room for one more; ValidationFailed where only a server that exists may have this name; Unavailable where
-    others kept taking and leaving it.
+    def __init__(self, answer: Mapping[str, Any], visit: Visit | None = None) -> None:
+        super().__init__(answer)
+        self.visit = visit
+
+
+class _Found(NamedTuple):
+    """What FIND finds: a server, and of its endpoints the one that a registration names, where there is one."""
+
+    id: int
+    name: str
+    status: str
+    created_at: str
+    revision: int
+    body_digest: bytes
+    offer_digest: bytes | None
+    bytes: int
+    endpoint: int | None
+    health_url: str | None
+    is_declared: bool | None
+    is_retired: bool
+    is_disputed: bool
+    endpoint_body: bytes | None
+    endpoint_offer: bytes | None
+    era: str | None
+    verdict: str | None
+    is_used: bool | None
+    is_looked_for: bool
+    is_lease_over: bool
+    others: int
+    live_others: int
+    rival: str | None
+    rival_came_first: bool | None
+
+    def offers(self, registration: Registration) -> bool:
+        """Whether the server is registered as this already, wherever it answers."""
+        if self.offer_digest is None:  # written by the release before
+            return self.body_digest == registration.body_digest
+        return self.offer_digest == registration.offer_digest
+
+    def is_set(self, registration: Registration) -> bool:
+        """Whether the server has the address of this registration, set by hand, and no other."""
+        return bool(self.is_used and self.is_declared) and self.others == 0 and not self.is_changed(registration)
+
+    def is_changed(self, registration: Registration) -> bool:
+        """Whether what is known of the endpoint, if anything, is another place than the one that is named."""
+        return self.endpoint is None or self.is_retired or self.health_url != registration.document.health_url
+
+
+def register(database: Database, registration: Registration, quota: Quota = NO_QUOTA) -> Registered:
+    """Add a server with its metadata, tools and endpoint, all or nothing; answers id, name, status and created_at.
+
+    Raises DuplicateServer where a server with this name, or one that reads the same, exists; HeldName where its name is
+    held; QuotaExceeded where there is no room for one more; ValidationFailed where only a server that exists may have
+    this name; Unavailable where others kept taking and leaving it.
     """
     registration.check_new()
     for _ in range(MAX_RACES):
-        row = database.write(REGISTER, _columns(registration) | quota.parameters())
-        if row is not None:
-            return _answer(*row)
+        if created := _create(database, registration, quota, None):
+            return created
         taken = database.read(FIND, _named(registration))
         if taken is not None:  # else it is gone again
             raise _duplicate(registration, taken[1])
-        _check_room(database, quota, registration.size, servers=1)
+        _check_room(database, registration, quota, registration.size, servers=1)
     raise Unavailable("lost every race")
 
 
-def replace(database: Database, registration: Registration, quota: Quota = NO_QUOTA) -> dict[str, Any]:
-    """Make the catalogue agree with a registration; return what `register` returns, and what came of it.
+def replace(
+    database: Database, registration: Registration, quota: Quota = NO_QUOTA, lease: int | None = None
+) -> Registered:
+    """Make the catalogue agree with a registration; answers what `register` does, and what came of it.
 
-    `result` is created, updated or unchanged. The same content writes nothing, however it is spelled.
-    An operator's `inactive` stays. A server that exists is always replaced by what is no larger, however full the
-    registry is. Raises what `register` raises, DuplicateServer where the name exists in another spelling.
+    Without a lease the registration sets the address of its server: the server has no other afterwards. With one it is
+    an announcement: the endpoint is one of the server's for so many seconds, whatever others there are.
+
+    `result` is created, updated or unchanged. The same content writes nothing, however it is spelled, but for the
+    lease. An operator's `inactive` stays. A server that exists is always replaced by what is no larger, however full
+    the registry is. Raises what `register` raises, DuplicateServer where the name exists in another spelling; and
+    ConflictingServer where an endpoint announces again what another one that was first under this name is not.
     """
     for _ in range(MAX_RACES):
         row = database.read(FIND, _named(registration))
         if row is None:
             registration.check_new()
-            created = database.write(REGISTER, _columns(registration) | quota.parameters())
-            if created is None:
-                _check_room(database, quota, registration.size, servers=1)
-                continue  # somebody else was first: look again
-            return {**_answer(*created), "result": "created"}
-        id_, name, status, created_at, revision, body_digest, content_digest, held = row
-        if name != registration.document.name:
-            raise _duplicate(registration, name)
-        if body_digest == registration.body_digest or content_digest == registration.content_digest:
-            return {**_answer(id_, name, status, created_at), "result": "unchanged"}
-        columns = _columns(registration) | quota.parameters() | {"id": id_, "revision": revision}
-        if database.write(REPLACE, columns):
-            return {**_answer(id_, name, status, created_at), "result": "updated"}
-        if registration.size > held:
-            _check_room(database, quota, registration.size - held)
+            if created := _create(database, registration, quota, lease):
+                return Registered({**created, "result": "created"}, created.visit)
+            _check_room(database, registration, quota, registration.size, servers=1)
+            continue  # somebody else was first: look again
+        found = _Found(*row)
+        if found.name != registration.document.name:
+            raise _duplicate(registration, found.name)
+        if found.offers(registration) and lease is not None:
+            answer = _announce(database, registration, found, lease)
+        elif found.offers(registration) and found.is_set(registration):
+            return _outcome(found, "unchanged")
+        else:
+            answer = _replace(database, registration, found, lease, quota)
+        if answer is not None:
+            return answer
+        if registration.size > found.bytes:
+            _check_room(database, registration, quota, registration.size - found.bytes)
     raise Unavailable("lost every race")
 
 
-def _check_room(database: Database, quota: Quota, more: int, servers: int = 0) -> None:
-    """Raise QuotaExceeded where there is no room for so many bytes and servers more."""
-    row = database.read(HELD)
+def _create(database: Database, registration: Registration, quota: Quota, lease: int | None) -> Registered | None:
+    """Add a server; None where that may not be, or its name is taken."""
+    row = database.write(REGISTER, _columns(registration) | quota.parameters() | {"lease": lease})
+    if row is None:
+        return None
+    document = registration.document
+    return Registered(_answer(*row[:4]), (row[0], row[4], document.endpoint_url, document.health_url, None, None))
+
+
+def _replace(
+    database: Database, registration: Registration, found: _Found, lease: int | None, quota: Quota
+) -> Registered | None:
+    """Replace what is stored of a server; None where that may not be, or it is not as it was found any more."""
+    # Two servers that each say to be this one, by turns, while both answer. A new release is announced once by each.
+    is_put_back = (
+        lease is not None
+        and found.rival is not None
+        and not found.is_retired
+        and found.endpoint_offer == registration.offer_digest
+    )
+    if is_put_back and found.rival_came_first:
+        if database.write(DISPUTE, {"endpoint": found.endpoint}):
+            database.write(USE_ENDPOINT, {"id": found.id})
+        raise ConflictingServer(
+            f"{ConflictingServer.__doc__}, at {found.rival}: give this one another name, or run the same release"
+            " everywhere",
+            [Fault("name", f"Taken for the server at {found.rival}", "conflict")],
+        )
+    row = database.write(
+        REPLACE,
+        _columns(registration) | quota.parameters() | _place(registration, found, lease, is_put_back=is_put_back),
+    )
+    return None if row is None else _outcome(found, "updated", _visit(registration, found, row[0]))
+
+
+def _announce(database: Database, registration: Registration, found: _Found, lease: int) -> Registered | None:
+    """Add an endpoint to a server that is registered as this, or renew it; None where it is not as it was found."""
+    is_another = found.is_changed(registration) or found.is_disputed
+    if is_another or found.endpoint_offer != registration.offer_digest:
+        statement = ADD_ENDPOINT
+    elif found.is_looked_for or found.is_lease_over or found.endpoint_body != registration.body_digest:
+        statement = RENEW
+    else:
+        return _outcome(found, "unchanged")
+    row = database.write(statement, _place(registration, found, lease))
+    result = "updated" if is_another else "unchanged"
+    return None if row is None else _outcome(found, result, _visit(registration, found, row[0]))
+
+
+def _place(
+    registration: Registration, found: _Found, lease: int | None, *, is_put_back: bool = False
+) -> dict[str, Any]:
+    """What the statements are told of the endpoint, and of the server that it is to be one of. Raises QuotaExceeded."""
+    is_changed = found.is_changed(registration)
+    if lease is not None and found.live_others >= MAX_ENDPOINTS and (found.endpoint is None or found.is_retired):
+        raise QuotaExceeded(
+            f"The server has {found.live_others} endpoints, as many as it may: set its address by a registration"
+            " without a lease, or wait until the leases of some are over"
+        )
+    document = registration.document
+    return {
+        "id": found.id,
+        "revision": found.revision,
+        "endpoint": found.endpoint,
+        "endpoint_url": document.endpoint_url,
+        "health_url": document.health_url,
+        "body_digest": registration.body_digest,
+        "offer_digest": registration.offer_digest,
+        "lease": lease,
+        "is_moved": is_changed and found.endpoint is not None,
+        "is_looked_for": is_changed or found.is_looked_for,
+        "is_put_back": is_put_back,
+    }
+
+
+def _visit(registration: Registration, found: _Found, endpoint: int) -> Visit | None:
+    """The endpoint as it is to be looked at, where it is."""
+    is_changed = found.is_changed(registration)
+    if found.status == "inactive" or not (is_changed or found.is_looked_for):
+        return None
+    document = registration.document
+    verdict = None if is_changed else found.verdict
+    return found.id, endpoint, document.endpoint_url, document.health_url, found.era, verdict
+
+
+def _outcome(found: _Found, result: str, visit: Visit | None = None) -> Registered:
+    """The answer to a registration of a server that was there."""
+    return Registered({**_answer(found.id, found.name, found.status, found.created_at), "result": result}, visit)
+
+
+def _check_room(database: Database, registration: Registration, quota: Quota, more: int, servers: int = 0) -> None:
+    """Raise QuotaExceeded where there is no room for so many bytes and servers more, HeldName where a name is held."""
+    row = database.read(HELD, {"name_key": registration.name_keys[0]})
     assert row is not None
-    held, held_bytes = row
+    held, held_bytes, held_for = row
+    if servers and held_for is not None:
+        raise HeldName(held_for)
     bounds = quota.parameters()
     if held + servers > bounds["max_servers"]:
         raise QuotaExceeded(
@@ -434,10 +826,26 @@ def _duplicate(registration: Registration, existing: str) -> DuplicateServer:
     return DuplicateServer(told, [Fault("name", f"Taken for the server {existing}", "taken")])
 
 
-def has_digest(database: Database, digest: bytes) -> bool:
-    """Whether a stored registration was sent as the body with this SHA-256 (RFC 8785 form)."""
-    row = database.read(HAS_DIGEST, {"digest": digest})
-    return row is not None and bool(row[0])
+def shake_hands(database: Database, digest: bytes, lease: int | None = None) -> Visit | None:
+    """Be content with the SHA-256 (RFC 8785 form) of a registration, with a lease or without; the endpoint to look at.
+
+    Raises RegistrationRequired where no server was sent as this, or more is to be done than to renew the lease.
+    """
+    if lease is None:
+        row = database.read(HAS_DIGEST, {"body_digest": digest})
+        if row is None or not row[0]:
+            raise RegistrationRequired
+        return None
+    row = database.read(ANNOUNCED, {"body_digest": digest})
+    if row is None:
+        raise RegistrationRequired
+    *visit, offer, status, is_looked_for, is_lease_over = row
+    is_looked_for = is_looked_for and status != "inactive"
+    if is_looked_for or is_lease_over:
+        renewed = {"endpoint": row[1], "lease": lease, "is_looked_for": is_looked_for}
+        if database.write(RENEW, renewed | {"body_digest": digest, "offer_digest": offer}) is None:
+            raise RegistrationRequired
+    return tuple(visit) if is_looked_for else None
 
 
 def list_page(database: Database, filters: Filters, limit: int, after: int) -> Page:
@@ -482,20 +890,38 @@ def detail(database: Database, id_: int) -> str:
     return row[0]
 
 
-def set_status(database: Database, id_: int, status: Literal["active", "inactive"]) -> dict[str, Any]:
-    """Put a server into the health sweeps, or take it out; return its id, name, status, created_at and updated_at.
+def set_status(database: Database, id_: int, status: Literal["active", "inactive"]) -> Registered:
+    """Put a server into the health sweeps, or take it out; answers its id, name, status, created_at and updated_at.
 
     Raises ServerNotFound.
     """
     row = database.write(SET_STATUS, {"id": id_, "status": status})
     if row is None:
         raise ServerNotFound
-    return {**_answer(*row[:4]), "updated_at": row[4]}
+    visit = None if row[5] is None else (row[0], *row[5:])
+    return Registered({**_answer(*row[:4]), "updated_at": row[4]}, visit)
 
 
-def delete(database: Database, id_: int) -> None:
-    """Remove a server; its tools, metadata and metrics go with it. Raises ServerNotFound."""
-    if database.write(DELETE, {"id": id_}) is None:
+def parse_hold(query: Mapping[str, str]) -> int | None:
+    """For how many seconds a query wants a name held; None where it does not say. Raises ValidationFailed."""
+    if faults := [Fault(name, "There is no such parameter", "unknown") for name in query if name != "hold"]:
+        raise ValidationFailed(faults=faults)
+    hold = query.get("hold")
+    if hold is None:
+        return None
+    if not (hold.isascii() and hold.isdigit() and len(hold) < 7 and MIN_HOLD <= int(hold) <= MAX_HOLD):
+        raise ValidationFailed(faults=[Fault("hold", f"A number of seconds from {MIN_HOLD} to {MAX_HOLD}", "value")])
+    return int(hold)
+
+
+def delete(database: Database, id_: int, hold: int | None = None) -> None:
+    """Remove a server with all that is kept of it, and hold its name for so many seconds. Raises ServerNotFound."""
+    if hold is None:
+        removed = database.write(DELETE, {"id": id_}) is not None
+    else:
+        row = database.write(REMOVE_AND_HOLD, {"id": id_, "seconds": hold})
+        removed = row is not None and row[0]
+    if not removed:
         raise ServerNotFound
 
 
@@ -505,7 +931,13 @@ def _answer(id_: int, name: str, status: str, created_at: str) -> dict[str, Any]
 
 def _named(registration: Registration) -> dict[str, Any]:
     read, look, figure = registration.name_keys
-    return {"name": registration.document.name, "name_key": read, "look_key": look, "figure_key": figure}
+    return {
+        "name": registration.document.name,
+        "name_key": read,
+        "look_key": look,
+        "figure_key": figure,
+        "endpoint_url": registration.document.endpoint_url,
+    }
 
 
 def _columns(registration: Registration) -> dict[str, Any]:
@@ -516,7 +948,6 @@ def _columns(registration: Registration) -> dict[str, Any]:
         "display_name": document.display_name,
         "description": document.description,
         "server_type": document.server_type,
-        "endpoint_url": document.endpoint_url,
         "health_url": document.health_url,
         "version": document.version,
         "has_metadata": metadata is not None,
@@ -529,7 +960,7 @@ def _columns(registration: Registration) -> dict[str, Any]:
         "tools_count": len(document.tools),
         "bytes": registration.size,
         "body_digest": registration.body_digest,
-        "content_digest": registration.content_digest,
+        "offer_digest": registration.offer_digest,
     }
 
 

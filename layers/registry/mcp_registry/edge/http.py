@@ -22,6 +22,8 @@ STATUSES: Mapping[str, HTTPStatus] = {
     "QUOTA_EXCEEDED": HTTPStatus.FORBIDDEN,
     "SERVER_NOT_FOUND": HTTPStatus.NOT_FOUND,
     "DUPLICATE_SERVER": HTTPStatus.CONFLICT,
+    "CONFLICTING_SERVER": HTTPStatus.CONFLICT,
+    "HELD_NAME": HTTPStatus.CONFLICT,
     "PAYLOAD_TOO_LARGE": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "UNSUPPORTED_MEDIA_TYPE": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     "REGISTRATION_REQUIRED": HTTPStatus.PRECONDITION_REQUIRED,
@@ -38,8 +40,6 @@ HEADERS = {
 MAX_ID = 2**63 - 1
 # Of a server's name, in characters.
 MAX_NAME = 100
-# Postgres restarts in about a second; so does a client's patience.
-RETRY_AFTER_SECONDS = "1"
 
 _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -157,8 +157,8 @@ def error_response(error: RegistryError) -> Response:
     body: dict[str, Any] = {"error": str(error), "code": error.code}
     if error.faults:
         body["details"] = [fault._asdict() for fault in error.faults]
-    status = STATUSES[error.code]
-    return Response(body, status, {"Retry-After": RETRY_AFTER_SECONDS} if isinstance(error, Unavailable) else None)
+    headers = None if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    return Response(body, STATUSES[error.code], headers)
 
 
 def endpoint(handler: Callable[[Request], Response]) -> Callable[[Mapping[str, Any], object], dict[str, Any]]:

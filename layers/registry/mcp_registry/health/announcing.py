@@ -1,0 +1,7 @@
+"""At once: has somebody introduced to who has just been registered, or has come back."""
+
+from __future__ import annotations
+
+
+def at_once(visit: tuple[int, int, str, str | None, str | None, str | None]) -> None:
+    """Ask for the introduction of an endpoint: the fields of `messages.Visit`. Never raises."""

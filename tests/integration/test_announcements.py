@@ -1,0 +1,423 @@
+"""Endpoints as registrations make them: set by hand, announced with a lease, disputed, held; and what is looked at."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from mcp_registry.aws.db import Database
+from mcp_registry.catalogue import registration, servers
+from mcp_registry.catalogue.servers import MAX_ENDPOINTS, Registered
+from mcp_registry.edge.http import error_response
+from mcp_registry.errors import (
+    ConflictingServer,
+    HeldName,
+    QuotaExceeded,
+    RegistrationRequired,
+    ServerNotFound,
+    ValidationFailed,
+)
+from tests.conftest import registration as document
+
+LEASE = 600
+ONE, TWO, THREE = (f"http://localhost:{port}/mcp" for port in (8081, 8082, 8083))
+
+
+def sent(name: str, url: str, **fields: Any) -> registration.Registration:
+    return registration.parse(document(name, endpoint_url=url, **fields))
+
+
+def rows(database: Database, statement: str) -> list[Any]:
+    assert database._connection is not None
+    cursor = database._connection.execute(statement.encode())
+    return cursor.fetchall() if cursor.description else []
+
+
+def announce(database: Database, name: str, url: str, **fields: Any) -> Registered:
+    return servers.replace(database, sent(name, url, **fields), lease=LEASE)
+
+
+def by_hand(database: Database, name: str, url: str, **fields: Any) -> Registered:
+    return servers.replace(database, sent(name, url, **fields))
+
+
+def found(database: Database, url: str, verdict: str) -> None:
+    """A check of an endpoint found this."""
+    rows(
+        database,
+        "INSERT INTO registry.endpoint_health (endpoint_id, verdict, checked_at, since)"
+        f" SELECT id, '{verdict}', now(), now() FROM registry.endpoints WHERE url = '{url}'"
+        "     ON CONFLICT (endpoint_id) DO UPDATE SET verdict = excluded.verdict",
+    )
+
+
+def endpoints(database: Database, *columns: str) -> list[Any]:
+    """These columns of each endpoint, oldest first."""
+    return rows(database, f"SELECT {', '.join(columns)} FROM registry.endpoints ORDER BY created_at, id")
+
+
+def changes(database: Database) -> list[tuple[str, str]]:
+    return rows(database, "SELECT change, url FROM metrics.endpoint_changes ORDER BY id")
+
+
+def version(database: Database, id_: int) -> str:
+    return json.loads(servers.detail(database, id_))["version"]
+
+
+def in_use(database: Database, id_: int) -> str:
+    (row,) = rows(
+        database,
+        "SELECT s.endpoint_url, e.url FROM registry.mcp_servers AS s"
+        f" JOIN registry.endpoints AS e ON e.id = s.endpoint_id WHERE s.id = {id_}",
+    )
+    assert row[0] == row[1]
+    return row[0]
+
+
+def unwritten(database: Database) -> list[Any]:
+    """What is another after any write."""
+    return [
+        rows(database, f"SELECT ctid, xmin, cmin, id FROM {table} ORDER BY id")
+        for table in ("registry.mcp_servers", "registry.endpoints", "metrics.endpoint_changes")
+    ]
+
+
+def move_back(database: Database, url: str, column: str, interval: str) -> None:
+    rows(database, f"UPDATE registry.endpoints SET {column} = now() - interval '{interval}' WHERE url = '{url}'")
+
+
+@pytest.fixture
+def catalogue(database: Database) -> Database:
+    rows(database, "DELETE FROM registry.mcp_servers")
+    return database
+
+
+def test_a_new_server_has_the_endpoint_that_it_registered_and_is_looked_at(catalogue):
+    created = servers.register(catalogue, sent("new", ONE, health_url="/up"))
+    ((number, *kept),) = endpoints(catalogue, "id", "url", "health_url", "declared", "lease_until")
+    assert kept == [ONE, "/up", True, None]
+    assert created.visit == (created["id"], number, ONE, "/up", None, None)
+    assert in_use(catalogue, created["id"]) == ONE
+    # A message that is lost is made good.
+    assert endpoints(catalogue, "introduce_at = now() + interval '30 seconds'") == [(True,)]
+
+
+def test_a_new_server_that_announces_itself_has_a_lease(catalogue):
+    created = announce(catalogue, "new", ONE)
+    assert created["result"] == "created"
+    assert created.visit is not None
+    assert endpoints(catalogue, "declared", "extract(epoch FROM lease_until - now())::integer") == [(False, LEASE)]
+
+
+def test_each_replica_adds_its_endpoint_and_leaves_the_others_alone(catalogue):
+    id_ = announce(catalogue, "replicas", ONE)["id"]
+    found(catalogue, ONE, "healthy")
+    rows(catalogue, "UPDATE registry.mcp_servers SET updated_at = '2026-01-01'")
+    added = announce(catalogue, "replicas", TWO)
+    assert added["result"] == "updated"
+    assert added.visit is not None and added.visit[2] == TWO
+    assert endpoints(catalogue, "url", "declared", "conflict_at") == [(ONE, False, None), (TWO, False, None)]
+    assert changes(catalogue) == [("added", TWO)]
+    # Which one is used is for the checks to say, and what is registered has not changed.
+    assert in_use(catalogue, id_) == ONE
+    assert rows(catalogue, "SELECT updated_at = '2026-01-01' FROM registry.mcp_servers") == [(True,)]
+
+
+def test_a_server_that_moved_is_used_where_it_is_once_it_is_known_to_be_down_where_it_was(catalogue):
+    id_ = announce(catalogue, "moved", ONE)["id"]
+    found(catalogue, ONE, "refused")
+    announce(catalogue, "moved", TWO)
+    assert in_use(catalogue, id_) == TWO
+
+
+def test_an_announcement_of_an_endpoint_that_is_up_writes_nothing(catalogue):
+    announce(catalogue, "still", ONE)
+    announce(catalogue, "still", TWO)
+    for url in (ONE, TWO):
+        found(catalogue, url, "healthy")
+    before = unwritten(catalogue)
+    for url in (ONE, TWO):
+        again = announce(catalogue, "still", url)
+        assert (again["result"], again.visit) == ("unchanged", None)
+        assert servers.shake_hands(catalogue, sent("still", url).body_digest, LEASE) is None
+    assert unwritten(catalogue) == before
+
+
+@pytest.mark.parametrize("shakes_hands", [True, False])
+def test_a_lease_that_is_over_is_renewed_by_the_next_announcement(catalogue, shakes_hands):
+    announce(catalogue, "renewed", ONE)
+    found(catalogue, ONE, "healthy")
+    move_back(catalogue, ONE, "lease_until", "1 second")
+    if shakes_hands:
+        assert servers.shake_hands(catalogue, sent("renewed", ONE).body_digest, LEASE) is None
+    else:
+        assert announce(catalogue, "renewed", ONE)["result"] == "unchanged"
+    assert endpoints(catalogue, "lease_until > now()") == [(True,)]
+
+
+@pytest.mark.parametrize("shakes_hands", [True, False])
+def test_who_announces_itself_and_is_down_is_looked_at_at_once(catalogue, shakes_hands):
+    id_ = announce(catalogue, "back", ONE)["id"]
+    found(catalogue, ONE, "refused")
+    rows(catalogue, "UPDATE registry.endpoints SET era = 'legacy', introduce_at = 'infinity'")
+    if shakes_hands:
+        visit = servers.shake_hands(catalogue, sent("back", ONE).body_digest, LEASE)
+    else:
+        visit = announce(catalogue, "back", ONE).visit
+    ((number,),) = endpoints(catalogue, "id")
+    assert visit == (id_, number, ONE, None, "legacy", "refused")
+    assert endpoints(catalogue, "introduce_at = now() + interval '30 seconds'") == [(True,)]
+
+
+def test_who_is_about_to_be_looked_at_is_not_looked_at_for_each_worker_that_announces_it(catalogue):
+    assert announce(catalogue, "workers", ONE).visit is not None
+    assert announce(catalogue, "workers", ONE).visit is None
+    move_back(catalogue, ONE, "announced_at", "11 seconds")
+    assert announce(catalogue, "workers", ONE).visit is not None
+
+
+def test_nobody_looks_at_a_server_that_an_operator_took_out(catalogue):
+    id_ = announce(catalogue, "out", ONE)["id"]
+    servers.set_status(catalogue, id_, "inactive")
+    found(catalogue, ONE, "refused")
+    assert announce(catalogue, "out", ONE).visit is None
+    assert announce(catalogue, "out", TWO).visit is None
+    assert announce(catalogue, "out", ONE, version="2").visit is None
+    assert servers.shake_hands(catalogue, sent("out", ONE, version="2").body_digest, LEASE) is None
+
+
+def test_a_registration_by_hand_sets_the_one_address_and_keeps_what_is_known_of_it(catalogue):
+    announce(catalogue, "set", ONE)
+    announce(catalogue, "set", TWO)
+    found(catalogue, TWO, "healthy")
+    rows(catalogue, "UPDATE registry.endpoints SET pulse = 'known'")
+    answer = by_hand(catalogue, "set", TWO)
+    assert (answer["result"], answer.visit) == ("updated", None)
+    assert in_use(catalogue, answer["id"]) == TWO
+    assert endpoints(catalogue, "url", "declared", "lease_until", "pulse") == [(TWO, True, None, "known")]
+    assert rows(catalogue, "SELECT verdict::text FROM registry.endpoint_health") == [("healthy",)]
+    assert changes(catalogue) == [("added", TWO), ("removed", ONE)]
+    before = unwritten(catalogue)
+    assert by_hand(catalogue, "set", TWO)["result"] == "unchanged"
+    assert unwritten(catalogue) == before
+
+
+def test_an_address_that_is_set_by_hand_and_announces_itself_stays_the_declared_one(catalogue):
+    by_hand(catalogue, "both", ONE)
+    assert announce(catalogue, "both", ONE)["result"] == "unchanged"
+    assert endpoints(catalogue, "declared", "lease_until > now()") == [(True, True)]
+    assert by_hand(catalogue, "both", ONE)["result"] == "unchanged"
+
+
+def test_of_another_health_url_nothing_is_known(catalogue):
+    announce(catalogue, "other-health", ONE)
+    found(catalogue, ONE, "healthy")
+    rows(catalogue, "UPDATE registry.endpoints SET pulse = 'known', moved_at = '2026-01-01'")
+    moved = announce(catalogue, "other-health", ONE, health_url="/up")
+    assert moved["result"] == "updated"
+    assert moved.visit is not None and moved.visit[3:] == ("/up", None, None)
+    assert endpoints(catalogue, "health_url", "pulse", "moved_at = now()") == [("/up", None, True)]
+    assert rows(catalogue, "SELECT FROM registry.endpoint_health") == []
+    assert json.loads(servers.detail(catalogue, moved["id"]))["health_url"] == "/up"
+
+
+def test_a_retired_endpoint_that_announces_itself_is_back_and_the_youngest(catalogue):
+    for url in (ONE, TWO):
+        announce(catalogue, "returns", url)
+        move_back(catalogue, url, "created_at", "1 hour")
+    found(catalogue, ONE, "refused")
+    move_back(catalogue, ONE, "retired_at", "1 minute")
+    with pytest.raises(RegistrationRequired):
+        servers.shake_hands(catalogue, sent("returns", ONE).body_digest, LEASE)
+    back = announce(catalogue, "returns", ONE)
+    assert back["result"] == "updated" and back.visit is not None
+    assert endpoints(catalogue, "url", "retired_at") == [(TWO, None), (ONE, None)]
+    assert rows(catalogue, "SELECT FROM registry.endpoint_health") == []
+    assert changes(catalogue) == [("added", TWO), ("added", ONE)]
+
+
+def test_who_retired_over_a_day_ago_makes_room_for_the_next(catalogue):
+    announce(catalogue, "pruned", ONE)
+    announce(catalogue, "pruned", TWO)
+    move_back(catalogue, ONE, "retired_at", "25 hours")
+    announce(catalogue, "pruned", THREE)
+    assert endpoints(catalogue, "url") == [(TWO,), (THREE,)]
+
+
+def test_a_server_has_a_hundred_endpoints_at_most_and_those_it_has_go_on(catalogue):
+    announce(catalogue, "many", ONE)
+    rows(
+        catalogue,
+        "INSERT INTO registry.endpoints (server_id, url, declared, body_digest, offer_digest)"
+        f" SELECT server_id, 'http://localhost/' || n, false, '', offer_digest"
+        f"   FROM registry.endpoints CROSS JOIN generate_series(2, {MAX_ENDPOINTS}) AS n",
+    )
+    for fields in ({}, {"version": "2"}):
+        with pytest.raises(QuotaExceeded, match="100 endpoints"):
+            announce(catalogue, "many", TWO, **fields)
+    assert announce(catalogue, "many", ONE, version="2")["result"] == "updated"
+    rows(catalogue, "UPDATE registry.endpoints SET retired_at = now() WHERE url = 'http://localhost/2'")
+    assert announce(catalogue, "many", TWO, version="2")["result"] == "updated"
+
+
+def test_a_new_release_is_what_its_first_replica_says_and_the_others_follow(catalogue):
+    id_ = announce(catalogue, "release", ONE, version="1")["id"]
+    announce(catalogue, "release", TWO, version="1")
+    for url in (ONE, TWO):
+        found(catalogue, url, "healthy")
+    assert announce(catalogue, "release", TWO, version="2")["result"] == "updated"
+    assert version(catalogue, id_) == "2"
+    assert announce(catalogue, "release", ONE, version="2")["result"] == "unchanged"
+    assert endpoints(catalogue, "url", "conflict_at") == [(ONE, None), (TWO, None)]
+    for url in (ONE, TWO):
+        assert servers.shake_hands(catalogue, sent("release", url, version="2").body_digest, LEASE) is None
+
+
+@pytest.fixture
+def disputed(catalogue: Database) -> int:
+    """A server of two endpoints that are up and offer different things, of which the younger spoke last."""
+    id_ = announce(catalogue, "disputed", ONE, version="first")["id"]
+    found(catalogue, ONE, "healthy")
+    announce(catalogue, "disputed", TWO, version="second")
+    found(catalogue, TWO, "healthy")
+    assert version(catalogue, id_) == "second"
+    return id_
+
+
+def test_of_two_servers_under_one_name_the_first_keeps_it(catalogue, disputed):
+    put_back = announce(catalogue, "disputed", ONE, version="first")
+    assert put_back["result"] == "updated"
+    assert version(catalogue, disputed) == "first"
+    assert in_use(catalogue, disputed) == ONE
+    assert endpoints(catalogue, "url", "conflict_at IS NULL") == [(ONE, True), (TWO, False)]
+    assert changes(catalogue) == [("added", TWO), ("conflict", TWO)]
+    # The handshake alone would hide it.
+    with pytest.raises(RegistrationRequired):
+        servers.shake_hands(catalogue, sent("disputed", TWO, version="second").body_digest, LEASE)
+    with pytest.raises(ConflictingServer, match=ONE) as refused:
+        announce(catalogue, "disputed", TWO, version="second")
+    answer = error_response(refused.value)
+    assert (answer.status, json.loads(answer.body)["details"][0]["type"]) == (409, "conflict")
+    assert version(catalogue, disputed) == "first"
+    assert changes(catalogue) == [("added", TWO), ("conflict", TWO)]
+
+
+def test_who_comes_second_is_told_so_where_the_first_has_not_heard_of_it_yet(catalogue, disputed):
+    rows(catalogue, "UPDATE registry.mcp_servers SET offer_digest = (SELECT offer_digest FROM registry.endpoints"
+                    f" WHERE url = '{ONE}'), endpoint_url = '{TWO}', endpoint_id = (SELECT id FROM registry.endpoints"
+                    f" WHERE url = '{TWO}')")  # fmt: skip
+    with pytest.raises(ConflictingServer, match=ONE):
+        announce(catalogue, "disputed", TWO, version="second")
+    assert endpoints(catalogue, "url", "conflict_at IS NULL") == [(ONE, True), (TWO, False)]
+    assert in_use(catalogue, disputed) == ONE
+    assert changes(catalogue) == [("added", TWO), ("conflict", TWO)]
+
+
+def test_a_conflict_is_over_where_the_other_offers_the_same(catalogue, disputed):
+    announce(catalogue, "disputed", ONE, version="first")
+    assert announce(catalogue, "disputed", TWO, version="first")["result"] == "updated"
+    assert endpoints(catalogue, "conflict_at") == [(None,), (None,)]
+
+
+def test_a_conflict_is_over_where_the_first_comes_to_offer_what_the_other_does(catalogue, disputed):
+    announce(catalogue, "disputed", ONE, version="first")
+    announce(catalogue, "disputed", ONE, version="second")
+    assert endpoints(catalogue, "conflict_at") == [(None,), (None,)]
+
+
+def test_a_conflict_is_over_where_the_first_is_down(catalogue, disputed):
+    announce(catalogue, "disputed", ONE, version="first")
+    found(catalogue, ONE, "refused")
+    assert announce(catalogue, "disputed", TWO, version="second")["result"] == "updated"
+    assert version(catalogue, disputed) == "second"
+    assert endpoints(catalogue, "conflict_at") == [(None,), (None,)]
+
+
+def test_a_registration_by_hand_ends_a_conflict(catalogue, disputed):
+    announce(catalogue, "disputed", ONE, version="first")
+    by_hand(catalogue, "disputed", TWO, version="second")
+    assert endpoints(catalogue, "url", "conflict_at") == [(TWO, None)]
+
+
+def test_a_digest_by_hand_is_enough_where_the_server_has_that_address_alone(catalogue):
+    digest = sent("by-hand", ONE).body_digest
+    by_hand(catalogue, "by-hand", ONE)
+    servers.shake_hands(catalogue, digest)
+    announce(catalogue, "by-hand", TWO)
+    with pytest.raises(RegistrationRequired):
+        servers.shake_hands(catalogue, digest)
+    by_hand(catalogue, "by-hand", ONE)
+    servers.shake_hands(catalogue, digest)
+
+
+def test_a_digest_with_a_lease_is_enough_for_each_replica_and_for_no_stranger(catalogue):
+    for url in (ONE, TWO):
+        announce(catalogue, "digests", url)
+    for url in (ONE, TWO):
+        servers.shake_hands(catalogue, sent("digests", url).body_digest, LEASE)
+    with pytest.raises(RegistrationRequired):
+        servers.shake_hands(catalogue, sent("digests", THREE).body_digest, LEASE)
+
+
+def test_a_server_that_is_put_back_into_service_is_looked_at_at_once_and_unknown_until_then(catalogue):
+    id_ = announce(catalogue, "returned", ONE)["id"]
+    announce(catalogue, "returned", TWO)
+    for url in (ONE, TWO):
+        found(catalogue, url, "refused")
+    assert servers.set_status(catalogue, id_, "inactive").visit is None
+    visit = servers.set_status(catalogue, id_, "active").visit
+    assert visit is not None and (visit[0], visit[2:]) == (id_, (ONE, None, None, None))
+    assert rows(catalogue, "SELECT FROM registry.endpoint_health") == []
+    assert endpoints(catalogue, "introduce_at - now() < interval '30 seconds'") == [(False,), (True,)]
+    assert servers.set_status(catalogue, id_, "active").visit is None
+
+
+def test_a_server_in_error_is_looked_at_when_an_operator_says_that_it_is_there(catalogue):
+    id_ = announce(catalogue, "mended", ONE)["id"]
+    found(catalogue, ONE, "refused")
+    rows(catalogue, "UPDATE registry.mcp_servers SET status = 'error'")
+    answer = servers.set_status(catalogue, id_, "active")
+    assert answer["status"] == "error"
+    assert answer.visit is not None and answer.visit[5] == "refused"
+
+
+def test_a_name_is_held_and_said_for_how_long(catalogue):
+    id_ = announce(catalogue, "held", ONE)["id"]
+    servers.delete(catalogue, id_, hold=3600)
+    assert endpoints(catalogue, "id") == []
+    for register in (servers.register, servers.replace):
+        with pytest.raises(HeldName, match="3600 seconds more") as refused:
+            register(catalogue, sent("HELD", ONE))
+        answer = error_response(refused.value)
+        assert (answer.status, answer.headers["Retry-After"]) == (409, "3600")
+    with pytest.raises(RegistrationRequired):
+        servers.shake_hands(catalogue, sent("held", ONE).body_digest, LEASE)
+    assert announce(catalogue, "another", ONE)["result"] == "created"
+    rows(catalogue, "UPDATE registry.held_names SET held_until = now() - interval '1 second'")
+    assert announce(catalogue, "held", ONE)["result"] == "created"
+
+
+def test_a_hold_that_is_over_goes_with_the_next_one(catalogue):
+    for name in ("one", "two"):
+        servers.delete(catalogue, announce(catalogue, name, ONE)["id"], hold=60)
+        rows(catalogue, "UPDATE registry.held_names SET held_until = now() - interval '1 second' WHERE name = 'one'")
+    assert rows(catalogue, "SELECT name FROM registry.held_names") == [("two",)]
+
+
+def test_no_server_is_no_hold(catalogue):
+    with pytest.raises(ServerNotFound):
+        servers.delete(catalogue, 1, hold=60)
+
+
+@pytest.mark.parametrize(
+    "query", [{"hold": text} for text in ("", "59", "604801", "1e3", "٦٠٠", "-60")] + [{"held": "60"}]
+)
+def test_a_hold_is_a_minute_to_a_week(query):
+    with pytest.raises(ValidationFailed):
+        servers.parse_hold(query)
+
+
+def test_a_hold_that_is_well_said_is_read():
+    assert [servers.parse_hold(query) for query in ({}, {"hold": "60"}, {"hold": "604800"})] == [None, 60, 604_800]
