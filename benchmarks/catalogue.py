@@ -64,13 +64,13 @@ WITH drawn AS (
       FROM worded
 )
 INSERT INTO registry.mcp_servers
-       (name, display_name, description, server_type, endpoint_url, status, version, tools_count,
+       (name, display_name, description, server_type, endpoint_url, endpoint_id, status, version, tools_count,
         body_digest, content_digest)
 SELECT name, initcap(vendor) || ' ' || initcap(thing) ||
        CASE WHEN c < 0.6 THEN ' MCP Server' ELSE ' tools' END,
        'Gives agents access to ' || thing || ' of ' || vendor || ': read, search, create and update.',
        (CASE WHEN b < 0.05 THEN 'official' WHEN b < 0.9 THEN 'community' ELSE 'mock' END)::registry.server_type,
-       'https://' || vendor || '.example.com/' || thing || '/' || i || '/mcp',
+       'https://' || vendor || '.example.com/' || thing || '/' || i || '/mcp', i,
        (CASE WHEN a + b < 0.2 THEN 'inactive' WHEN c > 0.92 THEN 'error' ELSE 'active' END)::registry.server_status,
        '1.' || i %% 20 || '.' || i %% 7, %(tools)s,
        sha256(convert_to(name, 'UTF8')), sha256(convert_to(name, 'UTF8'))
@@ -85,10 +85,51 @@ SELECT id, position, 'tool_' || position, NULL, (%(descriptions)s::text[])[posit
  CROSS JOIN generate_series(1, %(tools)s) AS position
  ORDER BY id, position
 """
-FILL_CHECKS = """
-INSERT INTO registry.server_health (server_id, verdict, response_time_ms, status_code, checked_at, up_at)
-SELECT id, 'healthy', 12, 200, now() - interval '1 day', now() - interval '1 day'
-  FROM registry.mcp_servers
+FILL_ENDPOINTS = """
+WITH made AS (
+    INSERT INTO registry.endpoints (id, server_id, url)
+    SELECT endpoint_id, id, endpoint_url
+      FROM registry.mcp_servers
+    RETURNING id
+)
+SELECT setval('registry.endpoints_id_seq', max(id))
+  FROM made
+"""
+# What a registry knows of servers that it has checked for a while: of those that are up what they said of themselves,
+# of the others what they answered. One in a hundred has not been checked.
+INTRODUCE = """
+UPDATE registry.endpoints
+   SET pulse = '["no JSON",[400,"application/json","{\\"error\\":{\\"code\\":int,\\"message\\":str}}"],5.0]',
+       era = 'legacy', introduced_at = now(), introduce_at = now() + interval '1 hour',
+       introduction = json_build_object(
+           'protocol_versions', '["2025-11-25"]'::json,
+           'server_info', json_build_object('name', 'server-' || id, 'version', '1.2.3'),
+           'capabilities', '{"tools":{"listChanged":true},"resources":{"subscribe":false},"logging":{}}'::json,
+           'tools_count', 5, 'prompts_count', 1, 'resources_count', 2, 'templates_count', 0,
+           'incomplete', '{}'::json,
+           'digest', json_build_object('raw', repeat('0', 64), 'prompt', repeat('1', 64), 'contract', repeat('2', 64)))
+"""
+CHECK = """
+WITH checked AS (
+    INSERT INTO registry.endpoint_health
+           (endpoint_id, verdict, response_time_ms, status_code, error_message, checked_at, up_at, since, times)
+    SELECT e.id, (CASE WHEN s.status <> 'error' THEN CASE WHEN e.id % 20 = 0 THEN 'gated' ELSE 'healthy' END
+                       WHEN e.id % 4 = 0 THEN 'http_error' ELSE 'timeout' END)::metrics.verdict, 12, 200,
+           CASE WHEN s.status = 'error' THEN 'No answer within 5 seconds' END, now() - interval '1 day',
+           now() - interval '1 day', now() - interval '3 days', 8000
+      FROM registry.endpoints AS e
+      JOIN registry.mcp_servers AS s ON s.id = e.server_id
+     WHERE e.id % 100 > 0
+    RETURNING endpoint_id, verdict
+)
+INSERT INTO metrics.endpoint_changes
+       (server_id, endpoint_id, url, change, from_verdict, verdict, reason, evidence, occurred_at)
+SELECT e.server_id, e.id, e.url, 'verdict', 'healthy', verdict, 'No answer within 5 seconds',
+       json_build_array(json_build_object('asked', 'POST initialize', 'status', 502, 'media_type', 'text/html',
+                                          'excerpt', repeat('x', 300), 'took_ms', 12)), now() - interval '3 days'
+  FROM checked
+  JOIN registry.endpoints AS e ON e.id = checked.endpoint_id
+ WHERE NOT metrics.is_up(verdict)
 """
 FILL_METADATA = """
 INSERT INTO registry.server_metadata (server_id, author, repository_url, documentation_url, tags)
@@ -147,7 +188,9 @@ def filled(server_url: str, name: str, servers: int) -> str:
             },
         )
         connection.execute(FILL_METADATA)
-        connection.execute(FILL_CHECKS)
+        connection.execute(FILL_ENDPOINTS)
+        connection.execute(INTRODUCE)
+        connection.execute(CHECK)
         # Vacuum alone empties the list of what a trigram index has not sorted in yet, which each search would read.
         connection.execute("VACUUM ANALYZE")
     return url

@@ -32,7 +32,8 @@ class Ask(NamedTuple):
     @property
     def bar(self) -> float:
         """How many times as long the large catalogue may take."""
-        return PAGE_BAR if self.filters.search is None else SEARCH_BAR
+        counted = self.filters.search or self.filters.verdict
+        return SEARCH_BAR if counted else PAGE_BAR
 
 
 # How many servers a word finds grows with the catalogue, except for the rare one, which finds one in any.
@@ -45,6 +46,10 @@ ASKS = (
     Ask("type=mock, deep (50 %)", Filters(type="mock"), 0.5),
     Ask("status=error&type=mock", Filters(status="error", type="mock")),
     Ask("status=active&type=community", Filters(status="active", type="community")),
+    Ask("verdict=healthy", Filters(verdict="healthy")),
+    Ask("verdict=http_error", Filters(verdict="http_error")),
+    Ask("verdict=timeout, deep (50 %)", Filters(verdict="timeout"), 0.5),
+    Ask("verdict=unknown", Filters(verdict="unknown")),
     Ask("search=quetzal", Filters(search="quetzal")),
     Ask("search=terraform", Filters(search="terraform")),
     Ask("search=database", Filters(search="database")),

@@ -22,7 +22,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from benchmarks.catalogue import database, execute, registration
+from benchmarks.catalogue import CHECK, INTRODUCE, database, execute, registration
 from benchmarks.report import Result, alternate, figure, medians, table
 from sql.migrate import migrate
 
@@ -112,7 +112,9 @@ def run(server_url: str) -> list[Result]:
         sides = {"ours": ours, "baseline": direct, "baseline, Mangum": mangum}
         ids = {name: _fill(side) for name, side in (("ours", ours), ("baseline", direct))}
         ids["baseline, Mangum"] = ids["baseline"]
-        # What was just inserted is not yet as it will be read most of the time.
+        # Servers that have been checked for a while. And what was just inserted is not yet as it will be read most of
+        # the time.
+        execute(_url(server_url, "requests_ours"), INTRODUCE, CHECK)
         for name in ("requests_ours", "requests_baseline"):
             execute(_url(server_url, name), "VACUUM ANALYZE")
         gc.collect()

@@ -617,6 +617,8 @@ CREATE INDEX endpoint_changes_server_idx ON metrics.endpoint_changes USING btree
 
 CREATE INDEX endpoint_changes_time_idx ON metrics.endpoint_changes USING brin (occurred_at);
 
+CREATE INDEX endpoint_changes_verdict_idx ON metrics.endpoint_changes USING btree (endpoint_id, occurred_at) WHERE (change = 'verdict'::text);
+
 CREATE INDEX server_health_hours_hour_idx ON metrics.server_health_hours USING brin (hour);
 
 CREATE INDEX server_health_metrics_slot_idx ON ONLY metrics.server_health_metrics USING brin (slot);

@@ -455,8 +455,9 @@ class Api:
 
     def unswept(self, told: Mapping[str, Any]) -> dict[str, Any]:
         """What is told of a server, without what a sweep may have changed meanwhile."""
-        swept = {"status", "last_health_check", "last_check", "updated_at"} if self.shared else set[str]()
-        return {key: value for key, value in told.items() if key not in swept}
+        swept = {"status", "verdict", "frozen", "last_health_check", "checked_at", "last_check", "auth", "observed"}
+        swept |= {"endpoints", "updated_at"}
+        return {key: value for key, value in told.items() if not (self.shared and key in swept)}
 
     def remove_what_was_made(self) -> None:
         """Delete the servers that are there through these tests."""

@@ -93,6 +93,9 @@ CREATE TABLE metrics.endpoint_changes (
 );
 -- The changes of one server over a period, newest first; also the cascade from mcp_servers.
 CREATE INDEX endpoint_changes_server_idx ON metrics.endpoint_changes (server_id, occurred_at);
+-- The evidence for what an endpoint is now.
+CREATE INDEX endpoint_changes_verdict_idx ON metrics.endpoint_changes (endpoint_id, occurred_at)
+ WHERE change = 'verdict';
 -- What is too old is deleted by its time.
 CREATE INDEX endpoint_changes_time_idx ON metrics.endpoint_changes USING brin (occurred_at);
 

@@ -32,6 +32,8 @@ def test_a_listed_server_has_these_fields(api):
         "display_name": f"Server {created['name']}",
         "server_type": "official",
         "status": "active",
+        "verdict": "unknown",
+        "frozen": False,
         "version": "1.2.3",
         "last_health_check": None,
         "tools_count": 1,
@@ -98,6 +100,28 @@ def test_the_total_is_what_the_pages_hold(api, query):
     query = "&".join(filter(None, [query, f"search={word}" if api.shared else ""]))
     found = list(pages(api, f"&{query}" if query else "", limit=1000))
     assert sum(len(page["servers"]) for page in found) == found[0]["total"]
+
+
+def test_a_list_is_narrowed_to_a_verdict(api):
+    created = api.register()
+    query = f"{SERVERS}?search={created['name']}"
+    verdict = api("GET", query).json()["servers"][0]["verdict"]
+    assert verdict == "unknown" or api.shared
+    assert api("GET", f"{query}&verdict=").json()["total"] == 1
+    if not api.shared:  # or a sweep may come between the two
+        assert api("GET", f"{query}&verdict=unknown").json()["total"] == 1
+        assert api("GET", f"{query}&verdict=healthy").json() == {
+            "servers": [],
+            "total": 0,
+            "total_is": "exact",
+            "next_cursor": None,
+        }
+
+
+@pytest.mark.parametrize("word", ["up", "HEALTHY", "healthy,gated"])
+def test_a_verdict_that_cannot_be_is_refused(api, word):
+    answer = api("GET", f"{SERVERS}?verdict={word}")
+    assert (answer.status, answer.json()["details"][0]["path"]) == (400, "verdict")
 
 
 def test_search_finds_part_of_a_name_or_display_name_in_any_case(api):
@@ -217,8 +241,8 @@ def test_detail_has_every_column_and_the_tools_in_order(api):
     )
     created = api("POST", REGISTER, sent).json()
     detail = api("GET", f"{SERVERS}/{created['id']}").json()
-    for moment in ("created_at", "updated_at"):
-        assert RFC_3339.fullmatch(detail.pop(moment))
+    moments = [detail.pop(moment) for moment in ("created_at", "updated_at", "announced_at")]
+    assert all(RFC_3339.fullmatch(moment) for moment in moments)
     for tool in detail["tools"]:
         assert RFC_3339.fullmatch(tool.pop("created_at"))
         assert tool.pop("id") > 0
@@ -227,8 +251,28 @@ def test_detail_has_every_column_and_the_tools_in_order(api):
     expected = sent | {
         "id": created["id"],
         "status": "active",
+        "verdict": "unknown",
+        "frozen": False,
         "last_health_check": None,
+        "checked_at": None,
         "last_check": None,
+        "auth": None,
+        "observed": None,
+        "endpoints": [
+            {
+                "url": sent["endpoint_url"],
+                "health_url": "/health",
+                "declared": True,
+                "status": "unknown",
+                "verdict": "unknown",
+                "announced_at": moments[2],
+                "lease_until": None,
+                "retired_at": None,
+                "conflict_at": None,
+                "last_check": None,
+                "evidence": None,
+            }
+        ],
         "metadata": {"author": "Ann", "repository_url": None, "documentation_url": None, "tags": ["b", "a"]},
         "tools": [sent["tools"][0], nothing | {"name": "alpha", "input_schema": {}}],
     }

@@ -430,6 +430,7 @@ def test_the_parameters_of_a_list_are_those_of_the_code():
     documented = parameters("/api/registry/servers", "get")
     assert tuple(documented) == listing.PARAMETERS
     assert documented["status"]["enum"] == [*listing.STATUSES, ""]
+    assert documented["verdict"]["enum"] == [*listing.VERDICTS, ""]
     assert documented["type"]["enum"] == [*listing.TYPES, ""]
     assert documented["search"]["maxLength"] == listing.MAX_SEARCH
     assert documented["tag"]["maxLength"] == listing.MAX_TAG == registration.MAX_TAG
@@ -438,7 +439,7 @@ def test_the_parameters_of_a_list_are_those_of_the_code():
     assert (limit["minimum"], limit["maximum"], limit["default"]) == (1, listing.MAX_LIMIT, listing.DEFAULT_LIMIT)
 
 
-@pytest.mark.parametrize("name", ["status", "type"])
+@pytest.mark.parametrize("name", ["status", "verdict", "type"])
 def test_every_word_of_a_filter_is_taken(name: str):
     for word in parameters("/api/registry/servers", "get")[name]["enum"]:
         listing.parse({name: word})
@@ -485,7 +486,7 @@ def test_a_digest_has_the_form_that_the_code_takes(digest: str):
 def test_a_cursor_has_the_documented_form():
     schema = parameters("/api/registry/servers", "get")["cursor"]
     emoji = "\U0001f600"
-    longest = cursor.Filters("inactive", "community", emoji * listing.MAX_SEARCH, emoji * listing.MAX_TAG)
+    longest = cursor.Filters("inactive", "community", emoji * listing.MAX_SEARCH, emoji * listing.MAX_TAG, "http_error")
     for filters in (cursor.Filters(), longest):
         Draft202012Validator(schema).validate(cursor.encode(http.MAX_ID, filters))
 
@@ -511,8 +512,14 @@ def columns(database_url: str) -> dict[str, dict[str, tuple[int | None, bool, st
 # What an answer shows of a table, and what of the table it does not show.
 SENT = (("Registration", "mcp_servers"), ("Metadata", "server_metadata"), ("Tool", "tools"))
 SHOWN = (
-    ("ServerDetail", "mcp_servers", {"last_check", "metadata", "tools"}),
-    ("Check", "server_health", set[str]()),
+    (
+        "ServerDetail",
+        "mcp_servers",
+        {"verdict", "frozen", "checked_at", "announced_at", "last_check", "auth", "observed", "endpoints"}
+        | {"metadata", "tools"},
+    ),
+    ("Check", "endpoint_health", set[str]()),
+    ("Endpoint", "endpoints", {"status", "verdict", "last_check", "evidence"}),
     ("StoredMetadata", "server_metadata", set[str]()),
     ("StoredTool", "tools", set[str]()),
 )
@@ -520,7 +527,10 @@ INTERNAL = {
     *("canonical_name", "name_key", "look_key", "figure_key", "search_text", "search_fold", "tags_fold"),
     *("tools_count", "bytes", "revision", "body_digest", "content_digest", "extra"),
     *("server_id", "position", "moved_at", "up_at"),
+    *("endpoint_id", "offer_digest", "ask_again_at", "introduce_at", "pulse"),
 }
+# What an answer does not show of each endpoint. Some of it is told of the server, of the endpoint that it has.
+NOT_OF_EACH = {"Endpoint": {"id", "created_at", "era", "introduced_at", "introduction", "auth"}}
 
 
 @pytest.mark.parametrize(("name", "table"), SENT)
@@ -538,7 +548,8 @@ def test_a_column_is_as_wide_as_what_may_be_sent(name: str, table: str, columns:
 
 @pytest.mark.parametrize(("name", "table", "joined"), SHOWN)
 def test_an_answer_shows_every_column_and_says_which_may_be_null(name: str, table: str, joined: set[str], columns: Any):
-    nullable = {column: null for column, (_, null, _) in columns[table].items() if column not in INTERNAL}
+    hidden = INTERNAL | NOT_OF_EACH.get(name, set())
+    nullable = {column: null for column, (_, null, _) in columns[table].items() if column not in hidden}
     documented = {
         field: validator(f"/components/schemas/{name}/properties/{field}").is_valid(None)
         for field in SCHEMAS[name]["properties"].keys() - joined
@@ -550,7 +561,10 @@ def test_an_answer_shows_every_column_and_says_which_may_be_null(name: str, tabl
 def test_the_verdicts_are_those_of_the_type_and_the_messages(database_url: str):
     with psycopg.connect(database_url) as connection:
         labels = [r for (r,) in connection.execute("SELECT unnest(enum_range(NULL::metrics.verdict))::text")]
-    assert SCHEMAS["Verdict"]["enum"] == labels == list(get_args(messages.Verdict))
+    # In the order of the type what came later stands last.
+    assert SCHEMAS["Verdict"]["enum"] == list(get_args(messages.Verdict))
+    assert sorted(labels) == sorted(SCHEMAS["Verdict"]["enum"])
+    assert SCHEMAS["ServerVerdict"]["enum"] == [*SCHEMAS["Verdict"]["enum"], "unknown"] == list(listing.VERDICTS)
 
 
 def test_the_periods_of_a_history_are_those_of_the_code():

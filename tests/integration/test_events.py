@@ -22,6 +22,7 @@ EXPECTED = [
     ("register-invalid", "RegisterFunction", 400),
     ("list-first-page", "ListFunction", 200),
     ("list-search", "ListFunction", 200),
+    ("list-verdict", "ListFunction", 200),
     ("list-invalid", "ListFunction", 400),
     ("detail", "DetailFunction", 200),
     ("detail-invalid", "DetailFunction", 400),

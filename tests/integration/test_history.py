@@ -143,7 +143,7 @@ def test_a_period_must_be_one_of_three_and_nothing_else_may_be_asked(database):
 def test_nothing_is_known_before_the_first_sweep(database, server):
     rows(database, "DELETE FROM metrics.sweeps")
     told = json.loads(history.of_all(database))
-    assert told["servers"] == {"active": 1, "inactive": 0, "error": 0, "total": 1}
+    assert told["servers"] == {"active": 1, "inactive": 0, "error": 0, "frozen": 0, "unknown": 1, "total": 1}
     assert told["last_24h"]["checks"] == 0
     assert (told["last_24h"]["uptime_percent"], told["last_24h"]["p50_ms"], told["last_sweep"]) == (None, None, None)
 

@@ -45,6 +45,7 @@ def statements() -> dict[str, str]:
 
 PARAMETERS = {
     "after": 0, "limit": 100, "status": "active", "type": "mock", "word": "x", "words": ["%x%"], "tag": "x", "id": 1,
+    "verdict": "gated", "unknown": False, "counted": True,
     "name_key": "x", "look_key": "x", "figure_key": "x", "search_fold": "x", "tags_fold": ["x"],
     "revision": 1, "digest": b"x", "body_digest": b"x", "offer_digest": b"x", "name": "x",
     "display_name": "x", "description": None, "server_type": "mock", "endpoint_url": "http://x", "health_url": None,
@@ -94,13 +95,17 @@ def test_every_statement_was_found():
         ("catalogue.servers.NARROW", "mcp_servers_search_fold_idx"),
         ("catalogue.servers.NARROW", "server_metadata_tags_idx"),
         ("catalogue.servers.DETAIL", "tools_server_id_name_key"),
+        ("catalogue.servers.DETAIL", "endpoints_server_id_url_key"),
+        ("catalogue.servers.DETAIL", "endpoint_changes_verdict_idx"),
+        ("health.history.CHECKS", "endpoint_changes_server_idx"),
+        ("health.history.HOURS", "endpoint_changes_server_idx"),
     ],
 )
 def test_a_statement_is_served_by_its_index(database, name, index):
     # Of a table without rows every way is cheap: left is the one by a bitmap, which any index can take.
     rows(database, "SELECT set_config(s, 'off', true) FROM unnest(ARRAY['enable_seqscan', 'enable_indexscan']) AS s")
     wanted = {"word": None, "tag": "weather"} if "tags" in index else {"word": "%weather%", "tag": None}
-    search = {**wanted, "words": None, "status": None, "type": None}
+    search = {**wanted, "words": None, "status": None, "type": None, "verdict": None}
     # As it is run: planned for the parameters that it has.
     plan = database.read("EXPLAIN (FORMAT JSON) " + statements()[name], PARAMETERS | search, plan_anew=True)
     assert index in str(plan)

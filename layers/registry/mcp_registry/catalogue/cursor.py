@@ -22,6 +22,7 @@ class Filters(NamedTuple):
     type: str | None = None
     search: str | None = None
     tag: str | None = None
+    verdict: str | None = None
 
 
 def encode(after: int, filters: Filters) -> str:

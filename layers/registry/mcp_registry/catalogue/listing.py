@@ -12,7 +12,11 @@ from mcp_registry.errors import Fault, ValidationFailed
 
 STATUSES = ("active", "inactive", "error")
 TYPES = ("official", "community", "mock")
-PARAMETERS = ("status", "type", "search", "tag", "limit", "cursor")
+VERDICTS = (
+    *("healthy", "gated", "limited", "not_mcp", "mcp_error", "http_error"),
+    *("timeout", "refused", "dns", "tls", "blocked", "unknown"),
+)
+PARAMETERS = ("status", "verdict", "type", "search", "tag", "limit", "cursor")
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1_000
@@ -39,8 +43,9 @@ def parse(query: Mapping[str, str]) -> Listing:
     parameters that do not exist included: a misspelt filter would silently list everything.
     """
     faults = [Fault(name, "There is no such parameter", "unknown") for name in query if name not in PARAMETERS]
-    texts = (_trimmed(query.get(name, "")) for name in ("search", "tag"))
-    filters = Filters(query.get("status") or None, query.get("type") or None, *texts)
+    status, type_, verdict = (query.get(name) or None for name in ("status", "type", "verdict"))
+    search, tag = (_trimmed(query.get(name, "")) for name in ("search", "tag"))
+    filters = Filters(status, type_, search, tag, verdict)
     faults += _filter_faults(filters)
     limit = query.get("limit", str(DEFAULT_LIMIT))
     if not LIMIT.fullmatch(limit) or int(limit) > MAX_LIMIT:
@@ -70,7 +75,12 @@ def _trimmed(text: str) -> str | None:
 
 def _filter_faults(filters: Filters) -> list[Fault]:
     faults: list[Fault] = []
-    for name, value, allowed in (("status", filters.status, STATUSES), ("type", filters.type, TYPES)):
+    words = (
+        ("status", filters.status, STATUSES),
+        ("verdict", filters.verdict, VERDICTS),
+        ("type", filters.type, TYPES),
+    )
+    for name, value, allowed in words:
         if value is not None and value not in allowed:
             faults.append(Fault(name, f"Must be one of {', '.join(allowed)}", "enum"))
     for name, text, longest in (("search", filters.search, MAX_SEARCH), ("tag", filters.tag, MAX_TAG)):

@@ -32,6 +32,8 @@ MAX_RACES = 50
 # Of a search so many matches are counted exactly. The statement counts one more, as a literal.
 MAX_COUNTED = 1_000
 MEGABYTE = 1024 * 1024
+# The verdict of a server that no check has been to yet, at the address that it has.
+UNKNOWN = "unknown"
 # The largest bigint of Postgres: where there is no bound.
 MAX_ID = 2**63 - 1
 # Of one server, those that are retired not counted.
@@ -379,12 +381,18 @@ SELECT s.id, e.id, e.url, e.health_url, e.era, h.verdict::text, e.offer_digest, 
  LIMIT 1
 """  # noqa: S608 - of literals
 
+# What is told of the last check of the endpoint that a server `s` has: its verdict `h`, and whether a status is frozen,
+# which is to say that the check found nothing good and the server was not called down for it, because the fault may be
+# ours.
+_TOLD: LiteralString = """s.status, COALESCE(h.verdict::text, 'unknown') AS verdict,
+           s.status = 'active' AND NOT COALESCE(metrics.is_up(h.verdict), true) AS frozen"""
+
 # One page in id order, which is the order of registration; one row more than asked for says whether another follows.
 # The inner LIMIT is a literal, MAX_LIMIT and that row, because a plan that is kept knows literals only: it would take
 # %(limit)s for a tenth of the table.
-LIST = """
+LIST: LiteralString = f"""
 WITH page AS (
-    SELECT id, name, display_name, server_type, status, version, tools_count
+    SELECT id, name, display_name, server_type, status, version, tools_count, endpoint_id
       FROM (SELECT *
               FROM registry.mcp_servers
              WHERE id > %(after)s
@@ -393,21 +401,23 @@ WITH page AS (
      ORDER BY id
      LIMIT %(limit)s + 1
 ), shown AS (
-    SELECT page.id, name, display_name, server_type, status, version,
-           registry.rfc3339(h.checked_at) AS last_health_check, tools_count
-      FROM (SELECT * FROM page ORDER BY id LIMIT %(limit)s) AS page
-      LEFT JOIN registry.server_health AS h ON h.server_id = page.id
-     ORDER BY page.id
+    SELECT s.id, s.name, s.display_name, s.server_type, {_TOLD}, s.version,
+           registry.rfc3339(h.checked_at) AS last_health_check, s.tools_count
+      FROM (SELECT * FROM page ORDER BY id LIMIT %(limit)s) AS s
+      LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = s.endpoint_id
+     ORDER BY s.id
 )
 SELECT (SELECT '[' || COALESCE(string_agg(row_to_json(shown)::text, ','), '') || ']' FROM shown),
        (SELECT sum(servers)::bigint FROM registry.server_counts),
        CASE WHEN (SELECT count(*) FROM page) > %(limit)s THEN (SELECT max(id) FROM shown) END
-"""
+"""  # noqa: S608 - of two literals
 
-# Whether a server is one of those that are asked for.
+# Whether a server is one of those that are asked for. Nobody has been up or down where there was no check.
 _MATCHES: LiteralString = """
            (%(status)s::registry.server_status IS NULL OR status = %(status)s::registry.server_status)
        AND (%(type)s::registry.server_type IS NULL OR server_type = %(type)s::registry.server_type)
+       AND (%(verdict)s::metrics.verdict IS NULL OR h.verdict = %(verdict)s::metrics.verdict)
+       AND (NOT %(unknown)s OR h.endpoint_id IS NULL)
        AND (%(word)s::text IS NULL OR search_fold LIKE %(word)s)
        AND (%(words)s::text[] IS NULL OR search_fold LIKE ALL (%(words)s))
        AND (%(tag)s::text IS NULL
@@ -420,44 +430,46 @@ _MATCHES: LiteralString = """
 # them fits none (2.1 against 0.5 ms for a rare status, 2026-11-22), and what is not asked for is not planned at all.
 # What a search finds is counted up to 1,000, MAX_COUNTED, because counting all of a common word took 7 to 23 times what
 # the page takes (2026-11-30); the first page is what was counted first. Of several words the longest is for the index;
-# the others are looked for in what that finds.
+# the others are looked for in what that finds. So are the servers of a verdict, which change with every sweep.
 NARROW: LiteralString = f"""
 WITH matches AS MATERIALIZED (
     SELECT id
-      FROM registry.mcp_servers
+      FROM registry.mcp_servers AS s
+      LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = s.endpoint_id
      WHERE {_MATCHES}
      ORDER BY id
      LIMIT 1001
 ), page AS (
     SELECT id
       FROM (SELECT id FROM matches ORDER BY id LIMIT %(limit)s + 1) AS first_page
-     WHERE %(after)s = 0 AND (%(word)s::text IS NOT NULL OR %(tag)s::text IS NOT NULL)
+     WHERE %(after)s = 0 AND %(counted)s
      UNION ALL
     SELECT id
       FROM (SELECT id
-              FROM registry.mcp_servers
+              FROM registry.mcp_servers AS s
+              LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = s.endpoint_id
              WHERE {_MATCHES}
                AND id > %(after)s
              ORDER BY id
              LIMIT %(limit)s + 1) AS following
-     WHERE %(after)s > 0 OR (%(word)s::text IS NULL AND %(tag)s::text IS NULL)
+     WHERE %(after)s > 0 OR NOT %(counted)s
 ), shown AS (
-    SELECT s.id, s.name, s.display_name, s.server_type, s.status, s.version,
+    SELECT s.id, s.name, s.display_name, s.server_type, {_TOLD}, s.version,
            registry.rfc3339(h.checked_at) AS last_health_check, s.tools_count
       FROM (SELECT id FROM page ORDER BY id LIMIT %(limit)s) AS page
       JOIN registry.mcp_servers AS s ON s.id = page.id
-      LEFT JOIN registry.server_health AS h ON h.server_id = page.id
+      LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = s.endpoint_id
      ORDER BY page.id
 )
 SELECT (SELECT '[' || COALESCE(string_agg(row_to_json(shown)::text, ','), '') || ']' FROM shown),
-       CASE WHEN %(word)s::text IS NULL AND %(tag)s::text IS NULL
+       CASE WHEN NOT %(counted)s
             THEN (SELECT COALESCE(sum(servers), 0)::bigint
                     FROM registry.server_counts
                    WHERE (%(status)s::registry.server_status IS NULL OR status = %(status)s::registry.server_status)
                      AND (%(type)s::registry.server_type IS NULL OR server_type = %(type)s::registry.server_type))
             ELSE (SELECT count(*) FROM matches) END,
        CASE WHEN (SELECT count(*) FROM page) > %(limit)s THEN (SELECT max(id) FROM shown) END
-"""  # noqa: S608 - of two literals
+"""  # noqa: S608 - of literals
 
 # Exactly this name: what reads like it may be meant, and may not.
 IDENTIFY = """
@@ -468,8 +480,12 @@ SELECT id
 """
 
 # JSON without blanks, like every answer. json_agg and jsonb would put some in; what stands in a column of type json is
-# as it was received. The tools are joined as text: to make one value of them would read every schema once more.
-DETAIL = """
+# as it was received. The tools are joined as text: to make one value of them would read every schema once more. So is
+# what a server says of itself (`introduction`): to look into it would fail on what Postgres cannot make a text of, such
+# as \u0000, which json holds.
+#
+# The endpoint to use comes first, and what is not checked any more last. Of those that are no use the evidence is told.
+DETAIL: LiteralString = f"""
 WITH tool AS (
     SELECT t.position, t.id, t.extra,
            row_to_json((SELECT shown
@@ -478,21 +494,57 @@ WITH tool AS (
                                        registry.rfc3339(t.created_at) AS created_at) AS shown))::text AS json
       FROM registry.tools AS t
      WHERE t.server_id = %(id)s
+), endpoint AS MATERIALIZED (
+    SELECT e.*, e.id = s.endpoint_id AS used, h.verdict, h.checked_at, metrics.is_up(h.verdict) AS up,
+           CASE WHEN h.endpoint_id IS NOT NULL
+                THEN (SELECT row_to_json(seen)
+                        FROM (SELECT h.verdict, h.status_code, h.response_time_ms, h.error_message,
+                                     registry.rfc3339(h.checked_at) AS checked_at,
+                                     registry.rfc3339(h.since) AS since, h.times) AS seen) END AS last_check
+      FROM registry.mcp_servers AS s
+      JOIN registry.endpoints AS e ON e.server_id = s.id
+      LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id
+     WHERE s.id = %(id)s
 )
-SELECT left(row_to_json(server)::text, -1) || ',"tools":['
+SELECT left(row_to_json(server)::text, -1) || ',"observed":'
+       || COALESCE((SELECT '{{"at":"' || registry.rfc3339(introduced_at) || '","era":' || to_json(era) || ','
+                           || substr(introduction::text, 2)
+                      FROM endpoint
+                     WHERE used
+                       AND introduction::text LIKE '{{"%%'), 'null')
+       || ',"tools":['
        || (SELECT COALESCE(string_agg(CASE WHEN extra IS NULL THEN json
                                            ELSE left(json, -1) || ',' || substr(extra::text, 2) END, ','
                                       ORDER BY position, id), '')
              FROM tool)
-       || ']}'
-  FROM (SELECT s.id, s.name, s.display_name, s.description, s.server_type, s.endpoint_url, s.health_url, s.status,
+       || ']}}'
+  FROM (SELECT s.id, s.name, s.display_name, s.description, s.server_type, s.endpoint_url, s.health_url, {_TOLD},
                s.version, registry.rfc3339(h.checked_at) AS last_health_check,
-               registry.rfc3339(s.created_at) AS created_at,
-               registry.rfc3339(GREATEST(s.updated_at, h.checked_at)) AS updated_at,
-               CASE WHEN h.server_id IS NOT NULL
-                    THEN (SELECT row_to_json(seen)
-                            FROM (SELECT h.verdict, h.status_code, h.response_time_ms, h.error_message,
-                                         registry.rfc3339(h.checked_at) AS checked_at) AS seen) END AS last_check,
+               registry.rfc3339(s.created_at) AS created_at, registry.rfc3339(s.updated_at) AS updated_at,
+               (SELECT registry.rfc3339(max(checked_at)) FROM endpoint) AS checked_at,
+               (SELECT registry.rfc3339(max(announced_at)) FROM endpoint) AS announced_at,
+               h.last_check, h.auth,
+               ARRAY(SELECT shown
+                       FROM (SELECT url, health_url, declared,
+                                    CASE WHEN up THEN 'active' WHEN NOT up THEN 'error' ELSE 'unknown' END AS status,
+                                    COALESCE(verdict::text, 'unknown') AS verdict,
+                                    registry.rfc3339(announced_at) AS announced_at,
+                                    registry.rfc3339(lease_until) AS lease_until,
+                                    registry.rfc3339(retired_at) AS retired_at,
+                                    registry.rfc3339(conflict_at) AS conflict_at, last_check,
+                                    CASE WHEN NOT up
+                                         THEN (SELECT c.evidence
+                                                 FROM metrics.endpoint_changes AS c
+                                                WHERE c.endpoint_id = endpoint.id
+                                                  AND c.change = 'verdict'
+                                                ORDER BY c.occurred_at DESC, c.id DESC
+                                                LIMIT 1) END AS evidence
+                               FROM endpoint
+                              WHERE retired_at IS NULL
+                                 OR retired_at > now() - interval '1 day'
+                              ORDER BY used DESC, retired_at DESC NULLS FIRST, up DESC NULLS LAST, created_at DESC,
+                                       id DESC
+                              LIMIT 100) AS shown) AS endpoints,
                (SELECT row_to_json(metadata)
                   FROM (SELECT m.author, m.repository_url, m.documentation_url,
                                CASE WHEN m.tags IS NOT NULL
@@ -501,9 +553,9 @@ SELECT left(row_to_json(server)::text, -1) || ',"tools":['
                           FROM registry.server_metadata AS m
                          WHERE m.server_id = s.id) AS metadata) AS metadata
           FROM registry.mcp_servers AS s
-          LEFT JOIN registry.server_health AS h ON h.server_id = s.id
+          LEFT JOIN endpoint AS h ON h.used
          WHERE s.id = %(id)s) AS server
-"""
+"""  # noqa: S608 - of literals
 
 # A server in error is in the sweeps already; only a probe may say that it is well again. The row is locked first, so
 # that `before` is its newest version even where it had to wait for another session's change. What was found before it
@@ -850,7 +902,7 @@ def shake_hands(database: Database, digest: bytes, lease: int | None = None) -> 
 
 def list_page(database: Database, filters: Filters, limit: int, after: int) -> Page:
     """The page of at most `limit` servers whose ids follow `after`, oldest registration first."""
-    parameters = {"status": filters.status, "type": filters.type, "after": after, "limit": limit}
+    parameters: dict[str, Any] = {"after": after, "limit": limit}
     counted = False
     if filters == Filters():
         row = database.read(LIST, parameters)
@@ -859,9 +911,19 @@ def list_page(database: Database, filters: Filters, limit: int, after: int) -> P
         words = sorted(filter(None, map(folding.fold, (filters.search or "").split())), key=len, reverse=True)
         word, *others = [folding.pattern(word) for word in words] or [None]
         tag = None if filters.tag is None else folding.fold(filters.tag)
-        parameters |= {"word": word, "words": others or None, "tag": tag}
+        unknown = filters.verdict == UNKNOWN
+        counted = not (word is None and tag is None and filters.verdict is None)
+        parameters |= {
+            "status": filters.status,
+            "type": filters.type,
+            "verdict": None if unknown else filters.verdict,
+            "unknown": unknown,
+            "word": word,
+            "words": others or None,
+            "tag": tag,
+            "counted": counted,
+        }
         row = database.read(NARROW, parameters, plan_anew=True)
-        counted = word is not None or tag is not None
     assert row is not None
     servers, total, last = row
     exact = not counted or total <= MAX_COUNTED

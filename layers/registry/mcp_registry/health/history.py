@@ -31,10 +31,28 @@ PERIODS: Final[Mapping[str, Period]] = {
 }
 DEFAULT_PERIOD = "24h"
 
+# As servers.DETAIL has it, which the function that reads all servers does not load.
+_LAST_CHECK: LiteralString = """CASE WHEN h.endpoint_id IS NOT NULL
+                    THEN (SELECT row_to_json(seen)
+                            FROM (SELECT h.verdict, h.status_code, h.response_time_ms, h.error_message,
+                                         registry.rfc3339(h.checked_at) AS checked_at,
+                                         registry.rfc3339(h.since) AS since, h.times) AS seen) END AS last_check"""
+
+# What became of the endpoints of a server. It is longer than a list of transitions, because it holds what was asked and
+# answered.
+_CHANGES: LiteralString = """changes AS (
+    SELECT registry.rfc3339(c.occurred_at) AS at, c.url, c.change, c.from_verdict AS "from", c.verdict, c.reason,
+           c.evidence
+      FROM metrics.endpoint_changes AS c
+     WHERE c.server_id = %(id)s
+       AND c.occurred_at >= (SELECT since FROM bounds)
+     ORDER BY c.occurred_at DESC, c.id DESC
+     LIMIT 100"""
+
 # Uptime is cut off, not rounded: one failure in a million checks must not read as 100 %. Percentiles are of the checks
 # that found the server up: a refused connection is quick, and says nothing of how fast a server is. (trim_scale: 97.6,
 # and not 97.600.)
-CHECKS = """
+CHECKS: LiteralString = f"""
 WITH bounds AS (
     SELECT now() - %(length)s::interval AS since, now() AS until
 ), checks AS MATERIALIZED (
@@ -68,6 +86,7 @@ WITH bounds AS (
        AND t.occurred_at >= (SELECT since FROM bounds)
      ORDER BY t.occurred_at DESC, t.id DESC
      LIMIT 100
+), {_CHANGES}
 )
 SELECT row_to_json(answer)::text
   FROM (SELECT s.id AS server_id, s.name, s.status, %(period)s::text AS period,
@@ -75,21 +94,18 @@ SELECT row_to_json(answer)::text
                whole.checks, whole.up,
                trim_scale(trunc(100.0 * whole.up / NULLIF(whole.checks, 0), 3)) AS uptime_percent,
                whole.percentiles[1] AS p50_ms, whole.percentiles[2] AS p95_ms, whole.max_ms,
-               (SELECT row_to_json(l)
-                  FROM (SELECT h.verdict, h.status_code, h.response_time_ms, h.error_message,
-                               registry.rfc3339(h.checked_at) AS checked_at
-                          FROM registry.server_health AS h
-                         WHERE h.server_id = s.id) AS l) AS last_check,
-               ARRAY(SELECT transitions FROM transitions) AS transitions,
+               {_LAST_CHECK},
+               ARRAY(SELECT transitions FROM transitions) AS transitions, ARRAY(SELECT changes FROM changes) AS changes,
                ARRAY(SELECT series FROM series) AS series
           FROM registry.mcp_servers AS s
+          LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = s.endpoint_id
          CROSS JOIN bounds
          CROSS JOIN whole
          WHERE s.id = %(id)s) AS answer
-"""
+"""  # noqa: S608 - of literals
 
 # As CHECKS, but of hours. Percentiles are of the summed buckets, to 2.5 %. A period begins with a whole hour.
-HOURS = """
+HOURS: LiteralString = f"""
 WITH bounds AS (
     SELECT date_trunc('hour', now() - %(length)s::interval) AS since, now() AS until,
            -- Not beyond today, whatever a clock once said.
@@ -105,8 +121,8 @@ WITH bounds AS (
        AND h.hour < (SELECT folded FROM bounds)
      UNION ALL
     SELECT raw.hour, sum(raw.n)::integer, COALESCE(sum(raw.n) FILTER (WHERE raw.bucket IS NOT NULL), 0)::integer,
-           max(raw.max_ms), COALESCE(array_agg(raw.bucket) FILTER (WHERE raw.bucket IS NOT NULL), '{}'),
-           COALESCE(array_agg(raw.n) FILTER (WHERE raw.bucket IS NOT NULL), '{}')
+           max(raw.max_ms), COALESCE(array_agg(raw.bucket) FILTER (WHERE raw.bucket IS NOT NULL), '{{}}'),
+           COALESCE(array_agg(raw.n) FILTER (WHERE raw.bucket IS NOT NULL), '{{}}')
       FROM (SELECT date_trunc('hour', m.slot) AS hour,
                    CASE WHEN metrics.is_up(m.verdict) THEN metrics.bucket(m.response_time_ms) END AS bucket,
                    count(*)::integer AS n,
@@ -150,6 +166,7 @@ WITH bounds AS (
        AND t.occurred_at >= (SELECT since FROM bounds)
      ORDER BY t.occurred_at DESC, t.id DESC
      LIMIT 100
+), {_CHANGES}
 ), whole AS (
     SELECT COALESCE(sum(checks), 0) AS checks, COALESCE(sum(up), 0) AS up, max(max_ms) AS max_ms
       FROM hours
@@ -160,26 +177,35 @@ SELECT row_to_json(answer)::text
                whole.checks, whole.up,
                trim_scale(trunc(100.0 * whole.up / NULLIF(whole.checks, 0), 3)) AS uptime_percent,
                LEAST(p.p50_ms, whole.max_ms) AS p50_ms, LEAST(p.p95_ms, whole.max_ms) AS p95_ms, whole.max_ms,
-               (SELECT row_to_json(l)
-                  FROM (SELECT h.verdict, h.status_code, h.response_time_ms, h.error_message,
-                               registry.rfc3339(h.checked_at) AS checked_at
-                          FROM registry.server_health AS h
-                         WHERE h.server_id = s.id) AS l) AS last_check,
-               ARRAY(SELECT transitions FROM transitions) AS transitions,
+               {_LAST_CHECK},
+               ARRAY(SELECT transitions FROM transitions) AS transitions, ARRAY(SELECT changes FROM changes) AS changes,
                ARRAY(SELECT series FROM series) AS series
           FROM registry.mcp_servers AS s
+          LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = s.endpoint_id
          CROSS JOIN bounds
          CROSS JOIN whole
           LEFT JOIN percentiles AS p ON p.whole
          WHERE s.id = %(id)s) AS answer
-"""
+"""  # noqa: S608 - of literals
 
-# Of all servers. Sweeps that are not settled yet are read from their shards.
+# Of all servers. Sweeps that are not settled yet are read from their shards. Statuses are counted as they change; what
+# the checks find is counted here, of the endpoint that each server has and of all that are checked.
 ALL = """
 WITH counts AS (
     SELECT status, sum(servers)::bigint AS n
       FROM registry.server_counts
      GROUP BY status
+), found AS (
+    SELECT count(*) FILTER (WHERE used AND status = 'active' AND NOT up) AS frozen,
+           count(*) FILTER (WHERE used AND up IS NULL) AS unknown,
+           count(*) FILTER (WHERE checked) AS endpoints,
+           count(*) FILTER (WHERE checked AND up) AS up,
+           count(*) FILTER (WHERE checked AND NOT up) AS down
+      FROM (SELECT e.id = s.endpoint_id AS used, s.status, metrics.is_up(h.verdict) AS up,
+                   e.retired_at IS NULL AND s.status <> 'inactive' AS checked
+              FROM registry.endpoints AS e
+              JOIN registry.mcp_servers AS s ON s.id = e.server_id
+              LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id) AS endpoint
 ), results AS MATERIALIZED (
     SELECT slot, checked, up, gone, suspect, finished_at, buckets, counts
       FROM metrics.sweeps
@@ -218,8 +244,12 @@ SELECT row_to_json(answer)::text
                   FROM (SELECT COALESCE(sum(n) FILTER (WHERE status = 'active'), 0) AS active,
                                COALESCE(sum(n) FILTER (WHERE status = 'inactive'), 0) AS inactive,
                                COALESCE(sum(n) FILTER (WHERE status = 'error'), 0) AS error,
+                               (SELECT frozen FROM found) AS frozen, (SELECT unknown FROM found) AS unknown,
                                COALESCE(sum(n), 0) AS total
                           FROM counts) AS c) AS servers,
+               (SELECT row_to_json(e)
+                  FROM (SELECT endpoints AS total, up, down, endpoints - up - down AS unknown
+                          FROM found) AS e) AS endpoints,
                (SELECT row_to_json(d)
                   FROM (SELECT sweeps.n AS sweeps, COALESCE(whole.checks, 0) AS checks, COALESCE(whole.up, 0) AS up,
                                trim_scale(trunc(100.0 * whole.up / NULLIF(whole.checks, 0), 3)) AS uptime_percent,
