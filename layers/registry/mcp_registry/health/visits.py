@@ -30,8 +30,8 @@ from mcp_registry.health.pulse import Pulse
 SEND_SECONDS: Final = 10.0
 # What learning how a server is asked from then on may take.
 LEARN_SECONDS: Final = 15.0
-# What one introduction may take with everything that belongs to it.
-WHOLE_SECONDS: Final = introduction.SECONDS + 2 * introduction.GRACE_SECONDS + LEARN_SECONDS
+# What leaving may take beyond an introduction, and what is read about how one gets in.
+LEAVE_SECONDS: Final = 2 * introduction.GRACE_SECONDS
 # Introductions under way together. Each may read 4 MiB, which are up to 120 MiB as Python holds JSON: as many as
 # that are what a function of 1 GiB does with servers as they are, and not with thirty that mean it ill.
 AT_ONCE: Final = 30
@@ -84,7 +84,10 @@ def make(record: Record) -> None:
 
 
 def introduce(visits: Sequence[Visit], *, seconds: float, at_once: int = AT_ONCE) -> list[Made]:
-    """Make introductions on an event loop of our own, in any order; who is left out is not among them."""
+    """Make introductions on an event loop of our own, in any order; who is left out is not among them.
+
+    `seconds`: what is not over by then is not begun. `at_once`: so many are under way together, at most.
+    """
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(introduce_all(visits, seconds=seconds, at_once=at_once))
 
@@ -94,16 +97,20 @@ async def introduce_all(
     *,
     seconds: float,
     at_once: int = AT_ONCE,
+    each: float = introduction.SECONDS,
     policy: Policy | None = None,
     resolver: Resolver | None = None,
 ) -> list[Made]:
-    """What `introduce` does, on the loop that runs. `resolver` takes the place of the system's."""
+    """What `introduce` does, on the loop that runs.
+
+    `each`: what one introduction may take, in seconds, without learning. `resolver` takes the place of the system's.
+    """
     if any(visit.url[:6].lower() == "https:" for visit in visits):
         exchange.verified()  # before the clock runs: nothing is read while it is made
     system = System()
     policy = policy or guard.policy()
     names = Names(resolver or system, policy)
-    tour = _Tour(names, policy, time.monotonic() + seconds, at_once)
+    tour = _Tour(names, policy, time.monotonic() + seconds, at_once, each)
     try:
         return await tour.run(visits)
     finally:
@@ -115,10 +122,11 @@ async def introduce_all(
 class _Tour:
     """The introductions of one message. Everything in it runs on one loop, but for the digests."""
 
-    def __init__(self, names: Names, policy: Policy, ends: float, at_once: int) -> None:
+    def __init__(self, names: Names, policy: Policy, ends: float, at_once: int, each: float) -> None:
         self._names = names
         self._policy = policy
         self._ends = ends
+        self._each = each
         self._dialler = Dialler(asyncio.get_running_loop())
         self._introducer = Introducer(self._dialler, names, policy)
         self._places = asyncio.Semaphore(at_once)
@@ -157,10 +165,10 @@ class _Tour:
                     await places.enter_async_context(self._hosts.setdefault(host, asyncio.Semaphore(HOST_AT_ONCE)))
                 await places.enter_async_context(self._places)
                 for _ in range(ATTEMPTS):
-                    if time.monotonic() + WHOLE_SECONDS > self._ends:
+                    if time.monotonic() + self._each + LEAVE_SECONDS + LEARN_SECONDS > self._ends:
                         return None
                     slipped = self._slipped
-                    found = await self._introducer.introduce(visit.url, before=visit.era)
+                    found = await self._introducer.introduce(visit.url, seconds=self._each, before=visit.era)
                     if found.verdict != "down" or self._slipped - slipped < UNFAIR_SECONDS:
                         return await self._made(visit, found) if found.verdict else None
         except Exception as error:  # noqa: BLE001 - a fault of ours must not take the others along, nor a server down
