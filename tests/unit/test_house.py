@@ -113,7 +113,10 @@ COLD_START = {
         | {"health.messages", "health.probe", "health.pulse", "health.visits"},
         LOGGER | SQS | {"msgspec", "aiodns", "pycares", "uvloop"},
     ),
-    "remember": (BACKGROUND | {"aws.db", "health.messages", "health.introductions"}, POSTGRES | {"msgspec"}),
+    "remember": (
+        BACKGROUND | {"aws.db", "health.introductions", "health.messages", "health.results"},
+        POSTGRES | {"msgspec"},
+    ),
     "health_write": (BACKGROUND | {"aws.db", "health.messages", "health.results"}, POSTGRES | {"msgspec"}),
     "maintain": (BACKGROUND | {"aws.db", "health.maintenance"}, POSTGRES),
 }
