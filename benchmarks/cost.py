@@ -125,7 +125,7 @@ PAGE_BYTES = 6_600  # of whole pages, for a server and checkpoint: most of its p
 CHECKPOINT_SECONDS = 300
 HOUR_BYTES = 322  # of a server's hour, with 27 buckets
 CATALOGUE_BYTES = 6_200  # of a server with 5 tools, and of its last check
-MESSAGE_BYTES = {"shard": 57, "findings": 34}  # of a server, in a message
+MESSAGE_BYTES = {"shard": 57, "findings": 34, "visits": 60, "introductions": 900}  # of a server, in a message
 WRITE_CPU = 6.5e-6  # seconds of Postgres for a check
 FOLD_SECONDS = 0.3e-3  # of a server's hour; 3 s for 10,000 (health.maintenance), over twice what 1,000 take here
 # benchmarks/README.md, 2026-11-22
@@ -136,7 +136,14 @@ PROBE_CPU = 0.93e-3  # seconds for a check over TLS
 # report, as JSON) and the access log of the API are guesses by the examples of the documentation. CloudWatch counts 26
 # bytes for each line besides.
 LINE = 26
-LOG_BYTES = {"request": 248 + LINE, "sweep": 173 + LINE, "shard": 197 + LINE, "written": 190 + LINE}
+LOG_BYTES = {
+    "request": 248 + LINE,
+    "sweep": 173 + LINE,
+    "shard": 197 + LINE,
+    "written": 190 + LINE,
+    "visits": 185 + LINE,
+    "introduced": 150 + LINE,
+}
 INVOCATION_LOG_BYTES = 550 + 2 * LINE
 ACCESS_LOG_BYTES = 350 + LINE
 REFUSAL_LOG_BYTES = 600 + LINE  # the authorizer's "Unauthorized" with its stack, likewise a guess
@@ -144,10 +151,16 @@ LOG_COMPRESSION = 0.15
 # One request of a check has 573 bytes (`probe.POST`). TLS 1.3 (hello, finished, records, the end) and the headers of a
 # dozen packets are estimated; nothing that is received is charged.
 PROBE_BYTES = 573 + 700 + 450
+# Of an introduction with what is learnt after it: ten requests by rule, each on a connection of its own.
+INTRODUCTION_REQUESTS = 10
+INTRODUCTION_CPU = 30e-3  # seconds for one, over TLS
+INTRODUCTION_SECONDS = 1.5  # until the slowest of a message is done, who are up: those who hang are not asked each hour
+REMEMBER_SECONDS = 1e-3  # of an introduction, whole
 
 # ---------------------------------------------------------------- what the code and the template say
 SWEEPS = SECONDS / 30
 SHARD = 1_000  # mcp_registry.health.sweeps.MAX_SHARD
+VISITS = 50  # mcp_registry.health.invitations.MAX_VISITS
 SPREAD, MAX_SPREAD = 0.015, 15.0  # mcp_registry.health.shard
 DEADLINE = 5.0  # mcp_registry.health.probe
 SWEEPERS = 110  # MaximumConcurrency of HealthSweepFunction
@@ -177,10 +190,12 @@ class Options(NamedTuple):
     raw_days: int = 7
     multi_az: bool = False
     rollup_days: int = 400
-    alarms: int = 28  # metrics that alarms look at
+    alarms: int = 34  # metrics that alarms look at
     zones: int = 2  # in which the endpoint is
     memory_gb: float = 0.5
     sweep_memory_gb: float = 0.5
+    introduce_memory_gb: float = 1.0
+    introduce_minutes: int = 60
     arm64: bool = False
     sweeps: float = SWEEPS
     container: bool = False
@@ -246,6 +261,13 @@ def month(servers: int, options: Options) -> Month:
     hanging = size * HANGING
     shard_seconds = spread * hanging / (hanging + 1) + DEADLINE + 0.2
     gb_second = _usd("Lambda arm64" if options.arm64 else "Lambda x86_64")
+    # What is due in half a minute is one message, or as many as it takes.
+    introductions = servers * SECONDS / 60 / options.introduce_minutes
+    due = introductions / sweeps
+    visits = sweeps * max(due / VISITS, 1 - math.exp(-due))
+    together = introductions / visits
+    # Of a whole core, which 1.77 GB have.
+    learning = INTRODUCTION_SECONDS + together * INTRODUCTION_CPU * 1.77 / options.introduce_memory_gb
     authorized = min(api_requests, SECONDS / AUTHORIZER_SECONDS)
     functions = {  # invocations, seconds of each, GB
         "api": (api_requests, 0.04, options.memory_gb),  # one of a hundred starts cold, which takes 1 s
@@ -254,6 +276,8 @@ def month(servers: int, options: Options) -> Month:
         "sweep": (sweeps * shards, shard_seconds, options.sweep_memory_gb),
         # 512 MB are three tenths of a core, so that Python's half takes three times as long.
         "write": (sweeps * shards, 0.05 + size * WRITE_SECONDS * 2, options.memory_gb),
+        "introduce": (visits, learning, options.introduce_memory_gb),
+        "remember": (visits, 0.05 + together * REMEMBER_SECONDS, options.memory_gb),
         "maintain": (DAYS, 1 + folding, options.memory_gb),
     }
     costs = {
@@ -263,26 +287,29 @@ def month(servers: int, options: Options) -> Month:
     if options.container:
         costs["sweep"] = _container(servers, sweeps)
     lines["Lambda: probing"] = costs.pop("sweep")
+    lines["Lambda: introductions"] = costs.pop("introduce") + costs.pop("remember")
     lines["Lambda: everything else"] = sum(costs.values())
     first = min(api_requests, 333 * MILLION)
     lines["API Gateway"] = (first * _usd("REST API") + (api_requests - first) * _usd("REST API beyond")) / MILLION
 
     # SQS: send, receive, delete; the payload is counted by 64 KiB in the first two.
-    chunks = {name: math.ceil(size * each / CHUNK) for name, each in MESSAGE_BYTES.items()}
+    sizes = {"shard": size, "findings": size, "visits": together, "introductions": together}
+    chunks = {name: math.ceil(sizes[name] * each / CHUNK) for name, each in MESSAGE_BYTES.items()}
     ticks = sweeps / 2
     idle = SECONDS / POLL_SECONDS
     fifo = sweeps * shards * (2 * chunks["shard"] + 1) + idle * max(POLLERS, shards)
-    standard = sweeps * shards * (2 * chunks["findings"] + 1) + 3 * ticks + 2 * idle * POLLERS
+    standard = sweeps * shards * (2 * chunks["findings"] + 1) + 3 * ticks + 4 * idle * POLLERS
+    standard += visits * (2 * (chunks["visits"] + chunks["introductions"]) + 2)
     lines["SQS"] = (fifo * _usd("SQS FIFO") + standard * _usd("SQS standard")) / MILLION
-    # Only the dispatcher sends from inside of the VPC.
-    endpoint_gb = checks * MESSAGE_BYTES["shard"] / GB
+    # The dispatcher sends from inside of the VPC, and who registers: hardly ever, beside it.
+    endpoint_gb = (checks * MESSAGE_BYTES["shard"] + introductions * MESSAGE_BYTES["visits"]) / GB
     lines["SQS endpoint in the VPC"] = options.zones * HOURS * _usd("endpoint") + (
         endpoint_gb * _usd("endpoint traffic") if options.zones else 0
     )
 
     # Traffic. Half of what the functions and a database in one zone say to each other crosses zones, and is charged on
     # either side; a request of the API is taken for 4 KB of it.
-    egress = checks * PROBE_BYTES / GB
+    egress = (checks + introductions * INTRODUCTION_REQUESTS) * PROBE_BYTES / GB
     within = (checks * (MESSAGE_BYTES["shard"] + MESSAGE_BYTES["findings"]) + api_requests * 4_000) / GB
     first = min(egress, 10_000)
     lines["traffic of the checks"] = first * _usd("traffic out") + (egress - first) * _usd("traffic out beyond")
@@ -295,6 +322,7 @@ def month(servers: int, options: Options) -> Month:
         + api_requests * (LOG_BYTES["request"] + ACCESS_LOG_BYTES)
         + sweeps * LOG_BYTES["sweep"]
         + sweeps * shards * (LOG_BYTES["shard"] + LOG_BYTES["written"])
+        + visits * (LOG_BYTES["visits"] + LOG_BYTES["introduced"])
     ) / GB
     lines["logs, kept for a month"] = log_gb * (_usd("logs") + LOG_COMPRESSION * _usd("logs kept"))
     lines["alarms, dashboard, metrics"] = (
@@ -357,6 +385,7 @@ def savings(options: Options) -> dict[str, Options]:
         "`RollupRetentionDays=90`": options._replace(rollup_days=90),
         "the endpoint in one zone": options._replace(zones=1),
         "no endpoint: IPv6 and an egress-only gateway, free": options._replace(zones=0),
+        "`IntroduceMinutes=1440`: introduced each day, not each hour": options._replace(introduce_minutes=1_440),
         "a sweep each minute": options._replace(sweeps=options.sweeps / 2),
         "a container that probes, in place of functions": options._replace(container=True),
     }
@@ -446,7 +475,8 @@ def report(scales: Sequence[int], options: Options) -> str:
         ["log of Postgres (WAL), GB a day", *(f"{of.wal_gb_per_day:,.1f}" for of in months)],
         ["pages written a second; gp3 has 3,000", *(f"{of.writes:,.0f}" for of in months)],
         ["a shard is probed in, s", *(f"{of.shard_seconds:.1f}" for of in months)],
-        ["traffic of the checks, GB a month", *(f"{of.egress_gb:,.0f}" for of in months)],
+        ["introductions a day", *(f"{servers * 1_440 / options.introduce_minutes:,.0f}" for servers in scales)],
+        ["traffic of the checks and introductions, GB a month", *(f"{of.egress_gb:,.0f}" for of in months)],
     ]
     cheaper = [["what it saves", *head[1:]]]
     for name, other in savings(options).items():

@@ -38,7 +38,7 @@ from local.terminal import Terminal, say
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "template.yaml"
 OLDEST_POSTGRES = 15
-WRITER = "HealthWriteFunction"
+WRITERS = ("HealthWriteFunction", "RememberFunction")
 # Servers on this machine may be registered and checked, which a deployment refuses.
 LOOPBACK = "127.0.0.0/8,::1/128"
 
@@ -238,11 +238,14 @@ async def _serve(sock: socket.socket, settings: Settings, database_url: str, ser
 
 
 def _telling(functions: Mapping[str, template.Function]) -> Mapping[str, template.Function]:
-    """The functions, of which one tells who went down and who came back, at whatever level the others log."""
-    writer = functions[WRITER]
-    if writer.environment["POWERTOOLS_LOG_LEVEL"] == "DEBUG":
-        return functions
-    return {**functions, WRITER: replace(writer, environment={**writer.environment, "POWERTOOLS_LOG_LEVEL": "INFO"})}
+    """The functions, of which two tell who went down and who came back, at whatever level the others log."""
+
+    def told(name: str, function: template.Function) -> template.Function:
+        if name not in WRITERS or function.environment["POWERTOOLS_LOG_LEVEL"] == "DEBUG":
+            return function
+        return replace(function, environment={**function.environment, "POWERTOOLS_LOG_LEVEL": "INFO"})
+
+    return {name: told(name, function) for name, function in functions.items()}
 
 
 def _concurrency(stack: template.Stack) -> Mapping[str, int]:
@@ -363,9 +366,9 @@ def _welcome(port: int, settings: Settings, database_url: str) -> str:
     database = _database_name(database_url)
     if not settings.database_url:
         database += f"\n               kept in {settings.data_dir}"
-    health = "checks every server every half minute (HEALTH_SWEEPS=off: none)"
+    health = "checks every server every half minute (HEALTH_SWEEPS=off: once, when it registers)"
     if not settings.health_sweeps:
-        health = "checks no server by itself (HEALTH_SWEEPS=on: every half minute)"
+        health = "checks a server once, when it registers (HEALTH_SWEEPS=on: every half minute)"
     return f"""
 MCP Registry ready on {url}
 

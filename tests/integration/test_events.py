@@ -49,6 +49,8 @@ BACKGROUND = [
     ("health-check-tick", "HealthCheckFunction", []),
     ("health-sweep", "HealthSweepFunction", []),
     ("health-write", "HealthWriteFunction", []),
+    ("introduce", "IntroduceFunction", []),
+    ("remember", "RememberFunction", []),
     ("maintain", "MaintainFunction", None),
 ]
 AUTHORIZER = ["authorizer-allow", "authorizer-refuse"]

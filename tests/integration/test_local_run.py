@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -23,6 +24,7 @@ from psycopg.conninfo import make_conninfo
 
 from local.queues import CREDENTIALS, connect
 from local.template import load
+from mcp_registry.catalogue.canonical import canonical
 from tests.conftest import BASIC, PASSWORD, ROOT, USERNAME, Local, over_http, registration
 
 SERVERS = "/api/registry/servers"
@@ -252,15 +254,69 @@ def test_a_server_is_checked_called_down_and_brought_back(start):
     ]
 
 
+def test_a_server_has_its_verdict_at_once_and_is_back_at_once_when_it_announces_itself(stack_url):
+    """Registered before it listens: down. Announced when it does: up. And no sweep was asked for, nor does one come."""
+    send = over_http(stack_url)
+    basic, json_type = ("authorization", BASIC), ("content-type", "application/json")
+
+    def checked(id_: int, verdict: str) -> dict[str, Any]:
+        """The server's detail when somebody has found this."""
+        deadline = time.monotonic() + 60
+        detail: dict[str, Any] = {}
+        while time.monotonic() < deadline:
+            detail = send("GET", f"{SERVERS}/{id_}", [basic], b"").json()
+            if detail["verdict"] == verdict:
+                return detail
+            time.sleep(0.05)
+        raise AssertionError(f"no {verdict}: {detail}")
+
+    def last_sweep() -> Any:
+        return send("GET", "/api/metrics/health", [basic], b"").json()["last_sweep"]
+
+    before = last_sweep()
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    body = canonical(registration("prompt", endpoint_url=f"http://127.0.0.1:{port}/mcp"), plain=False)
+    lease = ("x-registration-lease", "600")
+    created = send("PUT", "/api/registry/register", [basic, json_type, lease], body).json()
+    try:
+        assert checked(created["id"], "refused")["status"] == "error"
+        with ThreadingHTTPServer(("127.0.0.1", port), Answering) as answering:
+            threading.Thread(target=answering.serve_forever, daemon=True).start()
+            digest = ("x-registration-digest", hashlib.sha256(body).hexdigest())
+            assert send("PUT", "/api/registry/register", [basic, lease, digest], b"").status == 204
+            detail = checked(created["id"], "healthy")
+            answering.shutdown()
+        assert (detail["status"], detail["observed"]["tools_count"]) == ("active", 1)
+        assert last_sweep() == before
+    finally:
+        send("DELETE", f"{SERVERS}/{created['id']}", [basic], b"")
+
+
 class Answering(BaseHTTPRequestHandler):
-    """Answers server/discover as an older server does."""
+    """A server that has one tool, as one of 2025-11-25 without sessions."""
 
     def do_POST(self):
-        body = b'{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"Method not found"}}'
-        self.send_response(400)
-        self.send_header("content-length", str(len(body)))
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        answers = {
+            "initialize": {
+                "protocolVersion": "2025-11-25",
+                "capabilities": {"tools": {}},
+                "serverInfo": {"name": "lively", "version": "1"},
+            },
+            "tools/list": {"tools": [{"name": "live", "inputSchema": {"type": "object"}}]},
+        }
+        answer = (
+            {"result": answers[asked["method"]]}
+            if asked.get("method") in answers
+            else {"error": {"code": -32601, "message": "Method not found"}}
+        )
+        body = json.dumps({"jsonrpc": "2.0", "id": asked.get("id"), **answer}).encode()
+        self.send_response(200 if "id" in asked else 202)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body) if "id" in asked else 0))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(body if "id" in asked else b"")
 
     def log_message(self, format, *args):  # noqa: A002 - the base class names it so
         pass

@@ -112,6 +112,8 @@ def test_the_constants_are_those_of_the_template() -> None:
     assert int(of("Function", r"MemorySize: (\d+)")) == options.memory_gb * 1024 == options.sweep_memory_gb * 1024
     assert int(of("AuthorizerFunction", r"MemorySize: (\d+)")) == cost.AUTHORIZER_MEMORY_GB * 1024
     assert template.count("      SnapStart: ") == cost.SNAPSHOTS
+    assert int(of("IntroduceFunction", r"MemorySize: (\d+)")) == options.introduce_memory_gb * 1024
+    assert int(of("IntroduceMinutes", r"Default: (\d+)")) == options.introduce_minutes
     assert "MemorySize" not in template.partition("\n  HealthSweepFunction:\n")[2].partition("\n\n")[0]
     assert int(of("HealthSweepFunction", r"MaximumConcurrency: (\d+)")) == cost.SWEEPERS
     assert int(of("MaintainFunction", r"Timeout: (\d+)")) == cost.MAINTENANCE_SECONDS

@@ -50,7 +50,11 @@ WITHOUT_RESOURCE = {"xray:PutTraceSegments", "xray:PutTelemetryRecords"} | {
 }
 LAMBDA = "AWS::Lambda::Function"
 WRITERS = ("RegisterFunction", "UpdateFunction", "DeleteFunction")
+# Those of them that have somebody introduced at once.
+ANNOUNCING = ("RegisterFunction", "UpdateFunction")
 READERS = ("ListFunction", "DetailFunction", "HealthFunction", "HistoryFunction", "MetricsFunction")
+# What speaks to strangers.
+DIALLING = ("HealthSweepFunction", "IntroduceFunction")
 
 
 @pytest.fixture(scope="module")
@@ -144,15 +148,18 @@ def test_each_function_may_do_what_it_is_there_for_and_nothing_else(stack: Stack
         "AuthorizerFunction": {("secretsmanager:GetSecretValue", "CredentialsSecret")},
         "FrontFunction": set(),
         **{name: {("rds-db:connect", "writer")} for name in WRITERS},
+        **{name: {("rds-db:connect", "writer"), ("sqs:SendMessage", "IntroduceQueue")} for name in ANNOUNCING},
         **{name: {("rds-db:connect", "reader")} for name in READERS},
         "HealthCheckFunction": {
             ("rds-db:connect", "sweeper"),
-            *(("sqs:SendMessage", queue) for queue in ("ProbeQueue", "TickQueue")),
+            *(("sqs:SendMessage", queue) for queue in ("ProbeQueue", "TickQueue", "IntroduceQueue")),
             *reads("TickQueue"),
         },
         "StartSweepFunction": {("rds-db:connect", "sweeper"), ("sqs:SendMessage", "ProbeQueue")},
         "HealthSweepFunction": {("sqs:SendMessage", "ResultQueue"), *reads("ProbeQueue")},
         "HealthWriteFunction": {("rds-db:connect", "sweeper"), *reads("ResultQueue")},
+        "IntroduceFunction": {("sqs:SendMessage", "IntroducedQueue"), *reads("IntroduceQueue")},
+        "RememberFunction": {("rds-db:connect", "sweeper"), *reads("IntroducedQueue")},
         "MaintainFunction": {("rds-db:connect", "sweeper"), ("sqs:SendMessage", "EventDeadLetterQueue")},
         "MigrateFunction": {("rds-db:connect", "owner")},
     }
@@ -204,11 +211,12 @@ def test_what_runs_in_a_function_may_not_touch_its_network(stack: Stack):
 # ------------------------------------------------------------------ the prober
 
 
-def test_the_prober_holds_no_permission_on_data_and_no_way_to_it(stack: Stack):
-    properties = stack.resources["HealthSweepFunction"]["Properties"]
+@pytest.mark.parametrize("name", DIALLING)
+def test_who_dials_holds_no_permission_on_data_and_no_way_to_it(stack: Stack, name: str):
+    properties = stack.resources[name]["Properties"]
     variables = properties["Environment"]["Variables"]
     assert not [name for name in variables if name.startswith(("DATABASE", "REGISTRY", "CRON"))]
-    text = json.dumps(stack.statements(stack.role_of("HealthSweepFunction")))
+    text = json.dumps(stack.statements(stack.role_of(name)))
     assert "rds-db" not in text and "secretsmanager" not in text
     groups = properties.get("VpcConfig", {}).get("SecurityGroupIds", [])
     assert groups == (["${ProberSecurityGroup}"] if stack.holds("ProbesInVpc") else [])
@@ -254,7 +262,7 @@ def test_the_endpoints_serve_those_who_send_and_the_migration(stack: Stack):
 def test_a_function_is_in_the_network_where_it_needs_the_database(stack: Stack):
     for name, properties in stack.of_type(LAMBDA).items():
         inside = "VpcConfig" in properties
-        if name == "HealthSweepFunction":
+        if name in DIALLING:
             assert inside == stack.holds("ProbesInVpc")
         else:
             assert inside == (stack.holds("InVpc") and name in using_database(stack)), name
@@ -455,15 +463,39 @@ def test_the_version_of_the_migrations_moves_to_another_network_with_the_databas
     assert len(described[0]) == len(described[1]) == 1 and described[0] != described[1]
 
 
-def test_who_writes_shards_is_changed_after_who_reads_them(stack: Stack):
-    """A prober of the release before refuses a message with a field that is new."""
-    writers = {
-        name
-        for name, function in stack.of_type("AWS::Lambda::Function").items()
-        if function.get("Environment", {}).get("Variables", {}).get("PROBE_QUEUE_URL")
+def test_who_reads_a_queue_is_changed_before_whoever_writes_to_it(stack: Stack):
+    """A function of the release before refuses a message with a field that is new."""
+    references = set(stack.references())
+    readers = {
+        mapping["EventSourceArn"].removeprefix("${").partition(".")[0]: target(mapping["FunctionName"])
+        for mapping in stack.of_type("AWS::Lambda::EventSourceMapping").values()
     }
-    assert writers == {"HealthCheckFunction", "StartSweepFunction"}
-    assert all((name, "HealthSweepFunction") in set(stack.references()) for name in writers)
+    writing = [
+        (name, queue)
+        for name, function in stack.of_type(LAMBDA).items()
+        for variable, given in function.get("Environment", {}).get("Variables", {}).items()
+        if variable.endswith("_QUEUE_URL") and (queue := target(given)) != "TickQueue"  # which is its writer's own
+    ]
+    assert {queue for _, queue in writing} == set(readers) - {"TickQueue"}
+    assert [(name, queue) for name, queue in writing if (name, readers[queue]) not in references] == []
+
+
+def test_who_may_send_to_a_queue_has_a_way_there(stack: Stack):
+    """In the network that the stack makes there is no way but the endpoint, and it lets through who is named."""
+    endpoint = stack.of_type("AWS::EC2::VPCEndpoint").get("SqsEndpoint")
+    if endpoint is None:
+        return
+    (statement,) = endpoint["PolicyDocument"]["Statement"]
+    sending = {
+        (stack.role_of(name), target(resource))
+        for name in stack.of_type(LAMBDA)
+        for allowed in stack.statements(stack.role_of(name))
+        if allowed["Action"] == "sqs:SendMessage"
+        for resource in listed(allowed["Resource"])
+        if target(resource) != "EventDeadLetterQueue"  # Lambda itself puts it there
+    }
+    assert {target(role) for role in statement["Principal"]["AWS"]} == {role for role, _ in sending}
+    assert {target(queue) for queue in statement["Resource"]} == {queue for _, queue in sending}
 
 
 def test_a_proxy_has_a_way_to_the_database_before_it_looks_for_it(stack: Stack):
@@ -559,7 +591,8 @@ def test_whatever_is_asynchronous_has_a_dead_letter_queue_and_an_alarm_on_it(sta
                 letters.add(json.dumps(found["DeadLetterConfig"]["Arn"]))
                 letters.add(json.dumps(stack.resources[function]["Properties"]["DeadLetterConfig"]["TargetArn"]))
     queues = {json.loads(one).removeprefix("${").partition(".")[0] for one in letters}
-    assert queues == {"ProbeDeadLetterQueue", "ResultDeadLetterQueue", "EventDeadLetterQueue"}
+    kinds = ("Probe", "Result", "Introduce", "Introduced", "Event")
+    assert queues == {f"{kind}DeadLetterQueue" for kind in kinds}
     assert dimensions(alarms_on(stack, "AWS/SQS", "ApproximateNumberOfMessagesVisible")) == queues
 
 
@@ -705,12 +738,12 @@ def test_every_log_of_the_stack_ends_some_day(stack: Stack):
     for name, group in stack.of_type("AWS::Logs::LogGroup").items():
         assert int(group["RetentionInDays"]) == 30, name
     for name, properties in stack.of_type(LAMBDA).items():
-        group = "ProberLogs" if name == "HealthSweepFunction" else "FunctionLogs"
+        group = "ProberLogs" if name in DIALLING else "FunctionLogs"
         assert properties["LoggingConfig"]["LogGroup"] == f"${{{group}}}", name
 
 
-def test_the_prober_writes_to_no_log_of_others(stack: Stack):
-    """It dials strangers: what it could be made to write must not pass for what another function says."""
+def test_who_dials_writes_to_no_log_of_others(stack: Stack):
+    """It speaks to strangers: what it could be made to write must not pass for what another function says."""
     for name in stack.of_type(LAMBDA):
         groups = {
             target(resource)
@@ -719,7 +752,7 @@ def test_the_prober_writes_to_no_log_of_others(stack: Stack):
             if action.startswith("logs:")
             for resource in listed(statement["Resource"])
         }
-        assert groups == {"ProberLogs" if name == "HealthSweepFunction" else "FunctionLogs"}, name
+        assert groups == {"ProberLogs" if name in DIALLING else "FunctionLogs"}, name
 
 
 def test_no_alarm_is_silenced_by_a_number_that_a_function_makes_up(stack: Stack):

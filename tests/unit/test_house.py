@@ -55,7 +55,7 @@ FAILURES = {"ValueError", "RecursionError"}
 UNSEEN = {"json.JSONDecoder", "msgspec.json.Decoder", "msgspec.json.decode_lines"}
 # Where no stranger writes the text: it is AWS's Secrets Manager's, or our own statement's.
 OUR_OWN_JSON = {
-    "layers/registry/mcp_registry/aws/token.py",  # what Lambda answers to its own function
+    "layers/registry/mcp_registry/aws/signature.py",  # what Lambda answers to its own function
     "layers/registry/mcp_registry/aws/secret.py",
     "layers/registry/mcp_registry/health/sweeps.py",
     "local/credentials.py",
@@ -79,6 +79,7 @@ SECRET = {
 COLD_START = {
     "authorizer": ({"access.auth"}, set()),
     "authorizer, with a secret": ({"access.auth", "aws.secret"}, SQS | {"jmespath"}),
+    # Neither pays for the way to SQS before somebody is to be introduced.
     "register": (WRITE, POSTGRES | {"msgspec"}),
     "update": (WRITE, POSTGRES | {"msgspec"}),
     "list": (READ | {"catalogue.listing"}, POSTGRES),
@@ -103,6 +104,18 @@ COLD_START = {
         | {"aws.queues", "dial.guard", "dial.urls", "dial.exchange", "dial.lookup", "dial.reach"}
         | {"health.messages", "health.shard", "health.probe"},
         LOGGER | SQS | {"msgspec", "aiodns", "pycares", "uvloop"},
+    ),
+    # Nor has this one.
+    "introduce": (
+        BACKGROUND
+        | {"aws.queues", "dial.guard", "dial.urls", "dial.exchange", "dial.lookup", "dial.reach"}
+        | {"dial.introduction", "dial.reply", "catalogue.canonical", "catalogue.fingerprint"}
+        | {"health.messages", "health.probe", "health.pulse", "health.visits"},
+        LOGGER | SQS | {"msgspec", "aiodns", "pycares", "uvloop"},
+    ),
+    "remember": (
+        BACKGROUND | {"aws.db", "health.introductions", "health.messages", "health.results"},
+        POSTGRES | {"msgspec"},
     ),
     "health_write": (BACKGROUND | {"aws.db", "health.messages", "health.results"}, POSTGRES | {"msgspec"}),
     "maintain": (BACKGROUND | {"aws.db", "health.maintenance"}, POSTGRES),

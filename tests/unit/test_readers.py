@@ -33,7 +33,8 @@ CALLED = frozenset({"data_received", "buffer_updated", "datagram_received", "pip
 OURS = {
     ("layers/registry/mcp_registry/access/auth.py", "credentials"): "our secret",
     ("layers/registry/mcp_registry/aws/secret.py", "read"): "our secret",
-    ("layers/registry/mcp_registry/aws/token.py", "credentials"): "Lambda's own answer, from inside of the sandbox",
+    ("layers/registry/mcp_registry/aws/signature.py", "credentials"): "Lambda's own answer, from inside of the sandbox",
+    ("layers/registry/mcp_registry/aws/sqs.py", "_asked"): "SQS's own answer, of which the status alone is looked at",
     ("layers/registry/mcp_registry/catalogue/servers.py", "*"): "our database",
     ("layers/registry/mcp_registry/health/history.py", "*"): "our database",
     ("layers/registry/mcp_registry/health/sweeps.py", "*"): "our database",
@@ -169,8 +170,9 @@ def test_nobody_but_the_authorizer_reads_the_credentials_of_a_request():
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
         if node.value.lower() in ("authorization", "authorizationtoken")
     }
-    # The other one sends a header of its own to Lambda.
-    assert asking == {"functions/authorizer/app.py", "layers/registry/mcp_registry/aws/token.py"}
+    # The others send a header of their own, to Lambda and to SQS.
+    ours = {f"layers/registry/mcp_registry/aws/{name}.py" for name in ("signature", "sqs")}
+    assert asking == {"functions/authorizer/app.py", *ours}
 
 
 @pytest.mark.parametrize(

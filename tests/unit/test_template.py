@@ -90,25 +90,27 @@ def test_only_the_authorizer_knows_the_credentials_and_it_knows_no_database(stac
         knows = {variable for variable in function.environment if variable.startswith("REGISTRY_")}
         assert bool(knows) == (name == "AuthorizerFunction"), name
     without = {name for name, function in stack.functions.items() if "DATABASE_URL" not in function.environment}
-    # The last dials what strangers registered: what it could reach, they might.
-    assert without == {"AuthorizerFunction", "FrontFunction", "HealthSweepFunction"}
+    # The last two dial what strangers registered: what they could reach, those might.
+    assert without == {"AuthorizerFunction", "FrontFunction", "HealthSweepFunction", "IntroduceFunction"}
 
 
-def test_the_function_that_dials_is_given_two_queues_and_a_policy_and_nothing_else(stack):
-    environment = stack.functions["HealthSweepFunction"].environment
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("HealthSweepFunction", {"RESULT_QUEUE_URL", "CHECKS_PER_HOST"}),
+        ("IntroduceFunction", {"INTRODUCED_QUEUE_URL"}),
+    ],
+)
+def test_a_function_that_dials_is_given_two_queues_and_a_policy_and_nothing_else(stack, name, settings):
+    environment = stack.functions[name].environment
     common = {name for name in stack.functions["HealthFunction"].environment if not name.startswith("DATABASE_")}
-    assert set(environment) - common == {
-        "RESULT_QUEUE_URL",
-        "CHECKS_PER_HOST",
-        "GUARD_OPEN_CIDRS",
-        "GUARD_CLOSED_CIDRS",
-    }
+    assert set(environment) - common == settings | {"GUARD_OPEN_CIDRS", "GUARD_CLOSED_CIDRS"}
 
 
 def test_the_addresses_that_may_be_registered_are_those_that_may_be_dialled():
     parameters = {**PARAMETERS, "OpenCidrs": "10.0.0.0/8", "ClosedCidrs": "10.1.0.0/16"}
     functions = template.load(ROOT / "template.yaml", parameters).functions
-    for name in ("RegisterFunction", "HealthSweepFunction"):
+    for name in ("RegisterFunction", "HealthSweepFunction", "IntroduceFunction"):
         assert functions[name].environment["GUARD_OPEN_CIDRS"] == "10.0.0.0/8"
         assert functions[name].environment["GUARD_CLOSED_CIDRS"] == "10.1.0.0/16"
 

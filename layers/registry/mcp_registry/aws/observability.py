@@ -60,6 +60,17 @@ def log_malformed(message_id: str, reason: str) -> None:
     logger.error("malformed message", extra={CORRELATION_ID: message_id, "reason": reason})
 
 
+def log_unsent(queue: str, cause: str) -> None:
+    """Log that a message was not sent in time that somebody waited for; `cause` is a status or an exception's class."""
+    logger.warning("message not sent", extra={"queue": queue, "cause": cause})
+
+
+def log_visits(asked_at: str, outcome: str, introduced: int, endpoints: int) -> None:
+    """Log what came of introductions: so many of these endpoints have a verdict."""
+    log = logger.info if introduced == endpoints else logger.warning
+    log("visits", extra={"asked_at": asked_at, "outcome": outcome, "introduced": introduced, "endpoints": endpoints})
+
+
 def log_sweep(slot: str, outcome: str, servers: int) -> None:
     """Log what came of asking for the sweep of a slot."""
     timely = outcome in ("started", "duplicate")
