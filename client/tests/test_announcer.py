@@ -76,6 +76,25 @@ def test_the_digest_goes_first_and_alone(scripted: Start):
     assert len(str(asked.headers)) < 500
 
 
+def test_each_announcement_asks_for_a_lease_that_outlives_the_next_one(scripted: Start):
+    registry = scripted(in_turn(REQUIRED, CREATED))
+    assert announce(registry.url).wait(10)
+    assert [asked.headers["x-registration-lease"] for asked in registry.asked] == ["600", "600"]
+    assert Pace().again * (1 + Pace().spread) < 600
+
+
+def test_a_name_that_is_held_after_it_was_in_conflict_is_told_and_so_is_that_it_is_free(
+    scripted: Start, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO", "mcp_registry_client")
+    conflict = answers(409, {"error": "It is another's", "code": "CONFLICTING_SERVER"})
+    held = answers(409, {"error": "It is held", "code": "HELD_NAME"}, Retry_After="3600")
+    registry = scripted(in_turn(conflict, conflict, held, held, conflict, KNOWN))
+    assert announce(registry.url, pace=QUICK._replace(again=0.01)).wait(10)
+    assert ["another's" in line or "is held" in line for line in warnings(caplog)] == [True, True]
+    assert caplog.records[-1].getMessage().endswith("What was wrong before is mended.")
+
+
 def test_the_registration_follows_where_the_digest_is_not_known(scripted: Start, caplog: pytest.LogCaptureFixture):
     registry = scripted(in_turn(REQUIRED, CREATED))
     caplog.set_level("INFO")
@@ -93,6 +112,12 @@ REFUSED = [
     (401, {"error": "Unauthorized"}, "MCP_REGISTRY_USERNAME"),
     (403, {"message": "Forbidden"}, "ask who runs the registry"),
     (409, {"error": "Server with this name already exists, spelled Weather"}, "spelled Weather"),
+    (
+        409,
+        {"error": "This name belongs to http://h.example/mcp", "code": "CONFLICTING_SERVER"},
+        "belongs to http://h.example/mcp. A server that offers something else has this name",
+    ),
+    (409, {"error": "Held until noon", "code": "HELD_NAME"}, "it is announced again when that is over"),
     (413, {"error": "Too large"}, "Shorten"),
     (415, {"error": "Send JSON"}, "Send JSON"),
     (422, b"<html>", "Correct what it names"),

@@ -699,7 +699,13 @@ def test_a_server_is_removed_by_who_says_yes(run, api):
         assert error(run("deregister", str(server["name"]), "--yes"), 3)
     server = api.register()
     document = run("deregister", server["name"], "--yes", "--json").document
-    assert document == {"id": server["id"], "name": server["name"], "result": "removed"}
+    assert document == {
+        "id": server["id"],
+        "name": server["name"],
+        "result": "removed",
+        "held_seconds": None,
+        "announced_from": [],
+    }
 
 
 def test_nobody_is_asked_where_nobody_can_answer(environment, api):

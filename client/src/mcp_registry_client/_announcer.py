@@ -28,6 +28,17 @@ State = Literal["off", "waiting", "announcing", "registered", "failed", "refused
 
 # What is not mended by repeating it soon, and may be in five minutes.
 REFUSALS = frozenset({400, 401, 403, 409, 413, 415, 422})
+# Two reasons for 409 that are told apart: what each says of the name, and what to do.
+CONFLICTS = {
+    "CONFLICTING_SERVER": (
+        "A server that offers something else has this name: register this one under another name than {name}, by "
+        "name='...', or run the same release of it everywhere"
+    ),
+    "HELD_NAME": "Somebody has taken {name} out of the registry for a while: it is announced again when that is over",
+}
+# How long the registry keeps an endpoint that is not announced again and does not answer: seconds, twice the time
+# between two announcements. A registry of an older release does not read it.
+LEASE = {"X-Registration-Lease": "600"}
 # A registry that has much to do: no reason to worry anybody, unless it stays that way.
 BUSY = frozenset({429, 503})
 # Of what a registry says so much is told: characters, and faults.
@@ -98,7 +109,7 @@ class _Verdict(NamedTuple):
     retry_after: float = 0.0
     busy: bool = False
     same: bool = False  # nothing was written
-    refusal: int = 0  # its status
+    refusal: str = ""  # what was refused, told once: its status, or its code where that says more
 
 
 class Registration:
@@ -129,7 +140,7 @@ class Registration:
         self._changed = threading.Condition()
         self._due = False
         self._stopped = False
-        self._complaints: set[int] = set()
+        self._complaints: set[str] = set()
         self._told = False
         self._told_stdio = False
         self._told_missing: frozenset[Hashable] = frozenset()
@@ -390,7 +401,7 @@ class Registration:
         except Stopped as stopped:
             kind = "again" if stopped.ending == Exit.UNREACHABLE else "later"
             reason = str(stopped).partition(": ")[0]  # what follows is advice for whoever gives commands
-            refusal = 401 if stopped.ending == Exit.UNAUTHORISED else 0
+            refusal = "401" if stopped.ending == Exit.UNAUTHORISED else ""
             text = f"the registry at {url} cannot be asked for the tools that it has ({reason})"
             return _Verdict(kind, text, refusal=refusal)
         return [_tools.sent(tool) for tool in mappings(found.get("tools"))]
@@ -427,24 +438,26 @@ class Registration:
         credentials = self._settings.credentials
         deadline = self._pace.deadline
         return _transport.request(
-            "PUT", url, headers=headers, body=body, deadline_seconds=deadline, credentials=credentials
+            "PUT", url, headers=headers | LEASE, body=body, deadline_seconds=deadline, credentials=credentials
         )
 
     def _judged(self, answer: _transport.Response, said: Any, name: str) -> _Verdict:
         """What an answer means, and what to do about it. `said` is its body as JSON, None where it is none."""
-        from mcp_registry_client._json import faults, mapping
+        from mcp_registry_client._json import faults, mapping, text
 
         status, registry = answer.status, self._settings.registry_url
         if status in (200, 201):
             result = mapping(said).get("result")
             if result in ("created", "updated", "unchanged"):
-                text = f"Registered {name} in the MCP registry ({result})"
-                return _Verdict("done", text, same=result == "unchanged")
+                told = f"Registered {name} in the MCP registry ({result})"
+                return _Verdict("done", told, same=result == "unchanged")
         refusal = f"the registry at {registry} answers {status}{_told(said)}"
         if status in REFUSALS:
+            code = text(mapping(said).get("code"))
+            code = code if code in CONFLICTS else ""
             is_named = any(fault.path == "name" for fault in faults(said))
-            advice = NAME_IT if is_named else _advice(status, name)
-            return _Verdict("later", f"{refusal}. {advice}", refusal=status)
+            advice = CONFLICTS[code].format(name=name) if code else NAME_IT if is_named else _advice(status, name)
+            return _Verdict("later", f"{refusal}. {advice}", refusal=code or str(status))
         if status == 429 or status >= 500:
             return _Verdict("again", refusal, _retry_after(answer), busy=status in BUSY)
         return _Verdict("later", f"{refusal}. Set {_settings.REGISTRY_URL} to the address of a registry")
@@ -492,7 +505,7 @@ class Registration:
         """Note what is wrong. A server that the registry has taken stays registered."""
         self._set("registered" if self._state == "registered" else state, _line(reason))
 
-    def _complain(self, reason: str, refusal: int = 0) -> None:
+    def _complain(self, reason: str, refusal: str = "") -> None:
         """Say once what is wrong; and not again before it was right.
 
         A refusal is something else than whatever was wrong before, and once more where it is another one.

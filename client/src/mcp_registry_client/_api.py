@@ -35,6 +35,11 @@ MAX_ANSWER: Final = 4 << 20
 MAX_ANSWERS: Final = 32 << 20
 # A list of a million servers, where its pages are full. Others lead on and on.
 MAX_PAGES: Final = 1_000
+# What to do about the refusals by 409 that are not about a spelling.
+CONFLICTS: Final = {
+    "CONFLICTING_SERVER": "choose another name by --name",
+    "HELD_NAME": "choose another name by --name, or wait until then",
+}
 # No answer of the registry is half as deep: a schema has 64 levels. What is deeper cannot be written as JSON again.
 MAX_DEPTH: Final = 200
 
@@ -95,9 +100,10 @@ class Registry:
         """What the checks of one server found within 24 hours."""
         return self._ask("GET", f"/api/registry/servers/{number}/health?period=24h")[1]
 
-    def remove(self, number: int) -> None:
-        """Remove a server."""
-        status, _ = self._ask("DELETE", f"/api/registry/servers/{number}")
+    def remove(self, number: int, hold_seconds: int | None = None) -> None:
+        """Remove a server, and let nobody register its name for so many seconds."""
+        query = "" if hold_seconds is None else f"?hold={hold_seconds}"
+        status, _ = self._ask("DELETE", f"/api/registry/servers/{number}{query}")
         if status != 204:
             raise self._strange(status)
 
@@ -282,7 +288,7 @@ class Registry:
             mend += ", the name by --name"
         advice = {
             404: "is the registry's URL complete?",
-            409: "choose another name by --name, or that spelling",
+            409: CONFLICTS.get(code, "choose another name by --name, or that spelling"),
             413: "the registry takes 1 MiB",
             500: "look into the registry's log",
         }.get(status, mend)

@@ -18,6 +18,13 @@ Command = Callable[[argparse.Namespace, Screen], int]
 
 TYPES: Final = ("official", "community", "mock")
 STATUSES: Final = ("active", "inactive", "error")
+VERDICTS: Final = (
+    *("healthy", "gated", "limited", "unknown"),
+    *("refused", "timeout", "dns", "tls", "http_error", "mcp_error", "not_mcp", "blocked"),
+)
+# For how long a name is held: what the letters mean in seconds, and between which bounds.
+UNITS: Final = {"m": 60, "h": 3_600, "d": 86_400}
+SHORTEST_HOLD, LONGEST_HOLD = 60, 7 * 86_400
 EPILOG: Final = "\n".join(
     (
         "environment:",
@@ -165,7 +172,8 @@ def _explain_register(commands: Any, run: Command) -> None:
         "Asks a running MCP server for its name, version and tools, and makes the registry agree with it. May be"
         " repeated at will: what has not changed is not written. The registration is replaced as a whole: what an"
         " earlier one had and this one has not is gone, and is named after 'updated'. A tool that the registry does not"
-        " take is left out and named, with the rule that it breaks; so are the largest schemas beyond 1 MiB."
+        " take is left out and named, with the rule that it breaks; so are the largest schemas beyond 1 MiB. The server"
+        " has this one address then. Where another one answers under its name, that needs --replace."
     )
     command.epilog = _examples(
         "mcp-registry register --url https://host/mcp --dry-run",
@@ -184,6 +192,7 @@ def _explain_register(commands: Any, run: Command) -> None:
     command.add_argument(
         "--tag", metavar="TAG", action="append", default=[], help="word to find it by; may be repeated"
     )
+    command.add_argument("--replace", action="store_true", help="also where the name belongs to another address")
     command.add_argument("--dry-run", action="store_true", help="only show what would be sent; asks no registry")
     _add_common(command)
 
@@ -194,6 +203,12 @@ def _explain_list(commands: Any, run: Command) -> None:
         "mcp-registry list --status error", "mcp-registry list --all --json | jq '.servers[].name'"
     )
     command.add_argument("--status", choices=STATUSES, help="only servers of this status")
+    command.add_argument(
+        "--verdict",
+        choices=VERDICTS,
+        metavar="WORD",
+        help=f"only servers of which a check said this: {', '.join(VERDICTS)}",
+    )
     command.add_argument("--type", choices=TYPES, help="only servers of this type")
     command.add_argument("--tag", metavar="TAG", help="only servers that have this tag, in any case")
     command.add_argument("--search", metavar="TEXT", help="only servers whose name or display name contains this")
@@ -204,7 +219,12 @@ def _explain_list(commands: Any, run: Command) -> None:
 
 
 def _explain_show(commands: Any, run: Command) -> None:
-    command = _add(commands, "show", run, "show one server: its address, its health over 24 hours, its tools")
+    command = _add(commands, "show", run, "show one server: its addresses, what happened to them, its tools")
+    command.description = (
+        "Shows what is stored of a server and what its checks found: each of its addresses (up, down or not checked"
+        " yet, since when, and until when it has announced itself), what happened within 24 hours, what a server that"
+        " is down has answered, and how one gets into a server that wants credentials."
+    )
     _add_server(command)
     _add_common(command)
 
@@ -236,7 +256,14 @@ def _explain_enable(commands: Any, run: Command) -> None:
 
 def _explain_deregister(commands: Any, run: Command) -> None:
     command = _add(commands, "deregister", run, "remove a server with its tools and all that its checks found")
+    command.description = (
+        "Removes a server with its tools and all that its checks found. One that announces itself is back at its next"
+        " announcement, within five minutes or so, unless its name is held by --for."
+    )
+    command.epilog = _examples("mcp-registry deregister weather --for 1h")
     _add_server(command)
+    hold = "hold the name: nobody can register it for so long, as 30m, 1h or 2d (7d at most)"
+    command.add_argument("--for", dest="hold", metavar="TIME", type=_hold, help=hold)
     command.add_argument("--yes", action="store_true", help="do not ask first")
     _add_common(command)
 
@@ -302,6 +329,14 @@ def _positive(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text) or not int(text):
         raise argparse.ArgumentTypeError("a number from 1 is expected")
     return int(text)
+
+
+def _hold(text: str) -> int:
+    found = re.fullmatch(r"([0-9]{1,6})([mhd])", text)
+    seconds = int(found[1]) * UNITS[found[2]] if found else 0
+    if not SHORTEST_HOLD <= seconds <= LONGEST_HOLD:
+        raise argparse.ArgumentTypeError("a time from 1m to 7d is expected, such as 30m, 1h or 2d")
+    return seconds
 
 
 def _seconds(text: str) -> float:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timezone
 from typing import Any, Final, cast
 
-from mcp_registry_client import _health, _terminal
+from mcp_registry_client import _endpoints, _health, _moments, _terminal
 from mcp_registry_client._fault import Failed
 from mcp_registry_client._health import Sight
-from mcp_registry_client._json import mapping, mappings
+from mcp_registry_client._json import mapping, mappings, strings
 from mcp_registry_client._terminal import Cell, Column, Screen, Style, clean
 from mcp_registry_client.introspect import Introspection
 
@@ -24,9 +23,17 @@ TONES: Final[dict[str, Style]] = {
 }
 # What a person reads of a description. The rest is in --json.
 MAX_PROSE: Final = 1200
+# So many of the last changes, and of a stranger's answer so many characters.
+MAX_CHANGES: Final = 12
+MAX_EXCERPT: Final = 160
+UP: Final = frozenset(("healthy", "gated", "limited"))
+# Why a status is not what the last check would make of it.
+FROZEN: Final = "the registry suspects its own network"
 # What to do about a verdict.
 ADVICE: Final = {
     "blocked": "serve it at another port",
+    "limited": "it is there; have it let the registry ask more often",
+    "mcp_error": "mend what the server answers to a client",
     "dns": "check the host name in the URL",
     "http_error": "look into the server's log",
     "not_mcp": "check the path, which is often /mcp, or name a health page by --health-url",
@@ -42,6 +49,7 @@ def show_list(screen: Screen, servers: Sequence[Mapping[str, Any]]) -> None:
         Column("ID", right=True, rank=5),
         Column("NAME", least=24, middle=True),
         Column("STATUS"),
+        Column("VERDICT", rank=7),
         Column("TYPE", rank=2),
         Column("VERSION", least=8, rank=3),
         Column("TOOLS", right=True, rank=4),
@@ -56,6 +64,7 @@ def show_list(screen: Screen, servers: Sequence[Mapping[str, Any]]) -> None:
                 Cell(plain(server.get("id")), "dim"),
                 Cell(name, "bold"),
                 Cell(status, TONES.get(status)),
+                _verdict(server),
                 Cell(plain(server.get("server_type"))),
                 Cell(plain(server.get("version")) or "-"),
                 Cell(plain(server.get("tools_count"))),
@@ -68,15 +77,25 @@ def show_list(screen: Screen, servers: Sequence[Mapping[str, Any]]) -> None:
     screen.table(columns, rows)
 
 
+def _verdict(server: Mapping[str, Any]) -> Cell:
+    """What the last check of a server said, and whether its status is held; nothing where a registry does not say."""
+    verdict = plain(server.get("verdict"))
+    if server.get("frozen") is True:
+        return Cell(f"{verdict} (held)", "yellow")
+    return Cell(verdict, "dim" if verdict == "unknown" else None if verdict in UP else "red")
+
+
 def show_server(screen: Screen, detail: Mapping[str, Any], health: Mapping[str, Any]) -> None:
-    """What is stored of a server, what its checks found, and its tools."""
+    """What is stored of a server, what its checks found at each of its addresses, what happened, and its tools."""
     name, title, status = (plain(detail.get(field)) for field in ("name", "display_name", "status"))
-    screen.write(f"{screen.paint(name, 'bold')}  {toned(screen, status)}")
+    held = f" ({FROZEN}, and leaves it so)" if detail.get("frozen") is True else ""
+    screen.write(f"{screen.paint(name, 'bold')}  {toned(screen, status)}{held}")
     if title and title != name:
         screen.paragraph(title)
     screen.write()
     metadata = mapping(detail.get("metadata"))
     tags = metadata.get("tags")
+    registered, updated = detail.get("created_at"), detail.get("updated_at")
     _fields(
         screen,
         ("Description", detail.get("description")),
@@ -88,13 +107,168 @@ def show_server(screen: Screen, detail: Mapping[str, Any], health: Mapping[str, 
         ("Repository", metadata.get("repository_url")),
         ("Documentation", metadata.get("documentation_url")),
         ("Tags", ", ".join(plain(tag) for tag in cast("list[Any]", tags)) if isinstance(tags, list) else None),
-        ("Registered", _moment(detail.get("created_at"))),
+        ("Registered", _moment(registered)),
+        # An older registry calls every check a change.
+        ("Changed", _moment(updated) if "checked_at" in detail and updated != registered else None),
+        ("Announced", _moments.ago(detail.get("announced_at"))),
         ("Id", detail.get("id")),
+        *_observed(mapping(detail.get("observed"))),
     )
     screen.write()
     screen.write(screen.paint("Health", "bold"))
     _fields(screen, *_health_lines(detail, health))
+    _show_gate(screen, mapping(detail.get("auth")))
+    if "endpoints" in detail:
+        _show_endpoints(screen, detail)
+    _show_changes(screen, mappings(health.get("changes")))
     _show_tools(screen, mappings(detail.get("tools")))
+
+
+def _observed(observed: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What the registry found when it introduced itself to the server as a client does."""
+    if not observed:
+        return
+    versions = ", ".join(plain(version) for version in strings(observed.get("protocol_versions")))
+    transport = " over SSE" if observed.get("era") == "sse" else ""
+    seen = _moments.ago(observed.get("at"))
+    yield "Speaks", f"MCP {versions}{transport}{f', seen {seen}' if seen else ''}"
+    info = mapping(observed.get("server_info"))
+    yield "Calls itself", f"{plain(info.get('name'))} {plain(info.get('version'))}".strip()
+    counts = (
+        ("tool", observed.get("tools_count")),
+        ("prompt", observed.get("prompts_count")),
+        ("resource", observed.get("resources_count")),
+        ("template", observed.get("templates_count")),
+    )
+    yield "Offers", ", ".join(counted(number, word) for word, number in counts if isinstance(number, int) and number)
+    for what, why in mapping(observed.get("incomplete")).items():
+        yield "Not whole", f"{plain(what)}: {plain(why)}"
+
+
+def _show_gate(screen: Screen, auth: Mapping[str, Any]) -> None:
+    """How one gets into a server that wants credentials, as far as it says."""
+    if not auth:
+        return
+    screen.write()
+    screen.write(screen.paint("How to get in", "bold"))
+    _fields(screen, *_gate_lines(auth))
+
+
+def _gate_lines(auth: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    if auth.get("status") == 402:
+        yield "It asks for", "payment (HTTP 402)"
+    schemes = " or ".join(plain(scheme) for scheme in strings(auth.get("schemes")))
+    realm = f" (realm {plain(auth['realm'])})" if auth.get("realm") else ""
+    header = plain(auth.get("header"))
+    if schemes or realm:
+        yield "Credentials", f"{schemes or 'of a scheme that it does not name'}{realm}"
+    elif not header and auth.get("status") in (401, 403) and not auth.get("location"):
+        yield "Credentials", "it does not say which: ask whoever runs it"
+    yield "Header", header
+    yield "Token from", auth.get("issuer")
+    yield "Scopes", ", ".join(plain(scope) for scope in strings(auth.get("scopes")))
+    yield "Explained at", auth.get("resource_metadata")
+    yield "Login page", auth.get("location")
+
+
+def _show_endpoints(screen: Screen, detail: Mapping[str, Any]) -> None:
+    """A row for each address, and what those have answered that are down."""
+    endpoints = _endpoints.listed(detail)
+    screen.write()
+    screen.write(screen.paint(f"Endpoints ({len(_endpoints.kept(detail))})", "bold"))
+    columns = [
+        Column("  ADDRESS", least=20, middle=True),
+        Column("STATE"),
+        Column("CHECK", rank=1),
+        Column("LEASE", rank=2),
+    ]
+    rows = [
+        [Cell(f"  {plain(one.get('url'))}"), _state(one), Cell(_found(one)), Cell(_lease(one))] for one in endpoints
+    ]
+    screen.table(columns, rows)
+    for one in endpoints:
+        evidence = mappings(one.get("evidence"))
+        if evidence and not one.get("retired_at"):
+            screen.write()
+            screen.paragraph(f"{plain(one.get('url'))} was asked and answered:", "  ")
+            _fields(screen, *map(_answer, evidence), indent="    ")
+
+
+def _state(endpoint: Mapping[str, Any]) -> Cell:
+    """Whether an endpoint is up, and since when."""
+    last = mapping(endpoint.get("last_check"))
+    since = _moments.length(max(_moments.passed(last.get("since")), 0)) if _moments.read(last.get("since")) else ""
+    lasting = f" for {since}" if since else ""
+    if endpoint.get("retired_at"):
+        return Cell(f"retired {_moments.ago(endpoint['retired_at']) or ''}".rstrip(), "dim")
+    if endpoint.get("conflict_at"):
+        return Cell("another server", "yellow")
+    status = plain(endpoint.get("status"))
+    if status == "active":
+        return Cell(f"up{lasting}", "green")
+    return Cell(f"down{lasting}", "red") if status == "error" else Cell("not checked", "dim")
+
+
+def _found(endpoint: Mapping[str, Any]) -> str:
+    """What the last check of an endpoint said, and when that was."""
+    last = mapping(endpoint.get("last_check"))
+    if endpoint.get("retired_at"):
+        return ""
+    return f"{plain(last.get('verdict'))}, {ago(last.get('checked_at'))}" if last else "never"
+
+
+def _lease(endpoint: Mapping[str, Any]) -> str:
+    """Until when an endpoint has announced itself."""
+    if endpoint.get("retired_at") or not endpoint.get("lease_until"):
+        return "by hand" if endpoint.get("declared") is True and not endpoint.get("retired_at") else ""
+    left = _moments.left(endpoint["lease_until"])
+    return f"{left} left" if left else f"over {_moments.ago(endpoint['lease_until'])}"
+
+
+def _answer(evidence: Mapping[str, Any]) -> tuple[str, str]:
+    """What was asked, and what came of it."""
+    status, took = evidence.get("status"), _milliseconds(evidence.get("took_ms"))
+    media = plain(evidence.get("media_type"))
+    answered = f"HTTP {plain(status)}{f', {media}' if media else ''}" if status is not None else "no answer"
+    excerpt = plain(evidence.get("excerpt"))
+    return plain(
+        evidence.get("asked")
+    ), f"{answered}, after {took}{f': {_terminal.cut(excerpt, MAX_EXCERPT)}' if excerpt else ''}"
+
+
+def _show_changes(screen: Screen, changes: Sequence[Mapping[str, Any]]) -> None:
+    """What became of the endpoints, newest first."""
+    if not changes:
+        return
+    screen.write()
+    screen.write(screen.paint("What happened within 24 hours (UTC)", "bold"))
+    for change in changes[:MAX_CHANGES]:
+        at = _moments.read(change.get("at"))
+        when = f"{at:%Y-%m-%d %H:%M:%S}" if at else plain(change.get("at"))
+        screen.paragraph(f"{plain(change.get('url'))} {_happened(change)}", f"  {when}  ", " " * (len(when) + 4))
+    if len(changes) > MAX_CHANGES:
+        screen.write(f"  and {len(changes) - MAX_CHANGES} more before: --json has them")
+
+
+def _happened(change: Mapping[str, Any]) -> str:
+    """What became of an endpoint, in the words that follow its address."""
+    kind, verdict, former = (plain(change.get(field)) for field in ("change", "verdict", "from"))
+    reason = plain(change.get("reason"))
+    because = f": {reason}" if reason else ""
+    if kind != "verdict":
+        words = {
+            "added": "was added",
+            "removed": "was removed",
+            "retired": "was retired, and is not checked any more",
+            "conflict": "offers something else under the same name",
+        }
+        return f"{words.get(kind, kind)}{because}"
+    was_up, is_known = former in UP, former not in ("", "unknown")
+    if verdict in UP:
+        words = "is now" if was_up else "came back, and is" if is_known else "is up:"
+        return f"{words} {verdict}{because if verdict != 'healthy' else ''}"
+    words = "went down" if was_up else "is still down, now" if is_known else "is down"
+    return f"{words} ({verdict}){because}"
 
 
 def show_registration(screen: Screen, registration: Mapping[str, Any], found: Introspection) -> None:
@@ -150,12 +324,16 @@ def _health_lines(detail: Mapping[str, Any], health: Mapping[str, Any]) -> Itera
     last = mapping(health.get("last_check") or detail.get("last_check"))
     if status == "inactive":
         yield "Status", "inactive: taken out of the checks by an operator"
+    if detail.get("frozen") is True:
+        yield "Status", f"held: {FROZEN}, and calls no server down before it knows"
     if last:
         code, reason = _explained(last)
         took = f" in {_milliseconds(last.get('response_time_ms'))}" if last.get("response_time_ms") is not None else ""
-        yield "Last check", f"{plain(last.get('verdict'))}{code}{took}, {ago(last.get('checked_at'))}{reason}"
-    else:
-        yield "Last check", "none yet: the registry checks every half minute"
+        times = last.get("times")
+        often = f", {times} times in a row" if isinstance(times, int) and times > 1 and reason else ""
+        yield "Last check", f"{plain(last.get('verdict'))}{code}{took}, {ago(last.get('checked_at'))}{often}{reason}"
+    elif status != "inactive":
+        yield "Last check", "none yet: the first comes within seconds, and then one every half minute"
     changes = mappings(health.get("transitions"))
     if changes and changes[0].get("to") == status:
         reason = plain(changes[0].get("reason"))
@@ -224,40 +402,23 @@ def toned(screen: Screen, word: str) -> str:
 
 
 def ago(value: Any) -> str:
-    """How long ago something was. A clock that is behind the registry's makes it now."""
-    if value is None:
-        return "never"
-    moment = _time(value)
-    if moment is None:
-        return plain(value)
-    seconds = max((datetime.now(timezone.utc) - moment).total_seconds(), 0)
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")):
-        if seconds >= size:
-            return f"{seconds // size:.0f} {unit} ago"
-    return "now"
+    """How long ago a check was."""
+    return "never" if value is None else _moments.ago(value) or plain(value)
 
 
-def _fields(screen: Screen, *fields: tuple[str, Any]) -> None:
+def _fields(screen: Screen, *fields: tuple[str, Any], indent: str = "  ") -> None:
     """Names and values in two columns, without those that say nothing."""
     known = [(name, plain(value)) for name, value in fields if value not in (None, "")]
     column = max((len(name) for name, _ in known), default=0)
     for name, value in known:
         shown = value if screen.width is None else _terminal.cut(value, MAX_PROSE)
-        indent = f"  {name:<{column}}  "
-        screen.paragraph(shown, indent, " " * len(indent))
-
-
-def _time(value: Any) -> datetime | None:
-    try:
-        # Python 3.10 knows offsets, and not the letter.
-        return datetime.fromisoformat(str(value).replace("Z", "+00:00")).astimezone(timezone.utc)
-    except (ValueError, OverflowError):
-        return None
+        first = f"{indent}{name:<{column}}  "
+        screen.paragraph(shown, first, " " * len(first))
 
 
 def _moment(value: Any) -> str:
-    moment = _time(value)
-    return plain(value) if moment is None else f"{moment:%Y-%m-%d %H:%M} UTC, {ago(value)}"
+    moment = _moments.read(value)
+    return plain(value) if moment is None else f"{moment:%Y-%m-%d %H:%M} UTC, {_moments.ago(value)}"
 
 
 def _milliseconds(value: Any) -> str:

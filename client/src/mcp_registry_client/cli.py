@@ -14,17 +14,17 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final, NoReturn, TextIO
 
-from mcp_registry_client import _document, _options, _tools, _urls, _views, introspect
+from mcp_registry_client import _document, _endpoints, _moments, _options, _tools, _urls, _views, introspect
 from mcp_registry_client._document import About
 from mcp_registry_client._ending import UNREACHED, Ended, Exit, Stopped, misused, unasked
 from mcp_registry_client._fault import Failed
 from mcp_registry_client._health import SECONDS as CHECK_SECONDS
 from mcp_registry_client._health import Sight
-from mcp_registry_client._json import Fault, mapping, mappings
+from mcp_registry_client._json import Fault, mapping, mappings, text
 from mcp_registry_client._terminal import Screen, clean, note, waiting
 from mcp_registry_client._tools import Facts
 from mcp_registry_client._trimming import Trimming
-from mcp_registry_client._views import counted, plain, toned
+from mcp_registry_client._views import ago, counted, plain, toned
 from mcp_registry_client.introspect import Introspection
 
 UP: Final = frozenset(("healthy", "gated"))
@@ -180,8 +180,12 @@ def _register(options: argparse.Namespace, screen: Screen) -> int:
             _views.show_registration(screen, registration, found)
         _note_missing(trimming, registration["name"])
         return Exit.OK
-    with waiting("Sending the registration"):
+    with waiting("Reading the server of that name"):
         former = registry.registered(registration["name"])
+    removed = _endpoints.others(former, options.url) if former else []
+    if former and removed and not options.replace and not _endpoints.has(former, options.url):
+        raise _elsewhere(registration["name"], removed)
+    with waiting("Sending the registration"):
         answer = registry.put(trimming)
     registration = trimming.document
     result, name, status = (plain(answer.get(field)) for field in ("result", "name", "status"))
@@ -197,9 +201,29 @@ def _register(options: argparse.Namespace, screen: Screen) -> int:
     if former is not None and (lost := _lost(former, registration, options)):
         given_by = ", ".join(OPTIONAL.get(field, "--type") for field in lost)
         note(f"The former registration had what this one has not: {', '.join(lost)}. Give it again by {given_by}.")
+    if removed:
+        back = "; one that announces itself is back at its next announcement"
+        note(f"It has this one address now, and no longer {_addresses(removed)}{back}.")
     if status == "inactive":
         note(f"An operator has taken it out of service (mcp-registry enable {name} puts it back).")
     return Exit.OK
+
+
+def _elsewhere(name: str, others: Sequence[Mapping[str, Any]]) -> Stopped:
+    """The end of a registration whose name belongs to a server that is there, at another address."""
+    first = others[0]
+    state = "up" if first.get("status") == "active" else "not checked yet"
+    checked = ago(mapping(first.get("last_check")).get("checked_at"))
+    seen = f"{state}, checked {checked}" if first.get("status") == "active" else state
+    more = f", and at {len(others) - 1} more" if len(others) > 1 else ""
+    sentence = f"{name} is registered at {plain(first.get('url'))} ({seen}){more}"
+    advice = "give this server another name by --name, or put it in that one's place by --replace"
+    return Stopped(Exit.FAILED, "OTHER_ADDRESS", f"{sentence}: {advice}")
+
+
+def _addresses(endpoints: Sequence[Mapping[str, Any]]) -> str:
+    """The addresses of endpoints, in a sentence."""
+    return ", ".join(plain(endpoint.get("url")) for endpoint in endpoints)
 
 
 def _trimmed(options: argparse.Namespace, found: Introspection) -> Trimming:
@@ -271,7 +295,7 @@ def _lost(former: Mapping[str, Any], registration: Mapping[str, Any], options: a
 
 def _list(options: argparse.Namespace, screen: Screen) -> int:
     registry = _options.registry(options)
-    filters = {"status": options.status, "type": options.type, "tag": options.tag, "search": options.search}
+    filters = {name: getattr(options, name) for name in ("status", "verdict", "type", "tag", "search")}
     wanted = None if options.all else options.limit
     with waiting("Reading the list"):
         found = registry.servers({k: v for k, v in filters.items() if v}, wanted)
@@ -279,6 +303,8 @@ def _list(options: argparse.Namespace, screen: Screen) -> int:
         screen.document(found._asdict())
     elif found.servers:
         _views.show_list(screen, found.servers)
+        if any(server.get("frozen") is True for server in found.servers):
+            note(f"held: {_views.FROZEN}, and leaves the status as it was.")
         if found.next_cursor is not None:
             total = f"at least {found.total:,}" if found.total_is == "at_least" else f"{found.total:,}"
             note(f"These are {len(found.servers):,} of {total}: --all lists every one.")
@@ -388,15 +414,32 @@ def _deregister(options: argparse.Namespace, screen: Screen) -> int:
     with waiting("Reading the server"):
         detail = registry.find(options.server)
     number, name = detail["id"], plain(detail["name"])
+    if options.hold and "endpoints" not in detail:
+        sentence = "This registry is of an older release, which holds no names: leave --for out"
+        raise Stopped(Exit.FAILED, "NOT_SUPPORTED", sentence)
+    announcing = _endpoints.announcing(detail)
+    if announcing and not options.hold:
+        heard = ago(max(str(endpoint.get("announced_at")) for endpoint in announcing))
+        back = "will be back within minutes; deregister it with --for 1h to hold the name for so long"
+        note(f"{name} announces itself from {_addresses(announcing)} (last {heard}) and {back}.")
     tools = counted(len(mappings(detail.get("tools"))), "tool")
     if not options.yes and not _agreed(f"Remove {name} (id {number}) with {tools} and all that its checks found?"):
         raise Stopped(Exit.FAILED, "DECLINED", "Nothing was removed: answer y, or give --yes")
     with waiting("Removing the server"):
-        registry.remove(number)
+        registry.remove(number, options.hold)
     if options.json:
-        screen.document({"id": number, "name": detail["name"], "result": "removed"})
+        screen.document(
+            {
+                "id": number,
+                "name": detail["name"],
+                "result": "removed",
+                "held_seconds": options.hold,
+                "announced_from": [text(endpoint.get("url")) for endpoint in announcing],
+            }
+        )
     else:
-        screen.write(f"removed {screen.paint(name, 'bold')} (id {number})")
+        held = f": nobody can register the name for {_moments.exact(options.hold)}" if options.hold else ""
+        screen.write(f"removed {screen.paint(name, 'bold')} (id {number}){held}")
     return Exit.OK
 
 

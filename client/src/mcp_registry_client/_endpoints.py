@@ -1,0 +1,53 @@
+"""The addresses of a server, as the detail of a registry has them. An older registry knows one for each server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mcp_registry_client import _moments, _urls
+from mcp_registry_client._json import mapping, mappings, text
+
+
+def listed(detail: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """All endpoints, those last that are retired."""
+    if isinstance(detail.get("endpoints"), list):
+        return mappings(detail["endpoints"])
+    last = mapping(detail.get("last_check"))
+    status = "unknown" if not last else "error" if detail.get("status") == "error" else "active"
+    fields = ("health_url", "last_check")
+    return [{"url": detail.get("endpoint_url"), "status": status, **{field: detail.get(field) for field in fields}}]
+
+
+def kept(detail: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The endpoints that are not retired."""
+    return [endpoint for endpoint in listed(detail) if not endpoint.get("retired_at")]
+
+
+def others(detail: Mapping[str, Any], url: str) -> list[dict[str, Any]]:
+    """The endpoints at other addresses than this one that are up, or not yet checked."""
+    return [
+        endpoint
+        for endpoint in kept(detail)
+        if endpoint.get("status") in ("active", "unknown") and not is_at(endpoint, url)
+    ]
+
+
+def has(detail: Mapping[str, Any], url: str) -> bool:
+    """Whether the server has an endpoint at this address already."""
+    return any(is_at(endpoint, url) for endpoint in kept(detail))
+
+
+def announcing(detail: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The endpoints that announce themselves: their lease is running."""
+    return [endpoint for endpoint in kept(detail) if _moments.left(endpoint.get("lease_until"))]
+
+
+def is_at(endpoint: Mapping[str, Any], url: str) -> bool:
+    """Whether an endpoint has this address, however it is spelled."""
+    given = text(endpoint.get("url"))
+    return given == url or (_urls.link_fault(given) is None and _place(given) == _place(url))
+
+
+def _place(url: str) -> tuple[str, str]:
+    return _urls.origin(url), _urls.path(url)
