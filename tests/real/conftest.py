@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
-from tests.real.fixtures import SERVERS, RealServer, running
+from tests.real.fixtures import FLEET, SAMPLE, SERVERS, RealServer, available, running
+
+# Whom `make test` asks, and whom `make prove` does.
+ASKED = available(FLEET if "PROVE" in os.environ else SAMPLE)
 
 
 @pytest.fixture(scope="session")
 def real() -> Iterator[dict[str, RealServer]]:
-    """Every real server, by its name."""
+    """The real servers on frameworks for Python, by name."""
     with running(*SERVERS) as servers:
         yield servers
+
+
+@pytest.fixture(scope="session")
+def fleet(real) -> Iterator[dict[str, RealServer]]:
+    """Those and the strangers, by name: all of them in `make prove`, else a sample."""
+    with running(*(name for name in ASKED if name not in SERVERS)) as strangers:
+        yield {**real, **strangers}

@@ -21,11 +21,8 @@ PYTHON = {
     "mcp 1 over sse": ("older", "mcp-sse"),
     "fastmcp 4": ("current", "fastmcp"),
 }
-# By name: the package of npm, and the line of the SDK.
-NODE = {
-    "typescript 1": ("@modelcontextprotocol/sdk@1.32.2", "1"),
-    "typescript 2": ("@modelcontextprotocol/client@2.4.0", "2"),
-}
+# By name: the line of the SDK.
+NODE = {"typescript 1": "1", "typescript 2": "2"}
 RANK = {"down": 0, "gated": 1, "up": 2}
 
 
@@ -36,15 +33,10 @@ def python(name: str) -> list[str]:
 
 
 def node(name: str) -> list[str]:
-    """The command of a client for TypeScript; its package is installed where it is not yet."""
-    package, line = NODE[name]
-    folder = environments.FOLDER / f"typescript-{line}"
-    if not (folder / "node_modules").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        options = ("--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", "--silent")
-        subprocess.run(["npm", "install", "--prefix", str(folder), *options, package], check=True)
-    mode = ["auto"] if line == "2" else []
-    return ["node", str(CLIENTS / "stock.mjs"), str(folder), line, *mode]
+    """The command of a client for TypeScript."""
+    folder = environments.programs("node")
+    mode = ["auto"] if NODE[name] == "2" else []
+    return [str(folder / "node"), str(CLIENTS / "stock.mjs"), str(folder.parent), NODE[name], *mode]
 
 
 def ask(commands: list[list[str]], urls: list[str]) -> list[str]:

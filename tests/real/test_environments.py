@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -100,3 +102,15 @@ def test_every_package_of_an_era_is_pinned_by_hash(era):
     packages = [line for line in lines if not line.startswith((" ", "#"))]
     assert packages
     assert all("==" in line and line.endswith("\\") for line in packages)
+
+
+@pytest.mark.parametrize("name", environments.NPM)
+def test_every_package_of_npm_is_pinned_by_hash_and_comes_from_whatever_registry_the_machine_has(name):
+    folder = environments.HERE / name
+    packages = json.loads((folder / "package-lock.json").read_text())["packages"]
+    wanted = packages.pop("")
+    assert packages and all(package["integrity"] and "resolved" not in package for package in packages.values())
+    listed = json.loads((folder / "package.json").read_text())
+    for kind in ("dependencies", "optionalDependencies"):
+        assert listed.get(kind) == wanted.get(kind)
+        assert all(re.fullmatch(r"\d+\.\d+\.\d+", version) for version in listed.get(kind, {}).values())

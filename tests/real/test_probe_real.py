@@ -12,7 +12,6 @@ from mcp_registry.dial.guard import Policy
 from mcp_registry.dial.introduction import Introduction
 from mcp_registry.health.probe import Result, Target, sweep
 from tests.real.fixtures import SERVERS, RealServer, together
-from tests.real.stock import ask, python
 
 OPEN = Policy.of({"GUARD_OPEN_CIDRS": "127.0.0.0/8,::1/128"})
 CHECKS = 50
@@ -104,37 +103,6 @@ def introduced(urls: list[str]) -> list[Introduction]:
         return await asyncio.gather(*(introduction.introduce(url, policy=OPEN) for url in urls))
 
     return asyncio.run(run())
-
-
-@pytest.fixture(scope="module")
-def seen(real) -> dict[str, Introduction]:
-    """What an introduction finds of each. What times out is tried again: a bridge may still be starting another."""
-    found: dict[str, Introduction] = {}
-    for _ in range(3):
-        late = [name for name in SERVERS if name not in found or found[name].cause == "timeout"]
-        found |= zip(late, introduced([real[name].url for name in late]), strict=True)
-    return found
-
-
-def test_stock_clients_find_of_real_servers_what_an_introduction_finds(real, seen):
-    plain = [name for name, server in SERVERS.items() if server.path == "/mcp"]
-    over_sse = [name for name in SERVERS if name not in plain]
-    found = dict(zip(plain, ask([python("mcp 1"), python("mcp 2")], [real[name].url for name in plain]), strict=True))
-    urls = [real[name].url for name in over_sse]
-    found |= dict(zip(over_sse, ask([python("mcp 1 over sse")], urls), strict=True))
-    assert {name: one.verdict for name, one in seen.items()} == found
-
-
-@pytest.mark.parametrize("name", SERVERS)
-def test_a_real_server_says_who_it_is_and_what_it_offers(seen, name):
-    found, server = seen[name], SERVERS[name]
-    if server.token:
-        assert found.verdict == "gated" and found.gate is not None and found.gate.status == 401
-        assert found.gate.schemes == ("Bearer",), found.gate
-        return
-    assert found.verdict == "up", found
-    assert found.era == ("sse" if server.path == "/sse" else "legacy") and found.server_info["name"]
-    assert found.tools and all(isinstance(tool["inputSchema"], dict) for tool in found.tools) and not found.incomplete
 
 
 # The early SDK (1.22) is not among them: it ends a session that is deleted, and keeps its entry for good, whoever asks.
