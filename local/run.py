@@ -221,11 +221,11 @@ async def _serve(sock: socket.socket, settings: Settings, database_url: str, ser
         environment["AWS_ENDPOINT_URL"] = service.start()
     terminal = Terminal(hidden=LOG_LEVELS[: LOG_LEVELS.index(settings.log_level)])
     async with Runtime(
-        _telling(stack.functions), environment, concurrency=_concurrency(stack), hear=terminal.hear
+        _set(stack.functions, settings), environment, concurrency=_concurrency(stack), hear=terminal.hear
     ) as runtime:
         gateway = Gateway(stack.api, runtime.invoke)
         sources, _ = await asyncio.gather(_sources(stack, settings, service, runtime), _check_gateway(gateway))
-        schedules = Schedules(stack.schedules if settings.health_sweeps else (), runtime.invoke)
+        schedules = Schedules(stack.schedules if settings.health_sweeps == "on" else (), runtime.invoke)
         public = server.PublicServer(_application(gateway, terminal, settings.hosts))
         serving = asyncio.create_task(public.serve(sockets=[sock]))
         try:
@@ -237,15 +237,21 @@ async def _serve(sock: socket.socket, settings: Settings, database_url: str, ser
             await serving
 
 
-def _telling(functions: Mapping[str, template.Function]) -> Mapping[str, template.Function]:
-    """The functions, of which two tell who went down and who came back, at whatever level the others log."""
+def _set(functions: Mapping[str, template.Function], settings: Settings) -> Mapping[str, template.Function]:
+    """The functions, of which two tell who went down and who came back, at whatever level the others log.
 
-    def told(name: str, function: template.Function) -> template.Function:
-        if name not in WRITERS or function.environment["POWERTOOLS_LOG_LEVEL"] == "DEBUG":
-            return function
-        return replace(function, environment={**function.environment, "POWERTOOLS_LOG_LEVEL": "INFO"})
+    Where no server is to be checked, nobody asks for an introduction either.
+    """
 
-    return {name: told(name, function) for name, function in functions.items()}
+    def as_set(name: str, function: template.Function) -> template.Function:
+        environment = dict(function.environment)
+        if name in WRITERS and environment["POWERTOOLS_LOG_LEVEL"] != "DEBUG":
+            environment["POWERTOOLS_LOG_LEVEL"] = "INFO"
+        if settings.health_sweeps == "off" and "INTRODUCE_QUEUE_URL" in environment:
+            environment["INTRODUCE_QUEUE_URL"] = ""
+        return replace(function, environment=environment)
+
+    return {name: as_set(name, function) for name, function in functions.items()}
 
 
 def _concurrency(stack: template.Stack) -> Mapping[str, int]:
@@ -366,9 +372,11 @@ def _welcome(port: int, settings: Settings, database_url: str) -> str:
     database = _database_name(database_url)
     if not settings.database_url:
         database += f"\n               kept in {settings.data_dir}"
-    health = "checks every server every half minute (HEALTH_SWEEPS=off: once, when it registers)"
-    if not settings.health_sweeps:
-        health = "checks a server once, when it registers (HEALTH_SWEEPS=on: every half minute)"
+    health = {
+        "on": "each server when it registers, and every half minute",
+        "once": "each server when it registers (HEALTH_SWEEPS=on: and after that)",
+        "off": "no server is checked (HEALTH_SWEEPS=on: every half minute)",
+    }[settings.health_sweeps]
     return f"""
 MCP Registry ready on {url}
 

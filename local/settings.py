@@ -7,7 +7,8 @@ from pathlib import Path
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 HOST_NAME = re.compile(r"[a-z0-9_.-]+|\[[0-9a-f:]+\]")
-SWITCH = {"on": True, "off": False}
+# When servers are asked: every half minute, or once, when they register or come back, or never.
+SWEEPS = ("on", "once", "off")
 DEFAULT_PASSWORD = "password"  # noqa: S105 - for a registry that nobody else can reach
 
 
@@ -26,7 +27,7 @@ class Settings:
     data_dir: Path
     log_level: str
     endpoint_url: str | None
-    health_sweeps: bool
+    health_sweeps: str
     cron_secret: str
     hosts: tuple[str, ...]
     checks_per_host: int
@@ -45,8 +46,8 @@ class Settings:
         if log_level not in LOG_LEVELS:
             raise StartError(f"LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}, not {log_level!r}.")
         health_sweeps = given.get("HEALTH_SWEEPS", "on").lower()
-        if health_sweeps not in SWITCH:
-            raise StartError(f"HEALTH_SWEEPS must be one of {', '.join(SWITCH)}, not {health_sweeps!r}.")
+        if health_sweeps not in SWEEPS:
+            raise StartError(f"HEALTH_SWEEPS must be one of {', '.join(SWEEPS)}, not {health_sweeps!r}.")
         hosts = tuple(filter(None, (host.strip().lower() for host in given.get("REGISTRY_HOSTS", "").split(","))))
         for host in hosts:
             if not HOST_NAME.fullmatch(host):
@@ -62,7 +63,7 @@ class Settings:
             data_dir=Path(given.get("DATA_DIR", ".data")),
             log_level=log_level,
             endpoint_url=given.get("AWS_ENDPOINT_URL"),
-            health_sweeps=SWITCH[health_sweeps],
+            health_sweeps=health_sweeps,
             cron_secret=given.get("CRON_SECRET", "cron"),
             hosts=hosts,
             checks_per_host=int(checks_per_host),

@@ -144,7 +144,7 @@ def test_a_log_level_that_is_none_is_said():
 
 
 def test_a_switch_that_is_neither_on_nor_off_is_said():
-    assert "HEALTH_SWEEPS must be one of on, off" in refuse({"HEALTH_SWEEPS": "sometimes"})
+    assert "HEALTH_SWEEPS must be one of on, once, off" in refuse({"HEALTH_SWEEPS": "sometimes"})
 
 
 def test_what_checks_the_servers_is_said_and_can_be_switched_off(start):
@@ -254,9 +254,9 @@ def test_a_server_is_checked_called_down_and_brought_back(start):
     ]
 
 
-def test_a_server_has_its_verdict_at_once_and_is_back_at_once_when_it_announces_itself(stack_url):
+def test_a_server_has_its_verdict_at_once_and_is_back_at_once_when_it_announces_itself(start):
     """Registered before it listens: down. Announced when it does: up. And no sweep was asked for, nor does one come."""
-    send = over_http(stack_url)
+    send = over_http(start(HEALTH_SWEEPS="once").wait_until_ready())
     basic, json_type = ("authorization", BASIC), ("content-type", "application/json")
 
     def checked(id_: int, verdict: str) -> dict[str, Any]:
@@ -279,18 +279,15 @@ def test_a_server_has_its_verdict_at_once_and_is_back_at_once_when_it_announces_
     body = canonical(registration("prompt", endpoint_url=f"http://127.0.0.1:{port}/mcp"), plain=False)
     lease = ("x-registration-lease", "600")
     created = send("PUT", "/api/registry/register", [basic, json_type, lease], body).json()
-    try:
-        assert checked(created["id"], "refused")["status"] == "error"
-        with ThreadingHTTPServer(("127.0.0.1", port), Answering) as answering:
-            threading.Thread(target=answering.serve_forever, daemon=True).start()
-            digest = ("x-registration-digest", hashlib.sha256(body).hexdigest())
-            assert send("PUT", "/api/registry/register", [basic, lease, digest], b"").status == 204
-            detail = checked(created["id"], "healthy")
-            answering.shutdown()
-        assert (detail["status"], detail["observed"]["tools_count"]) == ("active", 1)
-        assert last_sweep() == before
-    finally:
-        send("DELETE", f"{SERVERS}/{created['id']}", [basic], b"")
+    assert checked(created["id"], "refused")["status"] == "error"
+    with ThreadingHTTPServer(("127.0.0.1", port), Answering) as answering:
+        threading.Thread(target=answering.serve_forever, daemon=True).start()
+        digest = ("x-registration-digest", hashlib.sha256(body).hexdigest())
+        assert send("PUT", "/api/registry/register", [basic, lease, digest], b"").status == 204
+        detail = checked(created["id"], "healthy")
+        answering.shutdown()
+    assert (detail["status"], detail["observed"]["tools_count"]) == ("active", 1)
+    assert last_sweep() == before
 
 
 class Answering(BaseHTTPRequestHandler):

@@ -41,7 +41,13 @@ def said(method: str, status: int, answer: Any = None, *, sent: Any = None, path
 
 @pytest.mark.parametrize(
     "environment",
-    [{}, {"HEALTH_SWEEPS": "off"}, {"REGISTRY_PASSWORD": SECRET}, {"DATABASE_URL": "postgresql://me@127.0.0.1/mine"}],
+    [
+        {},
+        {"HEALTH_SWEEPS": "off"},
+        {"HEALTH_SWEEPS": "once"},
+        {"REGISTRY_PASSWORD": SECRET},
+        {"DATABASE_URL": "postgresql://me@127.0.0.1/mine"},
+    ],
 )
 def test_the_ready_message_fits_into_eighty_columns(environment):
     database_url = environment.get("DATABASE_URL", "postgresql://registry@127.0.0.1:54321/registry")
