@@ -101,7 +101,8 @@ COLD_START = {
     "health_sweep": (
         BACKGROUND
         | {"aws.queues", "dial.guard", "dial.urls", "dial.exchange", "dial.lookup", "dial.reach"}
-        | {"health.messages", "health.shard", "health.probe"},
+        | {"dial.introduction", "dial.reply"}
+        | {"health.messages", "health.shard", "health.probe", "health.asking", "health.pulse"},
         LOGGER | SQS | {"msgspec", "aiodns", "pycares", "uvloop"},
     ),
     "health_write": (BACKGROUND | {"aws.db", "health.messages", "health.results"}, POSTGRES | {"msgspec"}),
