@@ -15,8 +15,11 @@ from local import queues as local_queues
 from mcp_registry.aws import queues
 from mcp_registry.edge.background import Record
 from mcp_registry.errors import Malformed, Unavailable
-from mcp_registry.health import messages, shard
-from mcp_registry.health.messages import Server, Shard
+from mcp_registry.health import messages, pulse, shard
+from mcp_registry.health.messages import Endpoint, Server, Shard
+from mcp_registry.health.pulse import Pulse
+from tests.hostile import Farm
+from tests.shapes import JSON, fixed, hand, text
 
 _numbers = itertools.count(1)
 SLOT = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -77,9 +80,32 @@ def test_what_was_found_is_sent_on(server, results):
     (findings,) = results()
     assert (findings.slot, findings.shard) == (SLOT, 0)
     by_id = {finding.server_id: finding for finding in findings.findings}
+    # The release before knows no endpoints.
+    assert {finding.endpoint_id for finding in findings.findings} == {None}
     assert (by_id[1].verdict, by_id[1].status_code, by_id[1].error) == ("healthy", 204, None)
     assert (by_id[2].verdict, by_id[2].status_code) == ("refused", None)
     assert all(0 <= finding.age_ms < 30_000 for finding in findings.findings)
+
+
+def test_endpoints_are_checked_as_they_are_known_and_what_was_found_names_them(results):
+    answer = pulse.signature(200, JSON, b'{"error":{"code":1,"message":"x"},"id":1,"jsonrpc":"2.0"}')
+    known = pulse.write(Pulse("unknown session", answer, 5.0))
+    limits = fixed(text(429, "later", "text/plain", "Retry-After: 60"))
+    with Farm(hand()) as good, Farm(limits) as limited:
+        endpoints = [
+            Endpoint(7, 1, f"{good.url}/mcp", None, known, "legacy", "healthy"),
+            Endpoint(7, 2, f"{good.url}/new", None, None, None, None),
+            Endpoint(8, 3, f"{limited.url}/mcp", None, known, "legacy", "healthy"),
+        ]
+        body = messages.encode(Shard(SLOT, 0, endpoints=endpoints))
+        shard.check(Record({"messageId": "1", "body": body, "attributes": {}}, 60.0))
+    (findings,) = results()
+    one, two, three = sorted(findings.findings, key=lambda finding: finding.endpoint_id or 0)
+    assert (one.server_id, one.endpoint_id, one.verdict, one.in_doubt) == (7, 1, "healthy", False)
+    assert (two.server_id, two.endpoint_id, two.verdict, two.in_doubt) == (7, 2, "healthy", True)
+    assert (three.server_id, three.verdict, three.retry_after, three.in_doubt) == (8, "limited", 60, False)
+    assert [(seen.asked, seen.status, seen.excerpt) for seen in three.evidence] == [("unknown session", 429, "later")]
+    assert not one.evidence and not two.evidence
 
 
 def test_a_shard_that_is_delivered_twice_is_probed_once(server, results):
@@ -154,7 +180,7 @@ def test_a_message_cannot_lead_the_probe_to_an_address_that_the_guard_closes(res
 
 
 def test_findings_that_are_too_long_for_a_message_are_sent_in_parts(monkeypatch):
-    findings = [messages.Finding(id_, "refused", None, 1, "x" * 300, 1) for id_ in range(1, 1001)]
+    findings = [messages.Finding(id_, "refused", None, 1, "x" * 300, 1, evidence=[]) for id_ in range(1, 1001)]
     parts = shard._parts(messages.Findings(SLOT, 0, findings))
     assert len(parts) == 2
     assert max(len(part) for part in parts) <= queues.MAX_BODY

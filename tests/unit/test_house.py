@@ -102,7 +102,8 @@ COLD_START = {
     "health_sweep": (
         BACKGROUND
         | {"aws.queues", "dial.guard", "dial.urls", "dial.exchange", "dial.lookup", "dial.reach"}
-        | {"health.messages", "health.shard", "health.probe"},
+        | {"dial.introduction", "dial.reply"}
+        | {"health.messages", "health.shard", "health.probe", "health.asking", "health.pulse"},
         LOGGER | SQS | {"msgspec", "aiodns", "pycares", "uvloop"},
     ),
     # Nor has this one.

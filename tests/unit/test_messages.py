@@ -8,7 +8,7 @@ import pytest
 
 from mcp_registry.dial import guard, reach
 from mcp_registry.errors import Malformed
-from mcp_registry.health import messages, probe
+from mcp_registry.health import asking, messages, probe
 
 SLOT = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -42,9 +42,9 @@ def test_every_sentence_of_a_check_is_taken():
     sentences = {
         *(
             value.error
-            for module in (probe, reach)
+            for module in (asking, probe, reach)
             for value in vars(module).values()
-            if isinstance(value, reach.Finding)
+            if isinstance(value, (reach.Finding, probe.Found))
         ),
         *reach.FAULTS.values(),
         *reach.CERTIFICATE_FAULTS.values(),

@@ -41,7 +41,7 @@ def ask(farm: Farm, question: Question, path: str) -> Sample:
 
 
 def learn(farm: Farm, name: str) -> Pulse | None:
-    asked = pulse.questions(declared=False)
+    asked = pulse.questions(declared=False, era="legacy")
     samples = {question.name: [ask(farm, question, f"/{name}/mcp") for _ in range(2)] for question in asked}
     beside = {question.name: ask(farm, question, f"/{name}/{pulse.NONSENSE}").signature for question in asked}
     return learnt(samples, beside)
@@ -71,8 +71,8 @@ def test_of_every_sdk_a_question_is_found_that_opens_nothing_and_that_no_other_a
 
 @pytest.mark.parametrize("name", ["parked-domain", "bad-gateway", "429", "402", "login-elsewhere", "unavailable"])
 def test_nothing_is_learnt_of_what_tells_of_no_server(farm, name):
-    sample = [ask(farm, question, f"/{name}/mcp") for question in pulse.questions(declared=False)]
-    names = [question.name for question in pulse.questions(declared=False)]
+    sample = [ask(farm, question, f"/{name}/mcp") for question in pulse.questions(declared=False, era="legacy")]
+    names = [question.name for question in pulse.questions(declared=False, era="legacy")]
     twice = {name: [one, one] for name, one in zip(names, sample, strict=True)}
     # Such a host answers a path that cannot exist in the same way.
     assert learnt(twice, {name: one[0].signature for name, one in twice.items()}) is None
@@ -101,7 +101,57 @@ def test_the_cheapest_question_is_kept_and_a_declared_health_url_before_all():
     assert (found := learnt(samples, {})) and found.question == "no JSON"
     up = {**samples, "health_url": [Sample(OK._replace(status=200), 0.1)] * 2}
     assert (found := learnt(up, {})) and found.question == "health_url"
-    assert [question.name for question in pulse.questions(declared=False)] == [*samples][1:]
+
+
+@pytest.mark.parametrize(
+    ("era", "gated", "last"),
+    [("legacy", False, "ping"), ("modern", False, "server/discover"), ("sse", False, None), (None, True, None)],
+)
+def test_nobody_is_asked_what_only_another_era_understands(era, gated, last):
+    asked = [question.name for question in pulse.questions(declared=True, era=era, gated=gated)]
+    assert asked == ["health_url", "no JSON", "unknown session", *([last] if last else [])]
+
+
+def test_of_who_wants_credentials_is_told_that_it_still_wants_them_in_the_same_way():
+    gate = Signature(401, JSON, "{}")
+    samples = {"no JSON": [Sample(OK, 0.1)] * 2, "unknown session": [Sample(gate, 0.1)] * 2}
+    # Its whole host may want them: what a path that cannot exist answers says nothing against it.
+    assert (found := learnt(samples, {"unknown session": gate}, 401)) and found.question == "unknown session"
+    assert learnt({"no JSON": samples["no JSON"]}, {}, 401) is None
+
+
+def test_a_result_tells_of_a_server_that_answers_at_every_path_and_an_error_does_not():
+    result = Signature(200, JSON, '{"id":int,"jsonrpc":str,"result":{}}')
+    error = Signature(200, JSON, '{"error":{"code":int},"id":int,"jsonrpc":str}')
+    for answer, tells in ((result, True), (error, False)):
+        assert (learnt({"ping": [Sample(answer, 0.1)] * 2}, {"ping": answer}) is not None) == tells
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        Pulse("ping", OK, 5.0),
+        Pulse("plain health", Signature(200, "", ""), 6.25),
+        Pulse("no JSON", signature(404, "x" * 100, json.dumps({f'k\u00e9"{n}': n for n in range(500)}).encode()), 20),
+    ],
+)
+def test_a_pulse_is_read_as_it_was_written_and_is_never_long(found):
+    assert pulse.read(pulse.write(found)) == found and len(pulse.write(found)) <= 500
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", '["ping",1,"","",5,1]', '["other",200,"","",5.0]', "[" * 100_000])
+def test_what_is_no_pulse_of_this_release_is_none(text):
+    assert pulse.read(text) is None
+
+
+def test_long_shapes_that_differ_anywhere_are_told_apart():
+    one, other = ({**{f"key{n}": n for n in range(50)}, **last} for last in ({"y": 1}, {"z": 1}))
+    shapes_ = [signature(200, JSON, json.dumps(value).encode()).shape for value in (one, other, one)]
+    assert shapes_[0] == shapes_[2] != shapes_[1] and max(map(len, shapes_)) < 120
+
+
+def test_a_media_type_that_is_none_is_not_kept():
+    assert [signature(200, kind, b"").media_type for kind in ("a b", 'a"', "\x00", "x" * 101)] == [""] * 4
 
 
 def test_who_takes_anything_without_a_word_tells_nothing_of_who_is_behind_it():

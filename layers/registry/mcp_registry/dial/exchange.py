@@ -23,7 +23,8 @@ STATUS_LINE = re.compile(rb"HTTP/1\.[0-9] ([1-9][0-9]{2})[ \r\n]")
 STATUS_LINE_LENGTH = len(b"HTTP/1.1 200 ")
 VERSION = b"HTTP/1."
 HEADERS = re.compile(
-    rb"\n(content-type|content-length|content-encoding|transfer-encoding|location)[ \t]*:[ \t]*([^\r\n]*)",
+    rb"\n(content-type|content-length|content-encoding|transfer-encoding|location|mcp-session-id|retry-after)[ \t]*:"
+    rb"[ \t]*([^\r\n]*)",
     re.IGNORECASE,
 )
 LENGTH = re.compile(rb"[0-9]{1,18}")
@@ -414,8 +415,11 @@ class Exchange(asyncio.BufferedProtocol):
         self._transport.write(self._request)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
-        """Where the next bytes go: no more of them than the answer may still have."""
-        room = self._answer.room
+        """Where the next bytes go: no more of them than the answer may still have.
+
+        At least one: uvloop asks once more after the last, and complains in the log about a buffer without room.
+        """
+        room = self._answer.room or 1
         return self._buffer if room >= LIMIT else self._buffer[:room]
 
     def buffer_updated(self, nbytes: int) -> None:

@@ -30,6 +30,8 @@ from mcp_registry.dial.reply import Reply, Stream, parsed, response
 SECONDS: Final = 20.0
 # Of what is left of that, what the first question of each way to begin may take, so that there is time for the next.
 FIRST_SHARE: Final = 0.6
+# The same where one way has worked before: the others are tried at last, and hardly ever needed.
+KNOWN_SHARE: Final = 0.8
 # What a stream may take to say where to post to: some are open to everybody and never say it.
 STREAM_SECONDS: Final = 5.0
 # What deleting a session may take beyond that: a server that was too slow for us must not pay with its memory.
@@ -40,6 +42,8 @@ MAX_METADATA: Final = 0x10000
 
 # All answers together, what compressed ones grow to included.
 MAX_BYTES: Final = 4 << 20
+# The same of a brief introduction, of which a sweep makes hundreds at once.
+MAX_BRIEF_BYTES: Final = 0x40000
 MAX_PAGES: Final = 50
 MAX_ITEMS: Final = 2_000
 MAX_DEPTH: Final = 64
@@ -164,13 +168,17 @@ class Introducer:
         self._policy = policy
         self._leaving: set[asyncio.Task[None]] = set()
 
-    async def introduce(self, url: str, *, seconds: float = SECONDS, before: str | None = None) -> Introduction:
+    async def introduce(
+        self, url: str, *, seconds: float = SECONDS, before: str | None = None, brief: bool = False
+    ) -> Introduction:
         """Introduce ourselves to a server, within so many seconds and two more for its session.
 
         `before` is the era of the last introduction that succeeded: what worked then is tried first, and a bare 403 of
-        such a server means that it wants credentials now. Raises nothing but CancelledError.
+        such a server means that it wants credentials now. `brief`: only the verdict is wanted, as in a sweep. It is the
+        same one, of the first page of the tools, and no list is kept, nor how one gets in where that stands elsewhere.
+        Raises nothing but CancelledError.
         """
-        visit = _Visit(self._dialler, self._names, self._policy, url, seconds, before)
+        visit = _Visit(self._dialler, self._names, self._policy, url, seconds, before, brief=brief)
         try:
             return await visit.find()
         finally:
@@ -239,7 +247,15 @@ class _Visit:
     """An introduction under way: where it goes, what is left of its time and of its bytes, and its session."""
 
     def __init__(
-        self, dialler: Dialler, names: Names, policy: Policy, url: str, seconds: float, before: str | None
+        self,
+        dialler: Dialler,
+        names: Names,
+        policy: Policy,
+        url: str,
+        seconds: float,
+        before: str | None,
+        *,
+        brief: bool,
     ) -> None:
         # What has to be sent with every request of the session that is open.
         self.session: dict[str, str] = {}
@@ -251,7 +267,9 @@ class _Visit:
         self._began = time.monotonic()
         self._seconds = seconds
         self._ends = self._began + seconds
-        self._left = MAX_BYTES
+        self._brief = brief
+        self._left = MAX_BRIEF_BYTES if brief else MAX_BYTES
+        self._share = KNOWN_SHARE if before else FIRST_SHARE
         self._number = 0
         self._path = ""
         self._addresses: tuple[str, ...] = ()
@@ -298,7 +316,7 @@ class _Visit:
     async def _begin_legacy(self) -> Introduction:
         """`initialize`, `notifications/initialized`, and the lists, in a session where the server wants one."""
         offer = {"protocolVersion": OFFERED, "capabilities": {}, "clientInfo": CLIENT}
-        result = await self._call("initialize", offer, {}, share=FIRST_SHARE)
+        result = await self._call("initialize", offer, {}, share=self._share)
         version = self._checked("initialize", _initialize_fault(result), result)["protocolVersion"]
         self.session["MCP-Protocol-Version"] = version
         # What is said to it does not matter to a client: the next request tells whether it was taken.
@@ -314,7 +332,7 @@ class _Visit:
 
         async def ask(method: str, params: Mapping[str, Any]) -> dict[str, Any]:
             headers = {"MCP-Protocol-Version": MODERN, "Mcp-Method": method}
-            share = FIRST_SHARE if method == "server/discover" else 1.0
+            share = self._share if method == "server/discover" else 1.0
             return await self._call(method, {**params, "_meta": META}, headers, share=share)
 
         result = await ask("server/discover", {})
@@ -434,6 +452,8 @@ class _Visit:
             if failed.status == 429:
                 raise
             tools = []
+        if self._brief:
+            return introduced
         found = introduced._replace(tools=tools, incomplete=incomplete, ttl_ms=ttl[0] if ttl else None)
         if isinstance(capabilities.get("prompts"), dict):
             found = found._replace(prompts=await self._optional(ask, "prompts", incomplete))
@@ -470,6 +490,8 @@ class _Visit:
                         return []
                     raise
                 incomplete[name] = f"Page {len(cursors) + 1}: {failed.reason}"
+                return items
+            if self._brief:
                 return items
             if not cursors and type(result.get("ttlMs")) is int:
                 ttl.append(result["ttlMs"])
@@ -534,7 +556,10 @@ class _Visit:
             if HTTP_2.match(reply.beginning):
                 return _Failed("not_mcp", "What answers there is HTTP/2 only, which few clients speak", reply)
             return _Failed("not_mcp", reach.FAULTS[reply.fault], reply)
-        if reply.overflowed:
+        if reply.overflowed and status == 200 and reply.media_type in (JSON, EVENTS):
+            if self._brief:
+                # Not too long for a client, nor for an introduction that is not brief.
+                return _Failed(None, "The answer is longer than a check reads", reply)
             return _Failed("mcp_error", f"The answers are longer than {MAX_BYTES >> 20} MiB", reply)
         failed = _Failed("mcp_error", "", reply)
         if status == 429 or status >= 500:
@@ -662,7 +687,7 @@ class _Visit:
         failures = self._failures
         for failed in failures:
             if failed.status == 429 and failed.reply is not None:
-                wait = _retry_after(failed.reply.header("retry-after"))
+                wait = retry_after(failed.reply.header("retry-after"))
                 reason = "The server limits how often it may be asked (429)"
                 return Introduction("limited", None, reason, retry_after=wait, status_code=429)
         for failed in failures:
@@ -692,7 +717,11 @@ class _Visit:
             scopes=_words(parameters.get("scope", "").split()),
             location=location,
         )
-        if status not in (401, 403) or not ({scheme.lower() for scheme in schemes} <= {"bearer", "dpop"}):
+        if (
+            self._brief
+            or status not in (401, 403)
+            or not ({scheme.lower() for scheme in schemes} <= {"bearer", "dpop"})
+        ):
             return gate
         given = parameters.get("resource_metadata")
         known = f"{self._site.origin}/.well-known/oauth-protected-resource"
@@ -847,7 +876,7 @@ def challenges(header: str) -> tuple[tuple[str, ...], dict[str, str]]:
     return tuple(dict.fromkeys(schemes))[:MAX_WORDS], found
 
 
-def _retry_after(value: str) -> int | None:
+def retry_after(value: str) -> int | None:
     """The seconds of a Retry-After header, which has a number or a date; five minutes at most."""
     if value.isascii() and value.isdigit():
         return min(int(value[:9]), MAX_RETRY_SECONDS)

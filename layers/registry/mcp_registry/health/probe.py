@@ -1,4 +1,8 @@
-"""Checks: what a server is asked, how its answer is judged, and how many are checked side by side without haste or lie.
+"""Checks: how an endpoint is found as it was or in doubt, and how many are checked side by side without haste or lie.
+
+The pulse that was learnt of an endpoint is asked first. Where its answer is as before, so is the verdict; whatever else
+comes is looked at once more, and then by a brief introduction, which alone decides. A wrong rule about an answer costs
+a handshake and never a verdict (docs/decisions/0010-pulse.md).
 
 The worst that this product can say is that a server is down which is not. So the engine measures its own lateness: a
 check that fails while we were late is repeated, and when that was no fairer the server is *not checked*, never down.
@@ -10,105 +14,128 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import json
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from heapq import heappop, heappush
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from mcp_registry.aws import observability
 from mcp_registry.dial import exchange, guard, reach, urls
-from mcp_registry.dial.exchange import Answer, Dialler
+from mcp_registry.dial.exchange import Dialler
 from mcp_registry.dial.guard import Policy
+from mcp_registry.dial.introduction import GRACE_SECONDS, Evidence, Introducer
 from mcp_registry.dial.lookup import Names, Resolver, System
 from mcp_registry.dial.reach import Finding, Site
+from mcp_registry.health import asking, pulse
+from mcp_registry.health.asking import Heard
+from mcp_registry.health.pulse import HEALTH_URL, PLAIN, Pulse, Question
 
 if sys.platform == "win32":  # for which there is no uvloop
     from asyncio import new_event_loop
 else:
     from uvloop import new_event_loop
 
-# What a check may take: look-up, connection, TLS and each of its requests together.
-DEADLINE = 5.0
+# What an endpoint is waited for at its pulse where no other patience is learnt; a time-out that took less says nothing.
+DEADLINE: Final = pulse.MIN_SECONDS
+# Of what is left of a sweep, what one question of a pulse may take: the second look and the introduction need the rest.
+PULSE_SHARE: Final = 0.4
+# Between the two looks at an answer that is not as before.
+PAUSE_SECONDS: Final = 2.0
+# An introduction that has less than this could only fail; its session is deleted in the grace after it.
+LEAST_SECONDS: Final = 3.0
+# Of what an introduction may take, how much where a plain HTTP service may have to be asked for its health after it.
+UNKNOWN_SHARE: Final = 0.75
+# How many introductions are under way together in a sweep: each may read 256 KiB. Those who are down already have so
+# many places of their own: many that hang must not keep the others from their turn.
+INTRODUCTIONS: Final = 200
+OF_THOSE_DOWN: Final = 100
 
-# How often the engine looks at the clock, and when it was late: a look that came so much later than it was due counts,
-# and so many seconds of that in the life of a check make its failure ours. Less is what threads and neighbours on a
-# machine cost all the time: counting 50 ms left servers that really hang unjudged on two busy cores (2026-11-22).
-TICK_SECONDS = 0.05
-SLIP_SECONDS = 0.1
-UNFAIR_SECONDS = 0.25
-ATTEMPTS = 2
-# Of the checks that one address may have in a sweep, so many are under way together: where each takes its deadline, all
-# of them still have their turn within the time of a sweep (three rounds of 5 s, of 22).
-HOST_AT_ONCE = 0.4
+# How often the engine looks at the clock, and when it was late: a tick that came so much later than it was due counts,
+# and so many seconds of that while an endpoint was looked at, or such a share of it, make its failure ours. Less is
+# what threads and neighbours on a machine cost all the time: counting 50 ms left servers that really hang unjudged on
+# two busy cores (2026-11-22).
+TICK_SECONDS: Final = 0.05
+SLIP_SECONDS: Final = 0.1
+UNFAIR_SECONDS: Final = 0.25
+UNFAIR_SHARE: Final = 0.05
+ATTEMPTS: Final = 2
+# Of the checks that one address may have in a sweep, so many are under way together.
+HOST_AT_ONCE: Final = 0.4
 # Checks that start in one go. Between two goes answers are read: a thousand dials at once would take 100 ms, in which
 # none is.
-STEP = 32
+STEP: Final = 32
 # Descriptors that are not for checks: the loop's, the resolver's, and what the process opens meanwhile.
-SPARE_DESCRIPTORS = 64
+SPARE_DESCRIPTORS: Final = 64
+MAX_EVIDENCE: Final = 3
 
-NAME, VERSION = "mcp-registry", "1.0"
-PROTOCOL_VERSION = "2026-07-28"
-DISCOVER = json.dumps(
-    {
-        "jsonrpc": "2.0",
-        "id": 1,
-        "method": "server/discover",
-        "params": {
-            "_meta": {
-                "io.modelcontextprotocol/protocolVersion": PROTOCOL_VERSION,
-                "io.modelcontextprotocol/clientInfo": {"name": NAME, "version": VERSION},
-                "io.modelcontextprotocol/clientCapabilities": {},
-            }
-        },
-    },
-    separators=(",", ":"),
-)
-# A session that nobody has. Without the header, servers on the SDK for Python before 1.30 open a session for the
-# request before they refuse it, and keep 32 KB of it for good: 90 MB a day (measured from 1.8 to 1.29, 2026-11-22).
-# With it they look the session up and refuse at once; current servers, which know no sessions, do not read it.
-SESSION = f"{NAME}-check"
-COMMON = f"User-Agent: {NAME}/{VERSION}\r\nAccept-Encoding: identity\r\nConnection: close\r\n"
-POST: Final = (
-    "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\n"
-    f"MCP-Protocol-Version: {PROTOCOL_VERSION}\r\nMcp-Method: server/discover\r\n"
-    f"Mcp-Session-Id: {SESSION}\r\n{COMMON}"
-    f"Content-Length: {len(DISCOVER)}\r\n\r\n{DISCOVER}"
-)
-GET: Final = f"GET %s HTTP/1.1\r\nHost: %s\r\nAccept: */*\r\n{COMMON}\r\n"
-GATED = frozenset({401, 403})
+TOO_BUSY: Final = "The registry was too busy to check fairly"
+OUT_OF_TIME: Final = "The sweep ran out of time before this server's turn"
+BROKEN: Final = "The check failed inside the registry"
+CROWDED: Final = "As many servers of its host were checked in this sweep as may be"
+LIMITS: Final = "The server limits how often it may be asked (429)"
 
-TOO_BUSY = "The registry was too busy to check fairly"
-OUT_OF_TIME = "The sweep ran out of time before this server's turn"
-BROKEN = "The check failed inside the registry"
-CROWDED = "As many servers of its host were checked in this sweep as may be"
+UP: Final = frozenset({"healthy", "gated", "limited"})
+# Verdicts that no lateness of ours can have caused.
+SETTLED: Final = UP | {"blocked"}
+AS_BEFORE: Final = frozenset({"healthy", "gated"})
+# By which statuses somebody asks for credentials (dial.introduction).
+GATES: Final = frozenset({401, 402, 403, *range(300, 400)})
+# After which findings a plain HTTP service may have to be asked for its health: it has been heard.
+PLAIN_MAY_SAY: Final = frozenset({"not_mcp", "mcp_error", "http_error", "timeout"})
+# Findings that took their time.
+WAITED: Final = frozenset({"timeout", "dns"})
 
 
 class Target(NamedTuple):
-    """A server to check. `health_url` is absolute, or a path on the origin of `endpoint_url`."""
+    """An endpoint to check: what is known of it (messages.Endpoint).
 
-    id: int
-    endpoint_url: str
-    health_url: str | None
+    `id`: None where the release before asks, which knows no endpoints. `health_url` is absolute, or a path on the
+    origin of `url`.
+    """
+
+    server_id: int
+    id: int | None
+    url: str
+    health_url: str | None = None
+    pulse: str | None = None
+    era: str | None = None
+    verdict: str | None = None
 
 
 class Result(NamedTuple):
     """What one check found.
 
-    `verdict`: healthy, gated, not_mcp, http_error, timeout, refused, dns, tls or blocked; None where the server was not
-    checked, which says nothing about it. `status_code` is the HTTP status that decided. `response_time_ms` counts from
-    the dial, or from the start of the check where it came to none. `error` is a sentence of ours, never of the server.
-    `ended` is the time.monotonic() of the verdict.
+    `verdict`: one of messages.Verdict; None where the endpoint was not checked, which says nothing about it.
+    `status_code` is the HTTP status that decided. `response_time_ms` is what the answer took that decided, or all of an
+    introduction. `error` is a sentence of ours, never of the server. `ended` is the time.monotonic() of the verdict.
+    `retry_after`, `in_doubt` and `evidence` are those of messages.Finding.
     """
 
-    id: int
+    server_id: int
+    id: int | None
     verdict: str | None
     status_code: int | None
     response_time_ms: int | None
     error: str | None
     ended: float
+    retry_after: int | None = None
+    in_doubt: bool = False
+    evidence: tuple[Evidence, ...] = ()
+
+
+class Found(NamedTuple):
+    """What a check has come to, but for whose it is and when that was."""
+
+    verdict: str | None
+    status: int | None = None
+    error: str | None = None
+    took_ms: int | None = None
+    retry_after: int | None = None
+    in_doubt: bool = False
+    evidence: tuple[Evidence, ...] = ()
 
 
 def sweep(
@@ -120,14 +147,16 @@ def sweep(
     at_once: int = 1000,
     per_host: int | None = None,
     first: int = 0,
+    introductions: int = INTRODUCTIONS,
 ) -> list[Result]:
-    """Check servers on an event loop of our own; one result for each, in any order.
+    """Check endpoints on an event loop of our own; one result for each, in any order.
 
-    `seconds`: after so many everything is over; what could not be started a deadline before is not checked. `spread`:
-    the dials are spread over so many seconds, each server at a moment that follows from its id, so that it is checked
-    at the same distance from the start of every sweep. `at_once`: how many checks are under way together, at most.
-    `per_host`: how many checks one address has in this sweep, at most (None: no bound); whoever is beyond that is not
-    checked. `first`: so many of the targets, from the beginning, have their turn before all others and in this order.
+    `seconds`: after so many everything is over; what could not be started in time to be introduced is not checked.
+    `spread`: the dials are spread over so many seconds, each endpoint at a moment that follows from its id, so that it
+    is checked at about the same distance from the start of every sweep; those that may need long come before those with
+    a pulse. `at_once`: how many checks are under way together, at most; of them so many `introductions`. `per_host`:
+    how many checks one address has in this sweep, at most (None: no bound); whoever is beyond that is not checked.
+    `first`: so many of the targets, from the beginning, have their turn before all others and in this order.
     """
     # What the collector of cycles takes is 6 % of a sweep (2026-11-22), and a sweep leaves it next to nothing.
     gc.disable()
@@ -141,6 +170,7 @@ def sweep(
                 at_once=at_once,
                 per_host=per_host,
                 first=first,
+                introductions=introductions,
             )
             return runner.run(checks)
     finally:
@@ -156,30 +186,29 @@ async def check_all(
     at_once: int = 1000,
     per_host: int | None = None,
     first: int = 0,
+    introductions: int = INTRODUCTIONS,
     resolver: Resolver | None = None,
 ) -> list[Result]:
     """What `sweep` does, on the loop that runs. `resolver` takes the place of the system's."""
     if not targets:
         return []
-    if any(target.endpoint_url[:6].lower() == "https:" for target in targets):
+    if any(target.url[:6].lower() == "https:" for target in targets):
         exchange.verified()  # before the clock runs: nothing is read while it is made
     system = System()
     due = _turns(targets, spread, first)
-    engine = _Engine(due, seconds, policy or guard.policy(), at_once, per_host, resolver or system)
+    engine = _Engine(due, seconds, policy or guard.policy(), at_once, per_host, introductions, resolver or system)
     try:
         return await engine.run()
     finally:
         await system.close()
 
 
-TIMEOUT = Finding("timeout", None, f"No answer within {DEADLINE:.0f} seconds")
-NAME_TIMEOUT = Finding("dns", None, f"The host name did not resolve within {DEADLINE:.0f} seconds")
-OWN_BOUND = Finding(None, None, CROWDED)
+OWN_BOUND = Found(None, None, CROWDED)
 # Not a finding yet: the check waits until another one of its host has ended.
-WAITS = Finding(None)
-
-# Verdicts that no lateness of ours can have caused.
-SETTLED = frozenset({"healthy", "gated", "blocked"})
+WAITS = Found(None)
+NO_TIME = Found(None, None, OUT_OF_TIME)
+NAME_TIMEOUT = Found("dns", None, f"The host name did not resolve within {DEADLINE:.0f} seconds")
+T = TypeVar("T")
 
 
 class _Host:
@@ -195,33 +224,22 @@ class _Host:
 class _Check:
     """A check under way."""
 
-    __slots__ = (
-        "addresses",
-        "attempt",
-        "began",
-        "dialled",
-        "expired",
-        "hosts",
-        "if_late",
-        "redirected",
-        "slipped",
-        "target",
-    )
+    __slots__ = ("addresses", "attempt", "began", "ends", "expired", "hosts", "site", "slipped", "target")
 
     def __init__(self, target: Target, attempt: int = 1) -> None:
         self.target = target
         self.attempt = attempt
-        # When it began; 0 where it has not yet. `slipped`: how late the engine had been by then.
+        # When the look began that is under way, and how late the engine had been by then.
         self.began = self.slipped = 0.0
-        self.dialled = 0.0
+        # When the question that is asked has taken too long; 0 where none is.
+        self.ends = 0.0
+        self.expired = False
+        # Where the first question goes, and the addresses that it may dial.
+        self.site: Site | None = None
         self.addresses: tuple[str, ...] = ()
         # Those that count it, of each address that it may dial: who has two could else have the second one asked for
         # nothing. Empty where it waits.
         self.hosts: list[_Host] = []
-        self.redirected = False
-        self.expired = False
-        # What the deadline would make of it.
-        self.if_late = TIMEOUT
 
 
 class _Engine:
@@ -234,6 +252,7 @@ class _Engine:
         policy: Policy,
         at_once: int,
         per_host: int | None,
+        introductions: int,
         resolver: Resolver,
     ) -> None:
         """`turns`: the targets with the seconds after which each is due, in the order of their turns."""
@@ -243,15 +262,22 @@ class _Engine:
         self._policy = policy
         self._names = Names(resolver, policy)
         self._dialler = Dialler(self._loop)
+        self._introducer = Introducer(self._dialler, self._names, policy)
+        self._places = asyncio.Semaphore(introductions)
+        self._places_of_those_down = asyncio.Semaphore(min(introductions, OF_THOSE_DOWN))
         self._at_once = _affordable(at_once)
-        self._last_start = now + seconds - DEADLINE
+        self._over_at = now + seconds
+        self._last_start = self._over_at - GRACE_SECONDS - LEAST_SECONDS
         # The last first, so that the next one is popped off the end.
         self._due = [(now + after, target) for after, target in reversed(turns)]
         self._per_host = per_host
         self._hosts: dict[str, _Host] = {}
         self._again: deque[_Check] = deque()
-        # Those under way, in the order in which they began.
         self._checks: dict[_Check, asyncio.Task[None]] = {}
+        # When which question has taken too long, the next first; the number tells apart what ends together. Of those
+        # that have been answered the entry stays until it is due.
+        self._ends: list[tuple[float, int, _Check]] = []
+        self._asked = 0
         self._results: list[Result] = []
         self._total = len(turns)
         self._launch_handle: asyncio.Handle | None = None
@@ -273,6 +299,7 @@ class _Engine:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._introducer.close()
             await self._names.close()
         return self._results
 
@@ -307,35 +334,32 @@ class _Engine:
         if late > SLIP_SECONDS:
             self._slipped += late
         self._tick_due = now + TICK_SECONDS
-        for check in self._checks:
-            if not check.began:
-                break
-            ends = check.began + DEADLINE
-            if ends > now:
-                self._tick_due = min(self._tick_due, ends)
-                break
-            if not check.expired:
-                check.expired = True
+        while self._ends and (self._ends[0][0] <= now or self._ends[0][2].ends != self._ends[0][0]):
+            ends, _, check = heappop(self._ends)
+            if check.ends == ends:
                 # After the loop has once more looked for answers: one that has come in time is read, however late.
-                self._loop.call_later(0, self._expire, check)
+                self._loop.call_later(0, self._expire, check, ends)
+        if self._ends:
+            self._tick_due = min(self._tick_due, self._ends[0][0])
         if now > self._last_start:
             self._give_up(now)
         self._tick_handle = self._loop.call_later(max(self._tick_due - now, 0.001), self._tick)
 
-    def _expire(self, check: _Check) -> None:
+    def _expire(self, check: _Check, ends: float) -> None:
         task = self._checks.get(check)
-        if task is not None:
+        if task is not None and check.ends == ends:
+            check.expired = True
             task.cancel()
 
     def _give_up(self, now: float) -> None:
         """Settle those for whom there is no time left."""
         for _, target in self._due:
-            self._settle(Result(target.id, None, None, None, OUT_OF_TIME, now))
+            self._settle(_unchecked(target, OUT_OF_TIME, now))
         self._due.clear()
         for host in self._hosts.values():
             self._turn_away(host, OUT_OF_TIME)
         for check in self._again:
-            self._settle(Result(check.target.id, None, None, None, TOO_BUSY, now))
+            self._settle(_unchecked(check.target, TOO_BUSY, now))
         self._again.clear()
 
     def _settle(self, result: Result) -> None:
@@ -346,37 +370,53 @@ class _Engine:
     # ------------------------------------------------------------------ one check
 
     async def _run(self, check: _Check) -> None:
-        check.began = time.monotonic()
-        check.slipped = self._slipped
+        target = check.target
+        self._begin(check)
         try:
-            finding = await self._find(check)
-        except asyncio.CancelledError:
-            if not check.expired:
-                raise
-            finding = check.if_late
+            found = await self._find(check)
         except Exception as error:  # noqa: BLE001 - a fault of ours must not take the sweep along, nor a server down
-            finding = Finding(None, None, BROKEN)
+            found = Found(None, None, BROKEN)
             observability.log_defect("probe", error)
         now = time.monotonic()
         del self._checks[check]
         self._leave(check)
         if self._launch_handle is None:
             self._launch_handle = self._loop.call_soon(self._launch)
-        if finding is WAITS:
+        if found is WAITS:
             return
-        if finding is OWN_BOUND:
-            self._settle(Result(check.target.id, None, None, None, finding.error, now))
-            return
-        if finding.verdict not in SETTLED and (finding.verdict is None or self._was_late(check, now)):
-            self._repeat(check, finding, now)
-            return
-        elapsed = round((now - (check.dialled or check.began)) * 1000)
-        self._settle(Result(check.target.id, finding.verdict, finding.status, elapsed, finding.error, now))
+        verdict = found.verdict
+        if found is OWN_BOUND or found is NO_TIME:
+            self._settle(_unchecked(target, found.error, now))
+        elif verdict not in SETTLED and (verdict is None or self._was_late(check, now)):
+            self._repeat(check, found, now)
+        else:
+            took = round((now - check.began) * 1000) if found.took_ms is None else found.took_ms
+            evidence = found.evidence[:MAX_EVIDENCE] if verdict != target.verdict else ()
+            self._settle(
+                Result(
+                    target.server_id,
+                    target.id,
+                    verdict,
+                    found.status,
+                    took,
+                    found.error,
+                    now,
+                    found.retry_after,
+                    found.in_doubt,
+                    evidence,
+                )
+            )
+
+    def _begin(self, check: _Check) -> None:
+        """Take the time of a look that begins."""
+        check.began = time.monotonic()
+        check.slipped = self._slipped
 
     def _was_late(self, check: _Check, now: float) -> bool:
-        """Whether the engine was so late in the life of a check that its failure may be ours."""
+        """Whether the engine was so late in the life of a look that its failure may be ours."""
         late = now - self._tick_due
-        return self._slipped - check.slipped + (late if late > SLIP_SECONDS else 0.0) > UNFAIR_SECONDS
+        slipped = self._slipped - check.slipped + (late if late > SLIP_SECONDS else 0.0)
+        return slipped > max(UNFAIR_SECONDS, UNFAIR_SHARE * (now - check.began))
 
     def _hurry(self, check: _Check) -> None:
         """Start a check as soon as there is room, and not only when the next server is due."""
@@ -385,40 +425,162 @@ class _Engine:
             self._launch_handle.cancel()
         self._launch_handle = self._loop.call_soon(self._launch)
 
-    def _repeat(self, check: _Check, finding: Finding, now: float) -> None:
+    def _repeat(self, check: _Check, found: Found, now: float) -> None:
         """Check once more, where there is time and it has not been done."""
         if check.attempt < ATTEMPTS and now <= self._last_start:
-            if finding.verdict == "dns":
-                self._names.forget(guard.host(check.target.endpoint_url))
             self._hurry(_Check(check.target, check.attempt + 1))
             return
-        reason = TOO_BUSY if finding.verdict else finding.error
-        self._settle(Result(check.target.id, None, None, None, reason, now))
+        self._settle(_unchecked(check.target, TOO_BUSY if found.verdict else found.error, now))
 
-    async def _find(self, check: _Check) -> Finding:
-        """Ask the server what there is to ask, and judge its answers."""
-        _, endpoint, declared = check.target
-        url = endpoint if declared is None else declared
-        if url.startswith("/"):
-            url = urls.origin(endpoint) + url
+    async def _find(self, check: _Check) -> Found:
+        """Ask for the pulse, look again where it is not as before, and let an introduction decide."""
+        target = check.target
+        known = pulse.read(target.pulse) if target.pulse else None
+        question = _question(target, known)
+        if question is None:
+            return await self._decide(check, again=target.verdict is None or target.verdict in UP)
+        patience = known.patience if known else DEADLINE
+        for last in (False, True):
+            heard = await self._look(check, question, patience)
+            if isinstance(heard, Found):
+                return heard
+            told = None if heard is None else _told(target, known, question, heard)
+            if told is not None and (last or told.verdict in UP or target.verdict not in UP):
+                return told
+            if last or target.verdict not in UP:
+                break
+            if heard is not None and heard.failure is not None and heard.failure.verdict == "dns":
+                self._names.forget(reach.site(target.url, self._policy).host)
+            late = self._was_late(check, time.monotonic())
+            await asyncio.sleep(PAUSE_SECONDS)
+            if heard is None and not late:
+                break  # another wait would tell no more: the introduction is the second look
+            self._begin(check)
+        decided = await self._decide(check, again=False)
+        if decided.verdict in UP or heard is None or heard.beat.status is None or not question.declared:
+            return decided
+        # A plain service that declares where its health is: that answer says more than that it speaks no MCP.
+        if target.era is not None or decided.verdict is None:
+            return decided
+        told = asking.complaint(heard) or Finding("http_error", heard.beat.status, _refusal(heard))
+        return Found(*told, _milliseconds(heard), evidence=_evidence(target, question, heard))
+
+    async def _look(self, check: _Check, question: Question, patience: float) -> Heard | Found | None:
+        """What is heard to a question; a finding where it may not be asked or we are at fault; None after a while."""
+        target = check.target
+        url = asking.url_of(question, target.url, target.health_url)
         # Registered URLs are valid. One that came another way must still not write headers of its own.
         if not urls.PRINTABLE.fullmatch(url):
-            return Finding("blocked", None, "The URL is not valid")
-        site = reach.site(url, self._policy)
-        check.if_late = NAME_TIMEOUT
-        # Those for which it has waited, and is counted.
-        located = check.addresses or await reach.locate(site, self._names, self._policy)
-        check.if_late = TIMEOUT
-        if isinstance(located, Finding):
-            return located
-        check.addresses = located
-        if not check.hosts and (bound := self._bound(check)) is not None:
-            return bound
-        if declared is not None:
-            return await self._find_health(check, site)
-        return await self._find_mcp(check, site)
+            return Found("blocked", None, "The URL is not valid")
+        seconds = min(patience, PULSE_SHARE * (self._over_at - time.monotonic()))
+        return await self._timed(check, self._ask(check, question, reach.site(url, self._policy)), seconds)
 
-    def _bound(self, check: _Check) -> Finding | None:
+    async def _ask(self, check: _Check, question: Question, site: Site) -> Heard | Found:
+        reached = await self._reach(check, site)
+        if isinstance(reached, Found):
+            # What is not found may be found at the second look.
+            no_name = reached.verdict == "dns"
+            return Heard(asking.Beat(), Finding(*reached[:3]), "", 0.0) if no_name else reached
+        heard = await asking.ask(self._dialler, site, check.addresses, question, asking.path_of(question, site))
+        if heard.failure is not None and heard.failure.verdict is None:
+            self._note_exhaustion(heard.failure.error)
+            return Found(*heard.failure)
+        # What is asked next goes to the same one.
+        check.addresses = (heard.address,)
+        if heard.beat.session:
+            await asking.leave(self._dialler, site, heard)
+        return heard
+
+    async def _reach(self, check: _Check, site: Site) -> Site | Found:
+        """Find the addresses of a site and count the check that is about to dial them; what keeps it from that."""
+        if check.site is not site:
+            located = await reach.locate(site, self._names, self._policy)
+            if isinstance(located, Finding):
+                return Found(*located)
+            check.site, check.addresses = site, located
+        return (None if check.hosts else self._bound(check)) or site
+
+    async def _timed(self, check: _Check, what: Coroutine[Any, Any, T], seconds: float) -> T | None:
+        """What comes of it; None where that takes too long."""
+        check.ends = ends = time.monotonic() + seconds
+        self._asked += 1
+        heappush(self._ends, (ends, self._asked, check))
+        try:
+            return await what
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not check.expired or task is None:
+                raise
+            task.uncancel()
+            check.expired = False
+            return None
+        finally:
+            check.ends = 0.0
+
+    async def _decide(self, check: _Check, *, again: bool) -> Found:
+        """What an introduction finds; `again`: where it fails, a second look decides."""
+        target = check.target
+        if not urls.PRINTABLE.fullmatch(target.url):
+            return Found("blocked", None, "The URL is not valid")
+        site = reach.site(target.url, self._policy)
+        first: Found | None = None
+        while True:
+            found = await self._meet(check, site)
+            if found is NO_TIME and first is not None and first.verdict in WAITED:
+                return first  # it has had a long look
+            if first is not None or not again or found.verdict is None or found.verdict in SETTLED:
+                return found
+            first = found
+            if found.verdict == "dns":
+                self._names.forget(site.host)
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _meet(self, check: _Check, site: Site) -> Found:
+        """What an introduction finds, and of who was never introduced the health of a plain HTTP service."""
+        target = check.target
+        if not check.hosts:
+            reached = await self._timed(check, self._reach(check, site), DEADLINE)
+            if not isinstance(reached, Site):
+                return NAME_TIMEOUT if reached is None else reached
+        found = await self._introduce(check)
+        if target.era is not None or target.health_url is not None or found.verdict not in PLAIN_MAY_SAY:
+            return found
+        left = min(DEADLINE, self._over_at - time.monotonic())
+        return await self._timed(check, self._plain(site), left) or found
+
+    async def _introduce(self, check: _Check) -> Found:
+        target = check.target
+        is_down = target.verdict is not None and target.verdict not in UP
+        async with self._places_of_those_down if is_down else self._places:
+            self._begin(check)
+            left = self._over_at - check.began - GRACE_SECONDS
+            if left < LEAST_SECONDS:
+                return NO_TIME
+            share = UNKNOWN_SHARE if target.era is None and target.health_url is None else 1.0
+            seconds = max(left * share // 1, LEAST_SECONDS)
+            introduced = await self._introducer.introduce(target.url, seconds=seconds, before=target.era, brief=True)
+        verdict, status, error = asking.judged(introduced)
+        if verdict is None:
+            self._note_exhaustion(error)
+        if verdict == "timeout" and seconds < DEADLINE:
+            return NO_TIME  # it may only be slower than there was time for
+        known = target.pulse is not None
+        in_doubt = verdict == "healthy" and (known or introduced.era != target.era)
+        in_doubt = in_doubt or (verdict == "gated" and (known or target.verdict != "gated"))
+        return Found(verdict, status, error, introduced.took_ms, introduced.retry_after, in_doubt, introduced.evidence)
+
+    async def _plain(self, site: Site) -> Found | None:
+        """What the health of a plain HTTP service says for it."""
+        located = await reach.locate(site, self._names, self._policy)
+        heard = None if isinstance(located, Finding) else await asking.plain(self._dialler, site, located)
+        return None if heard is None else Found("healthy", heard.beat.status, None, _milliseconds(heard))
+
+    def _note_exhaustion(self, error: str | None) -> None:
+        """Take note of a lack of our own: whatever else fails now may fail by it, as a look-up needs a socket too."""
+        if error == reach.OWN_EXHAUSTION.error:
+            self._slipped += 2 * UNFAIR_SECONDS
+
+    def _bound(self, check: _Check) -> Found | None:
         """Count a check that is about to dial; what keeps it from that where its host has had enough for now."""
         if self._per_host is None:
             return None
@@ -452,98 +614,99 @@ class _Engine:
             while host.waiting and not self._is_full(host):
                 waiting = host.waiting.popleft()
                 following = _Check(waiting.target, waiting.attempt)
-                following.addresses = waiting.addresses
+                following.site, following.addresses = waiting.site, waiting.addresses
                 bound = self._bound(following)
                 if bound is None:
                     self._hurry(following)
                 elif bound is OWN_BOUND:
-                    self._settle(Result(waiting.target.id, None, None, None, CROWDED, time.monotonic()))
+                    self._settle(_unchecked(waiting.target, CROWDED, time.monotonic()))
 
     def _turn_away(self, host: _Host, reason: str) -> None:
         """Settle those that wait for a host and will have no turn."""
         now = time.monotonic()
         while host.waiting:
-            self._settle(Result(host.waiting.popleft().target.id, None, None, None, reason, now))
+            self._settle(_unchecked(host.waiting.popleft().target, reason, now))
 
-    async def _find_health(self, check: _Check, site: Site) -> Finding:
-        """Judge the health URL that a server declares: by its status, and by what it says in JSON."""
-        answer = await self._exchange(check, site, GET, site.path)
-        if isinstance(answer, Finding):
-            return answer
-        status = answer.status
-        if status is None:
-            return Finding("http_error", None, reach.FAULTS[answer.fault])
-        if answer.state:
-            told = f"The health URL answered {status} and calls the server {answer.state}"
-            return Finding("http_error", status, told)
-        if 200 <= status < 300:
-            return Finding("healthy", status)
-        return Finding("http_error", status, f"The health URL answered {status}")
 
-    async def _find_mcp(self, check: _Check, site: Site) -> Finding:
-        """Judge an MCP endpoint, or a plain HTTP service that has its health below it."""
-        answer = await self._exchange(check, site, POST, site.path)
-        if isinstance(answer, Finding):
-            return answer
-        status = answer.status
-        if status is None:
-            return Finding("not_mcp", None, reach.FAULTS[answer.fault])
-        if answer.speaks:
-            return Finding("healthy", status)
-        if status in GATED:
-            return Finding("gated", status)
-        if status == 429 or 500 <= status < 600:
-            finding = Finding("http_error", status, f"The server answered {status}")
-        else:
-            finding = Finding("not_mcp", status, f"The endpoint answered {status} and does not speak MCP")
-        check.if_late = finding
-        health = await self._exchange(check, site, GET, site.path.rstrip("/") + "/health")
-        if isinstance(health, Finding):
-            return finding if health.verdict else health
-        if health.status is not None and 200 <= health.status < 300 and not health.state:
-            return Finding("healthy", health.status)
-        return finding
+def _question(target: Target, known: Pulse | None) -> Question | None:
+    """What an endpoint is asked first; None where it is introduced at once.
 
-    async def _exchange(self, check: _Check, site: Site, form: str, path: str) -> Answer | Finding:
-        """The answer to a request, or what kept it from coming. One redirect within the origin is followed."""
-        while True:
-            answer = Answer(wants_response=form is POST)
-            failure = await self._dial(check, site, (form % (path, site.authority)).encode(), answer)
-            if failure is not None:
-                return failure
-            if answer.fault == exchange.CLOSED:
-                return reach.CLOSED
-            if answer.status not in reach.REDIRECTS or check.redirected:
-                return answer
-            check.redirected = True
-            target = reach.redirected(site, path, answer.location)
-            if target is None:
-                return answer
-            path = target
+    A health URL that was declared is asked whatever was learnt, but where it was learnt that something else tells more.
+    Who is down is called up by nobody but an introduction.
+    """
+    if target.health_url is not None and (known is None or known.question == HEALTH_URL.name):
+        return HEALTH_URL
+    if known is None or target.verdict not in UP or known.question == HEALTH_URL.name:
+        return None
+    return pulse.BY_NAME[known.question]
 
-    async def _dial(self, check: _Check, site: Site, request: bytes, answer: Answer) -> Finding | None:
-        """Fill in the answer, from the first address that can be reached; what was wrong where none can."""
-        check.dialled = check.dialled or time.monotonic()
-        failure, address = await reach.dial(self._dialler, site, check.addresses, request, answer, TIMEOUT)
-        # What the check asks next goes to the same one.
-        check.addresses = (address,)
-        if failure is reach.OWN_EXHAUSTION:
-            # Whatever else fails at this time may have failed by that: a look-up needs a socket too.
-            self._slipped += 2 * UNFAIR_SECONDS
-        return failure
+
+def _told(target: Target, known: Pulse | None, question: Question, heard: Heard) -> Found | None:
+    """What the answer to a question says of an endpoint; None where that is in doubt."""
+    beat = heard.beat
+    if heard.failure is not None or beat.status is None:
+        return None
+    if beat.status == 429:
+        told = _evidence(target, question, heard)
+        return Found("limited", 429, LIMITS, _milliseconds(heard), beat.wait, evidence=told)
+    if question is HEALTH_URL:
+        complaint = asking.complaint(heard)
+        if complaint is not None:
+            return Found(*complaint, _milliseconds(heard), evidence=_evidence(target, question, heard))
+        as_before = beat.is_good and (target.era is None or target.verdict in AS_BEFORE)
+    else:
+        assert known is not None
+        as_before = beat.signature == known.signature and beat.session is None
+        # Of who was limited it is not known what it wanted of its callers before.
+        as_before = as_before and not (target.verdict == "limited" and known.signature.status in GATES)
+        as_before = as_before and (question is not PLAIN or beat.is_good)
+    verdict = "gated" if target.verdict == "gated" else "healthy"
+    return Found(verdict, beat.status, None, _milliseconds(heard)) if as_before else None
+
+
+def _evidence(target: Target, question: Question, heard: Heard) -> tuple[Evidence, ...]:
+    site = asking.url_of(question, target.url, target.health_url)
+    return (asking.evidence(question, site, heard),)
+
+
+def _refusal(heard: Heard) -> str:
+    return f"The health URL answered {heard.beat.status}"
+
+
+def _milliseconds(heard: Heard) -> int:
+    return round(heard.seconds * 1000)
+
+
+def _unchecked(target: Target, reason: str | None, now: float) -> Result:
+    return Result(target.server_id, target.id, None, None, None, reason, now)
 
 
 def _turns(targets: Sequence[Target], spread: float, first: int) -> list[tuple[float, Target]]:
     """After how many seconds each target is due, in the order of their turns.
 
-    The first ones take as much of the spread as there are of them, so that no more is dialled in a second than ever.
+    The first ones take as much of the spread as there are of them, so that no more is dialled in a second than ever. Of
+    the rest those come first that may take long, and last those who are down already: they wait for nobody's verdict.
     """
-    share = first / len(targets)
     turns = [(spread * place / len(targets), target) for place, target in enumerate(targets[:first])]
-    rest = [(spread * (share + (1 - share) * moment(target.id)), target) for target in targets[first:]]
-    if spread > 0:
-        rest.sort(key=lambda turn: turn[0])
-    return turns + rest
+    groups: tuple[list[Target], ...] = ([], [], [])
+    for target in targets[first:]:
+        groups[_group(target)].append(target)
+    begins = first / len(targets)
+    for group in groups:
+        share = len(group) / len(targets)
+        rest = [(spread * (begins + share * moment(target.id or target.server_id)), target) for target in group]
+        if spread > 0:
+            rest.sort(key=lambda turn: turn[0])
+        turns += rest
+        begins += share
+    return turns
+
+
+def _group(target: Target) -> int:
+    if target.verdict is not None and target.verdict not in UP:
+        return 2
+    known = pulse.read(target.pulse) if target.pulse else None
+    return 0 if known is None or known.patience > DEADLINE else 1
 
 
 def moment(number: int) -> float:
