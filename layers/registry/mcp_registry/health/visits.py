@@ -21,7 +21,7 @@ from mcp_registry.dial.guard import Policy
 from mcp_registry.dial.introduction import Introducer, Introduction, shown
 from mcp_registry.dial.lookup import Names, Resolver, System
 from mcp_registry.edge.background import Record
-from mcp_registry.health import messages, pulse
+from mcp_registry.health import learning, messages, pulse
 from mcp_registry.health.messages import MAX_SENTENCE, Evidence, Finding, Introduced, Introductions, Visit
 from mcp_registry.health.probe import SLIP_SECONDS, TICK_SECONDS, new_event_loop
 from mcp_registry.health.pulse import Pulse
@@ -41,19 +41,17 @@ HOST_AT_ONCE: Final = 4
 # In an introduction of up to 20 s; a check has a quarter of a second in its 5 (`probe.UNFAIR_SECONDS`).
 UNFAIR_SECONDS: Final = 1.0
 ATTEMPTS: Final = 2
+# Between two looks at who was up.
+SECOND_LOOK_SECONDS: Final = 2.0
+# What the health URL that an owner declares may take, beside the introduction.
+COMPLAINT_SECONDS: Final = 3.0
 
 # What is kept of what a server says about itself, all of it together and of one word.
 MAX_VALUES: Final = 100
 MAX_WORD: Final = 200
 MAX_EVIDENCE: Final = 10
 VERDICTS: Final = {"up": "healthy", "gated": "gated", "limited": "limited"}
-
-
-async def learn(
-    dialler: Dialler, names: Names, policy: Policy, endpoint: Visit, found: Introduction, seconds: float
-) -> Pulse | None:
-    """Which cheap question tells of this endpoint from now on; None where none does."""
-    return None
+UP: Final = frozenset(VERDICTS.values())
 
 
 class Made(NamedTuple):
@@ -164,16 +162,35 @@ class _Tour:
                 for host in await self._at(visit):
                     await places.enter_async_context(self._hosts.setdefault(host, asyncio.Semaphore(HOST_AT_ONCE)))
                 await places.enter_async_context(self._places)
+                looked = False
                 for _ in range(ATTEMPTS):
-                    if time.monotonic() + self._each + LEAVE_SECONDS + LEARN_SECONDS > self._ends:
+                    if time.monotonic() + self._each + COMPLAINT_SECONDS + LEAVE_SECONDS + LEARN_SECONDS > self._ends:
                         return None
                     slipped = self._slipped
-                    found = await self._introducer.introduce(visit.url, seconds=self._each, before=visit.era)
-                    if found.verdict != "down" or self._slipped - slipped < UNFAIR_SECONDS:
+                    found = await self._find(visit)
+                    is_fair = found.verdict != "down" or self._slipped - slipped < UNFAIR_SECONDS
+                    # Nobody who was up is called down at the first look.
+                    if found.verdict == "down" and is_fair and visit.verdict in UP and not looked:
+                        looked = True
+                        await asyncio.sleep(SECOND_LOOK_SECONDS)
+                        continue
+                    if is_fair:
                         return await self._made(visit, found) if found.verdict else None
         except Exception as error:  # noqa: BLE001 - a fault of ours must not take the others along, nor a server down
             observability.log_defect("introduction", error)
         return None
+
+    async def _find(self, visit: Visit) -> Introduction:
+        """What an introduction finds, unless the health URL that the owner has declared says that it does not work."""
+        found = await self._introducer.introduce(visit.url, seconds=self._each, before=visit.era)
+        complaint = None
+        if found.verdict:
+            complaint = await learning.complaint(self._dialler, self._names, self._policy, visit, COMPLAINT_SECONDS)
+        if complaint is None:
+            return found
+        return Introduction(
+            "down", complaint.verdict, complaint.error, status_code=complaint.status, took_ms=found.took_ms
+        )
 
     async def _at(self, visit: Visit) -> Sequence[str]:
         """The addresses that it counts for, in an order in which nobody waits for anybody in a circle."""
@@ -188,7 +205,7 @@ class _Tour:
 
     async def _made(self, visit: Visit, found: Introduction) -> Made:
         ended = time.monotonic()
-        known = await learn(self._dialler, self._names, self._policy, visit, found, LEARN_SECONDS)
+        known = await learning.learn(self._dialler, self._names, self._policy, visit, found, LEARN_SECONDS)
         if found.verdict == "down" and known is not None:
             # Nobody to be introduced to, whose health is well: a plain HTTP service.
             found = Introduction("up", status_code=known.signature.status, took_ms=found.took_ms)
@@ -273,7 +290,7 @@ def _introduced(made: Made, sent: float) -> Introduced:
     )
     return Introduced(
         finding,
-        pulse=known and pulse.write(known),  # pyright: ignore[reportAttributeAccessIssue]
+        pulse=known and pulse.write(known),
         era=found.era,
         introduction=observed,
         auth=found.gate and found.gate._asdict(),
