@@ -364,6 +364,7 @@ NO_HEALTH = {
     "a page": service(text(200, "<html>", HTML)),
     "a page without a type": service(text(200, "<!doctype html>", None)),
     "down": service(doc(200, {"status": "DOWN"})),
+    "down without a type": service(text(200, '{"status": "DOWN"}', None)),
     "a refusal": service(text(503, "")),
     "the same anywhere": fixed(text(200, "ok")),
     "the same JSON anywhere": fixed(doc(200, {"status": "ok"})),
@@ -394,6 +395,14 @@ def test_the_health_of_a_plain_service_is_its_pulse():
     with Farm(service(doc(200, {"status": "DOWN"}))) as farm:
         result = check(f"{farm.url}/api", known=known, era=None)
         assert asked(farm)[:2] == ["GET /api/health"] * 2 and result.verdict == "not_mcp"
+
+
+def test_a_plain_service_that_says_down_in_the_shape_of_up_is_down():
+    with Farm(service(doc(200, {"status": "UP"}))) as farm:
+        found = learn(f"{farm.url}/api")
+        assert found is not None and found.question == "plain health"
+    with Farm(service(doc(200, {"status": "DOWN"}))) as farm:
+        assert check(f"{farm.url}/api", known=pulse.write(found), era=None).verdict == "not_mcp"
 
 
 def learn(url: str, health: str | None = None, era: str | None = None) -> Pulse | None:
@@ -440,6 +449,7 @@ def test_a_declared_health_url_is_the_only_thing_asked_where_it_is_good(status, 
     [
         (text(503, ""), "The health URL answered 503"),
         (doc(200, {"status": "DOWN"}), "The health URL answered 200 and calls the server DOWN"),
+        (text(200, '{"status": "DOWN"}'), "The health URL answered 200 and calls the server DOWN"),
         (doc(500, {"status": "fail"}), "The health URL answered 500 and calls the server fail"),
     ],
 )

@@ -657,6 +657,8 @@ def _told(target: Target, known: Pulse | None, question: Question, heard: Heard)
     else:
         assert known is not None
         as_before = beat.signature == known.signature and beat.session is None
+        # UP and DOWN are of one shape.
+        as_before = as_before and (question is not PLAIN or beat.is_good)
         # Of who was limited it is not known what it wanted of its callers before.
         as_before = as_before and not (target.verdict == "limited" and known.signature.status in GATES)
         as_before = as_before and (question is not PLAIN or beat.is_good)
