@@ -431,7 +431,7 @@ class Api:
             self.made[created["id"]] = created["name"]
             self.registered += 1
         elif method == "DELETE" and answer.status in (204, 404):
-            id_ = path.rpartition("/")[2]
+            id_ = path.partition("?")[0].rpartition("/")[2]
             self.made.pop(int(id_) if id_.isdecimal() else 0, None)
         return answer
 

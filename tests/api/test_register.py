@@ -121,6 +121,33 @@ def test_post_knows_no_digest(api):
     assert api("POST", REGISTER, headers=EMPTY_DIGEST).status == 400
 
 
+def test_replicas_announce_their_endpoints_side_by_side_and_each_by_its_digest(api):
+    sent = api.registration(api.new_name())
+    other = sent | {"endpoint_url": f"{api.endpoint}/other"}
+    lease = {"x-registration-lease": "600"}
+    answers = [api("PUT", REGISTER, each, headers=lease) for each in (sent, other, sent, other)]
+    assert [answer.json()["result"] for answer in answers] == ["created", "updated", "unchanged", "unchanged"]
+    for each in (sent, other):
+        digest = {"x-registration-digest": hashlib.sha256(rfc8785.dumps(each)).hexdigest()}
+        assert api("PUT", REGISTER, headers=lease | digest).status == 204
+        # That of a registration by hand, which would leave one of them.
+        assert api("PUT", REGISTER, headers=digest).status == 428
+    assert api("PUT", REGISTER, other).json()["result"] == "updated"
+    assert api("GET", f"{SERVERS}/{answers[0].json()['id']}").json()["endpoint_url"] == other["endpoint_url"]
+    assert api("PUT", REGISTER, other).json()["result"] == "unchanged"
+
+
+@pytest.mark.parametrize("lease", ["", "59", "3601", "-600", "1e3", "600s"])
+def test_a_lease_that_is_none_is_refused(api, lease):
+    headers = {"x-registration-lease": lease}
+    for answer in (
+        api("PUT", REGISTER, api.registration(), headers=headers),
+        api("PUT", REGISTER, headers=headers | EMPTY_DIGEST),
+    ):
+        assert (answer.status, answer.json()["code"]) == (400, "VALIDATION_ERROR")
+        assert "from 60 to 3600" in answer.json()["error"]
+
+
 def test_every_fault_is_named_with_its_path(api):
     answer = api("POST", REGISTER, {"name": "a b", "tools": [{"name": "t"}], "colour": "red"})
     assert answer.status == 400

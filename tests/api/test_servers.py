@@ -375,5 +375,19 @@ def test_a_deleted_server_is_gone_and_its_name_is_free(api):
     assert (answer.status, answer.body) == (204, b"")
     assert api("GET", f"{SERVERS}/{created['id']}").status == 404
     assert api("DELETE", f"{SERVERS}/{created['id']}").status == 404
-    assert api("GET", f"{SERVERS}?search={created['name']}").json()["total"] == 0
     assert api.register(name=created["name"])["id"] != created["id"]
+
+
+def test_a_name_that_is_held_cannot_come_back_for_so_long(api):
+    created = api.register()
+    path = f"{SERVERS}/{created['id']}"
+    for query in ("hold=59", "hold=604801", "hold=", "hold=60&hold=60", "held=60"):
+        assert api("DELETE", f"{path}?{query}").status == 400
+    assert api("DELETE", f"{path}?hold=60").status == 204
+    assert api("DELETE", f"{path}?hold=60").status == 404
+    for method in ("POST", "PUT"):
+        answer = api(method, REGISTER, api.registration(created["name"]))
+        assert (answer.status, answer.json()["code"]) == (409, "HELD_NAME")
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        assert 0 < int(headers["retry-after"]) <= 60
+    assert api("GET", f"{SERVERS}?search={created['name']}").json()["total"] == 0

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, LiteralString
 
 import pytest
 
@@ -19,7 +21,9 @@ from mcp_registry.errors import (
     ServerNotFound,
     ValidationFailed,
 )
+from tests.conftest import PATIENCE
 from tests.conftest import registration as document
+from tests.integration.test_servers import while_waiting
 
 LEASE = 600
 ONE, TWO, THREE = (f"http://localhost:{port}/mcp" for port in (8081, 8082, 8083))
@@ -209,6 +213,15 @@ def test_an_address_that_is_set_by_hand_and_announces_itself_stays_the_declared_
     assert announce(catalogue, "both", ONE)["result"] == "unchanged"
     assert endpoints(catalogue, "declared", "lease_until > now()") == [(True, True)]
     assert by_hand(catalogue, "both", ONE)["result"] == "unchanged"
+    assert announce(catalogue, "both", ONE, version="2")["result"] == "updated"
+    assert endpoints(catalogue, "declared") == [(True,)]
+
+
+def test_a_digest_is_enough_for_the_spelling_that_was_announced_last(catalogue):
+    announce(catalogue, "spelled", ONE)
+    found(catalogue, ONE, "healthy")
+    assert announce(catalogue, "spelled", ONE, version=None)["result"] == "unchanged"
+    servers.shake_hands(catalogue, sent("spelled", ONE, version=None).body_digest, LEASE)
 
 
 def test_of_another_health_url_nothing_is_known(catalogue):
@@ -227,7 +240,7 @@ def test_a_retired_endpoint_that_announces_itself_is_back_and_the_youngest(catal
     for url in (ONE, TWO):
         announce(catalogue, "returns", url)
         move_back(catalogue, url, "created_at", "1 hour")
-    found(catalogue, ONE, "refused")
+    found(catalogue, ONE, "healthy")  # never mind of what: a digest is not enough
     move_back(catalogue, ONE, "retired_at", "1 minute")
     with pytest.raises(RegistrationRequired):
         servers.shake_hands(catalogue, sent("returns", ONE).body_digest, LEASE)
@@ -241,9 +254,11 @@ def test_a_retired_endpoint_that_announces_itself_is_back_and_the_youngest(catal
 def test_who_retired_over_a_day_ago_makes_room_for_the_next(catalogue):
     announce(catalogue, "pruned", ONE)
     announce(catalogue, "pruned", TWO)
-    move_back(catalogue, ONE, "retired_at", "25 hours")
     announce(catalogue, "pruned", THREE)
-    assert endpoints(catalogue, "url") == [(TWO,), (THREE,)]
+    for url, ago in ((ONE, "25 hours"), (TWO, "23 hours")):
+        move_back(catalogue, url, "retired_at", ago)
+    announce(catalogue, "pruned", "http://localhost:8084/mcp")
+    assert endpoints(catalogue, "url") == [(TWO,), (THREE,), ("http://localhost:8084/mcp",)]
 
 
 def test_a_server_has_a_hundred_endpoints_at_most_and_those_it_has_go_on(catalogue):
@@ -282,7 +297,10 @@ def disputed(catalogue: Database) -> int:
     found(catalogue, ONE, "healthy")
     announce(catalogue, "disputed", TWO, version="second")
     found(catalogue, TWO, "healthy")
-    assert version(catalogue, id_) == "second"
+    rows(catalogue, f"SELECT registry.use_endpoints(ARRAY[{id_}])")
+    for url, ago in ((ONE, "2 hours"), (TWO, "1 hour")):
+        move_back(catalogue, url, "created_at", ago)
+    assert (version(catalogue, id_), in_use(catalogue, id_)) == ("second", TWO)
     return id_
 
 
@@ -293,7 +311,7 @@ def test_of_two_servers_under_one_name_the_first_keeps_it(catalogue, disputed):
     assert in_use(catalogue, disputed) == ONE
     assert endpoints(catalogue, "url", "conflict_at IS NULL") == [(ONE, True), (TWO, False)]
     assert changes(catalogue) == [("added", TWO), ("conflict", TWO)]
-    # The handshake alone would hide it.
+    # A handshake would hide it.
     with pytest.raises(RegistrationRequired):
         servers.shake_hands(catalogue, sent("disputed", TWO, version="second").body_digest, LEASE)
     with pytest.raises(ConflictingServer, match=ONE) as refused:
@@ -302,6 +320,19 @@ def test_of_two_servers_under_one_name_the_first_keeps_it(catalogue, disputed):
     assert (answer.status, json.loads(answer.body)["details"][0]["type"]) == (409, "conflict")
     assert version(catalogue, disputed) == "first"
     assert changes(catalogue) == [("added", TWO), ("conflict", TWO)]
+
+
+def test_who_has_retired_has_given_the_name_up(catalogue, disputed):
+    move_back(catalogue, ONE, "retired_at", "1 minute")
+    assert announce(catalogue, "disputed", ONE, version="first")["result"] == "updated"
+    assert endpoints(catalogue, "url", "conflict_at IS NULL") == [(TWO, True), (ONE, True)]
+
+
+def test_who_has_retired_is_in_no_conflict(catalogue, disputed):
+    announce(catalogue, "disputed", THREE, version="second")
+    move_back(catalogue, THREE, "retired_at", "1 minute")
+    announce(catalogue, "disputed", ONE, version="first")
+    assert endpoints(catalogue, "url", "conflict_at IS NULL") == [(ONE, True), (TWO, False), (THREE, True)]
 
 
 def test_who_comes_second_is_told_so_where_the_first_has_not_heard_of_it_yet(catalogue, disputed):
@@ -364,13 +395,18 @@ def test_a_digest_with_a_lease_is_enough_for_each_replica_and_for_no_stranger(ca
 def test_a_server_that_is_put_back_into_service_is_looked_at_at_once_and_unknown_until_then(catalogue):
     id_ = announce(catalogue, "returned", ONE)["id"]
     announce(catalogue, "returned", TWO)
-    for url in (ONE, TWO):
+    announce(catalogue, "returned", THREE)
+    for url in (ONE, TWO, THREE):
         found(catalogue, url, "refused")
+    rows(catalogue, "UPDATE registry.endpoints SET moved_at = '2026-01-01', introduce_at = 'infinity'")
+    move_back(catalogue, THREE, "retired_at", "1 minute")
     assert servers.set_status(catalogue, id_, "inactive").visit is None
     visit = servers.set_status(catalogue, id_, "active").visit
     assert visit is not None and (visit[0], visit[2:]) == (id_, (ONE, None, None, None))
-    assert rows(catalogue, "SELECT FROM registry.endpoint_health") == []
-    assert endpoints(catalogue, "introduce_at - now() < interval '30 seconds'") == [(False,), (True,)]
+    assert rows(catalogue, "SELECT count(*) FROM registry.endpoint_health") == [(1,)]  # of who retired
+    in_seconds = "extract(epoch FROM introduce_at - now())::text"
+    asked = endpoints(catalogue, "url", in_seconds, "moved_at = now()")
+    assert asked == [(ONE, "30.000000", True), (TWO, "0.000000", True), (THREE, "Infinity", False)]
     assert servers.set_status(catalogue, id_, "active").visit is None
 
 
@@ -381,6 +417,7 @@ def test_a_server_in_error_is_looked_at_when_an_operator_says_that_it_is_there(c
     answer = servers.set_status(catalogue, id_, "active")
     assert answer["status"] == "error"
     assert answer.visit is not None and answer.visit[5] == "refused"
+    assert rows(catalogue, "SELECT verdict::text FROM registry.endpoint_health") == [("refused",)]
 
 
 def test_a_name_is_held_and_said_for_how_long(catalogue):
@@ -421,3 +458,201 @@ def test_a_hold_is_a_minute_to_a_week(query):
 
 def test_a_hold_that_is_well_said_is_read():
     assert [servers.parse_hold(query) for query in ({}, {"hold": "60"}, {"hold": "604800"})] == [None, 60, 604_800]
+
+
+# ------------------------------------------------------------------ at the same moment
+
+
+@pytest.fixture
+def racing(database_url: str) -> Iterator[tuple[Database, Database]]:
+    """Two sessions, of which the first has a transaction open, and a server `raced` with the endpoint ONE."""
+    first, second = (Database(database_url).begin(PATIENCE) for _ in range(2))
+    announce(first, "raced", ONE)
+    yield first, second
+    rows(first, "DELETE FROM registry.mcp_servers WHERE name_key = 'raced'")
+    rows(first, "DELETE FROM registry.held_names")
+    for database in (first, second):
+        database.close()
+
+
+def after(racing: tuple[Database, Database], one: Callable[[Database], object], two: Callable[[Database], Any]) -> Any:
+    """What comes of the second where it had to wait for the first: its answer, or its error."""
+    first, second = racing
+    second.read("SELECT")
+    assert first._connection is not None
+    with first._connection.transaction():
+        one(first)
+        thread, outcome = while_waiting(first._connection, second, lambda: two(second))
+    thread.join()
+    return outcome[0]
+
+
+def of_raced(database: Database, *columns: str) -> list[Any]:
+    return rows(
+        database,
+        f"SELECT {', '.join(columns)} FROM registry.endpoints AS e JOIN registry.mcp_servers AS s ON s.id = server_id"
+        " WHERE s.name = 'raced' ORDER BY e.url",
+    )
+
+
+@pytest.mark.parametrize("second", [TWO, THREE])
+def test_two_replicas_that_announce_themselves_at_once_are_both_there(racing, second):
+    answer = after(racing, lambda one: announce(one, "raced", TWO), lambda two: announce(two, "raced", second))
+    assert answer["result"] == "updated"
+    assert of_raced(racing[0], "e.url") == [(url,) for url in sorted({ONE, TWO, second})]
+
+
+@pytest.mark.parametrize("second", [TWO, THREE])
+def test_two_that_take_the_place_of_one_that_is_down_at_once_are_both_there(racing, second):
+    found(racing[0], ONE, "refused")
+    after(racing, lambda one: announce(one, "raced", TWO), lambda two: announce(two, "raced", second))
+    ((used,),) = rows(racing[0], "SELECT endpoint_id FROM registry.mcp_servers WHERE name = 'raced'")
+    assert used in {number for (number,) in of_raced(racing[0], "e.id")}
+    assert [url for (url,) in of_raced(racing[0], "e.url")] == sorted({ONE, TWO, second})
+
+
+def test_an_announcement_that_waited_for_a_registration_by_hand_adds_itself_to_it(racing):
+    answer = after(racing, lambda one: by_hand(one, "raced", THREE), lambda two: announce(two, "raced", TWO))
+    assert answer["result"] == "updated"
+    assert of_raced(racing[0], "e.url", "e.declared") == [(TWO, False), (THREE, True)]
+
+
+def test_an_announcement_that_waited_for_another_content_replaces_that(racing):
+    after(
+        racing,
+        lambda one: by_hand(one, "raced", THREE, version="2"),
+        lambda two: announce(two, "raced", TWO),
+    )
+    assert of_raced(racing[0], "e.url", "e.offer_digest = s.offer_digest") == [(TWO, True), (THREE, False)]
+
+
+def test_a_registration_by_hand_that_waited_for_an_announcement_removes_it(racing):
+    answer = after(racing, lambda one: announce(one, "raced", TWO), lambda two: by_hand(two, "raced", THREE))
+    assert answer["result"] == "updated"
+    assert of_raced(racing[0], "e.url", "e.declared") == [(THREE, True)]
+
+
+def test_an_announcement_that_waited_for_a_delete_makes_the_server_anew(racing):
+    (number,) = {id_ for (id_,) in of_raced(racing[0], "s.id")}
+    answer = after(racing, lambda one: servers.delete(one, number), lambda two: announce(two, "raced", TWO))
+    assert (answer["result"], answer["id"] > number) == ("created", True)
+    assert of_raced(racing[0], "e.url") == [(TWO,)]
+
+
+def test_a_delete_that_waited_for_an_announcement_takes_its_endpoint_along(racing):
+    (number,) = {id_ for (id_,) in of_raced(racing[0], "s.id")}
+    assert after(racing, lambda one: announce(one, "raced", TWO), lambda two: servers.delete(two, number)) is None
+    assert rows(racing[0], f"SELECT FROM registry.endpoints WHERE server_id = {number}") == []
+
+
+def test_a_registration_that_waited_for_a_removal_sees_the_hold(racing):
+    (number,) = {id_ for (id_,) in of_raced(racing[0], "s.id")}
+    answer = after(racing, lambda one: servers.delete(one, number, hold=60), lambda two: announce(two, "raced", TWO))
+    assert isinstance(answer, HeldName)
+    assert of_raced(racing[0], "e.id") == []
+
+
+def test_a_new_server_that_waited_for_a_removal_sees_the_hold(racing):
+    """It looked the name up before, or did not have to."""
+    (number,) = {id_ for (id_,) in of_raced(racing[0], "s.id")}
+    columns = servers._columns(sent("raced", TWO)) | servers.NO_QUOTA.parameters() | {"lease": None}
+    answer = after(
+        racing,
+        lambda one: servers.delete(one, number, hold=60),
+        lambda two: two.write(servers.REGISTER, columns),
+    )
+    assert answer is None
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        lambda one: by_hand(one, "raced", TWO),
+        lambda one: move_back(one, ONE, "retired_at", "1 second"),
+        lambda one: announce(one, "raced", ONE, version="2"),
+    ],
+    ids=["it was removed", "it retired", "it announced another offer"],
+)
+def test_a_digest_that_waited_for_a_change_of_its_endpoint_asks_for_the_registration(racing, meanwhile):
+    move_back(racing[0], ONE, "lease_until", "1 second")
+    digest = sent("raced", ONE).body_digest
+    answer = after(racing, meanwhile, lambda two: servers.shake_hands(two, digest, LEASE))
+    assert isinstance(answer, RegistrationRequired)
+
+
+def test_many_replicas_of_a_new_server_that_start_at_once_are_one_server(racing, database_url):
+    rows(racing[0], "DELETE FROM registry.mcp_servers WHERE name = 'raced'")
+    urls = [f"http://localhost:{port}/mcp" for port in range(8100, 8120)]
+
+    def run(url: str) -> str:
+        database = Database(database_url).begin(PATIENCE)
+        try:
+            return announce(database, "raced", url)["result"]
+        finally:
+            database.close()
+
+    with ThreadPoolExecutor(len(urls)) as pool:
+        results = sorted(pool.map(run, urls))
+    assert results == ["created"] + ["updated"] * (len(urls) - 1)
+    assert of_raced(racing[0], "e.url") == [(url,) for url in urls]
+
+
+# ------------------------------------------------------------------ beside the release before
+
+# How the release before registered and replaced (shortened to what concerns addresses and digests).
+OLD_REGISTER = """
+INSERT INTO registry.mcp_servers (name, canonical_name, display_name, server_type, endpoint_url, body_digest,
+                                  content_digest)
+VALUES ('older', 'older', 'Older', 'mock', %(url)s, %(body)s, %(body)s)
+RETURNING id
+"""
+OLD_REPLACE = """
+UPDATE registry.mcp_servers
+   SET version = %(version)s,
+       endpoint_url = %(url)s,
+       body_digest = %(body)s,
+       content_digest = %(body)s,
+       moved_at = CASE WHEN endpoint_url = %(url)s::varchar AND health_url IS NOT DISTINCT FROM NULL THEN moved_at
+                       ELSE clock_timestamp() END,
+       revision = revision + 1
+ WHERE name = 'older'
+RETURNING id
+"""
+
+
+def old(database: Database, statement: LiteralString, url: str, **fields: Any) -> None:
+    body = sent("older", url, **fields).body_digest
+    assert database.write(statement, {"url": url, "body": body, "version": fields.get("version")})
+
+
+def test_what_the_release_before_registers_is_one_address_set_by_hand(catalogue):
+    old(catalogue, OLD_REGISTER, ONE)
+    assert endpoints(catalogue, "url", "declared", "lease_until") == [(ONE, True, None)]
+    assert by_hand(catalogue, "older", ONE)["result"] == "unchanged"
+    servers.shake_hands(catalogue, sent("older", ONE).body_digest)
+    # The endpoint's digests are known from its first announcement on.
+    with pytest.raises(RegistrationRequired):
+        servers.shake_hands(catalogue, sent("older", ONE).body_digest, LEASE)
+    assert announce(catalogue, "older", ONE)["result"] == "unchanged"
+    servers.shake_hands(catalogue, sent("older", ONE).body_digest, LEASE)
+
+
+def test_what_the_release_before_replaces_is_no_offer_that_was_announced(catalogue):
+    id_ = announce(catalogue, "older", ONE, version="1")["id"]
+    found(catalogue, ONE, "healthy")
+    old(catalogue, OLD_REPLACE, ONE, version="2")
+    assert version(catalogue, id_) == "2"
+    with pytest.raises(RegistrationRequired):
+        servers.shake_hands(catalogue, sent("older", ONE, version="1").body_digest, LEASE)
+    assert announce(catalogue, "older", ONE, version="1")["result"] == "updated"
+    assert version(catalogue, id_) == "1"
+
+
+def test_an_address_that_the_release_before_sets_is_the_only_one(catalogue):
+    id_ = announce(catalogue, "older", ONE)["id"]
+    announce(catalogue, "older", TWO)
+    old(catalogue, OLD_REPLACE, THREE)
+    assert endpoints(catalogue, "url", "declared") == [(THREE, True)]
+    assert in_use(catalogue, id_) == THREE
+    assert announce(catalogue, "older", ONE)["result"] == "updated"
+    assert in_use(catalogue, id_) == THREE

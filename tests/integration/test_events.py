@@ -19,6 +19,8 @@ EXPECTED = [
     ("register-post", "RegisterFunction", 201),
     ("register-put", "RegisterFunction", 201),
     ("register-digest", "RegisterFunction", 428),
+    ("register-announce", "RegisterFunction", 201),
+    ("register-announce-digest", "RegisterFunction", 428),
     ("register-invalid", "RegisterFunction", 400),
     ("list-first-page", "ListFunction", 200),
     ("list-search", "ListFunction", 200),
@@ -29,6 +31,7 @@ EXPECTED = [
     ("update", "UpdateFunction", 200),
     ("update-invalid", "UpdateFunction", 400),
     ("delete", "DeleteFunction", 204),
+    ("delete-hold", "DeleteFunction", 204),
     ("delete-invalid", "DeleteFunction", 400),
     ("health", "HealthFunction", 200),
     ("health-head", "HealthFunction", 200),
@@ -106,9 +109,13 @@ def test_a_deployment_finds_the_database_migrated(in_process, capsys):
 
 
 @pytest.mark.usefixtures("server_1")
-def test_the_digest_event_is_the_digest_of_the_registration_event(in_process):
-    asyncio.run(in_process.invoke("RegisterFunction", read("register-post")))
-    assert asyncio.run(in_process.invoke("RegisterFunction", read("register-digest")))["statusCode"] == 204
+@pytest.mark.parametrize(
+    ("registered", "digest"),
+    [("register-post", "register-digest"), ("register-announce", "register-announce-digest")],
+)
+def test_the_digest_event_is_the_digest_of_the_registration_event(in_process, registered, digest):
+    asyncio.run(in_process.invoke("RegisterFunction", read(registered)))
+    assert asyncio.run(in_process.invoke("RegisterFunction", read(digest)))["statusCode"] == 204
 
 
 def test_the_authorizer_lets_valid_credentials_through_to_the_whole_stage(in_process):

@@ -263,6 +263,14 @@ def test_the_body_digest_is_what_a_client_can_compute():
     assert registration.parse(sent).body_digest == hashlib.sha256(rfc8785.dumps(sent)).digest()
 
 
+def test_the_offer_digest_knows_no_address():
+    one, two = (
+        registration.parse({**MINIMAL, "endpoint_url": f"http://localhost:{port}", "health_url": health})
+        for port, health in ((8081, None), (8082, "/up"))
+    )
+    assert one.offer_digest == two.offer_digest
+
+
 def test_the_offer_digest_knows_no_spelling_and_no_order_of_tools():
     other = {**TOOL, "name": "other"}
     alias = {
@@ -289,6 +297,13 @@ def test_a_change_is_a_status_and_nothing_else():
     for value in ({}, [], None, {"status": "error"}, {"status": None}, {"status": "active", "name": "x"}):
         with pytest.raises(ValidationFailed):
             registration.parse_change(value)
+
+
+@pytest.mark.parametrize("header", ["", "59", "3601", "60000", "-60", "6e2", " 600", "600\n", "٦٠٠"])
+def test_a_lease_header_is_a_minute_to_an_hour_in_seconds(header):
+    with pytest.raises(ValidationFailed):
+        registration.parse_lease(header)
+    assert [registration.parse_lease(text) for text in (None, "60", "3600")] == [None, 60, 3600]
 
 
 @pytest.mark.parametrize("header", ["", "00", "zz" * 32, "00" * 33, "0" * 63, "00" * 32 + "\n"])

@@ -119,7 +119,6 @@ SELECT s.id, s.name, s.status::text, registry.rfc3339(s.created_at), s.revision,
                         AND o.id <> e.id
                         AND o.offer_digest = s.offer_digest
                         AND o.retired_at IS NULL
-                        AND o.conflict_at IS NULL
                         AND metrics.is_up(found.verdict)
                       ORDER BY o.created_at, o.id
                       LIMIT 1) AS rival ON true
@@ -377,7 +376,6 @@ SELECT s.id, e.id, e.url, e.health_url, e.era, h.verdict::text, e.offer_digest, 
   LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id
  WHERE e.body_digest = %(body_digest)s
    AND e.retired_at IS NULL
-   AND e.conflict_at IS NULL
  LIMIT 1
 """  # noqa: S608 - of literals
 
