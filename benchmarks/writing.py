@@ -2,10 +2,9 @@
 
 Ours is `results.write`: the message is read already; rows, last checks, changes of endpoints, statuses, transitions and
 the sweep's figures by one statement, through one warm connection. The baseline is what a server can do at best with the
-same rows when they are there already: `INSERT ... SELECT` of metrics, changes and transitions, `UPDATE ... FROM` of last
-checks and statuses, in one transaction. 1 % of the servers fail in each sweep, and so 2 % change their status.
-
-Each server has one endpoint. What a thousand findings of 500 servers with two endpoints each take is printed beside it.
+same rows when they are there already: `INSERT ... SELECT` of metrics, changes and transitions, `UPDATE ... FROM` of
+last checks and statuses, in one transaction. Each server has one endpoint. 1 % of them fail in each sweep, and so 2 %
+change their status.
 """
 
 from __future__ import annotations
