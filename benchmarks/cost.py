@@ -558,7 +558,8 @@ def measure() -> None:
         connection.execute("ALTER SYSTEM SET fsync = off")
         connection.execute("ALTER SYSTEM SET autovacuum = off")
         connection.execute("SELECT pg_reload_conf()")
-        connection.execute("UPDATE registry.mcp_servers SET status = 'active', moved_at = now() - interval '2 days'")
+        connection.execute("UPDATE registry.mcp_servers SET status = 'active'")
+        connection.execute("UPDATE registry.endpoints SET moved_at = now() - interval '2 days'")
         connection.execute("VACUUM ANALYZE")
 
         def one(query: str) -> float:
@@ -584,7 +585,7 @@ def measure() -> None:
             connection.deadline = float("inf")
             if sweep % 10 == 9:
                 connection.execute("CHECKPOINT")
-                connection.execute("VACUUM registry.server_health")  # autovacuum would look once a minute
+                connection.execute("VACUUM registry.endpoint_health")  # autovacuum would look once a minute
         checks = servers * sweeps
         spent, log = cpu() - before, one(position) - log
         print(f"CPU of Postgres: {spent / checks * 1e6:.1f} us a check")

@@ -102,7 +102,7 @@ def _fill(connection: psycopg.Connection[Any], servers: Sequence[Server]) -> dic
     """Register servers of the farm; which of them is up, by id."""
     urls = [f"http://{server.address}:{server.port}{server.path}" for server in servers]
     ids = [id_ for (id_,) in connection.execute(FILL, {"urls": urls})]
-    connection.execute("VACUUM ANALYZE registry.mcp_servers")
+    connection.execute("VACUUM ANALYZE registry.mcp_servers, registry.endpoints")
     return {id_: server.up for id_, server in zip(ids, servers, strict=True)}
 
 

@@ -1,9 +1,10 @@
 """What it costs to write the findings of 1,000 probes, against Postgres copying the same rows.
 
-Ours is `results.write`: the message is read already; rows, last checks, statuses, transitions and the sweep's figures
-by one statement, through one warm connection. The baseline is what a server can do at best with the same rows when they
-are there already: `INSERT ... SELECT` of metrics and transitions, `UPDATE ... FROM` of last checks and statuses, in one
-transaction. 1 % of the servers fail in each sweep, and so 2 % change their status.
+Ours is `results.write`: the message is read already; rows, last checks, changes of endpoints, statuses, transitions and
+the sweep's figures by one statement, through one warm connection. The baseline is what a server can do at best with the
+same rows when they are there already: `INSERT ... SELECT` of metrics, changes and transitions, `UPDATE ... FROM` of
+last checks and statuses, in one transaction. Each server has one endpoint. 1 % of them fail in each sweep, and so 2 %
+change their status.
 """
 
 from __future__ import annotations
@@ -32,17 +33,21 @@ SELECT server_id, %(slot)s, verdict, response_time_ms, status_code, error_messag
   FROM template
 """
 COPY_CHECKS = """
-UPDATE registry.server_health AS h
+UPDATE registry.endpoint_health AS h
    SET verdict = t.verdict, response_time_ms = t.response_time_ms, status_code = t.status_code,
-       error_message = t.error_message, checked_at = t.checked_at
-  FROM template AS t
- WHERE t.server_id = h.server_id
+       error_message = t.error_message, checked_at = t.checked_at, up_at = t.up_at, since = t.since, times = t.times
+  FROM checks AS t
+ WHERE t.endpoint_id = h.endpoint_id
+"""
+COPY_CHANGES = """
+INSERT INTO metrics.endpoint_changes (server_id, endpoint_id, url, change, from_verdict, verdict, reason, occurred_at)
+SELECT server_id, endpoint_id, url, change, from_verdict, verdict, reason, occurred_at
+  FROM endpoint_changes
 """
 COPY_STATUSES = """
 WITH changed AS (
     UPDATE registry.mcp_servers AS s
-       SET status = CASE s.status WHEN 'active' THEN 'error' ELSE 'active' END::registry.server_status,
-           updated_at = now()
+       SET status = CASE s.status WHEN 'active' THEN 'error' ELSE 'active' END::registry.server_status
       FROM changes AS c
      WHERE s.id = 1 + (c.server_id + %(shift)s) %% 1000
     RETURNING s.id
@@ -63,7 +68,7 @@ def run(server_url: str) -> list[Result]:
 
     def ours(database: Database = databases["ours"]) -> float:
         slot = next(slots)
-        findings = Findings(slot, 0, [_finding(id_, int(slot.timestamp())) for id_ in range(1, SERVERS + 1)])
+        findings = Findings(slot, 0, [_finding(id_, id_, int(slot.timestamp())) for id_ in range(1, SERVERS + 1)])
         database.begin()
         started = perf_counter()
         written, recovered, failed, *_ = results.write(database, findings, slot)
@@ -79,6 +84,7 @@ def run(server_url: str) -> list[Result]:
         with connection.transaction():
             connection.execute(COPY_METRICS, {"slot": slot})
             connection.execute(COPY_CHECKS)
+            connection.execute(COPY_CHANGES)
             # Other servers each time, as in any other sweep.
             connection.execute(COPY_STATUSES, {"shift": int(slot.timestamp())})
         return (perf_counter() - started) * 1000
@@ -92,13 +98,18 @@ def run(server_url: str) -> list[Result]:
     connection.execute(
         "CREATE TEMPORARY TABLE changes AS SELECT * FROM metrics.status_transitions ORDER BY id DESC LIMIT 20"
     )
-    connection.execute("ANALYZE template, changes")
+    connection.execute("CREATE TEMPORARY TABLE checks AS SELECT * FROM registry.endpoint_health")
+    connection.execute(
+        "CREATE TEMPORARY TABLE endpoint_changes AS SELECT * FROM metrics.endpoint_changes ORDER BY id DESC LIMIT 20"
+    )
+    connection.execute("ANALYZE template, changes, checks, endpoint_changes")
     subjects: dict[str, Callable[[], float]] = {"ours": ours, "baseline": baseline}
     alternate(subjects, 10)
     for database in databases.values():
         assert database._connection is not None
         database._connection.execute(
-            "VACUUM ANALYZE registry.mcp_servers, registry.server_health, metrics.server_health_metrics"
+            "VACUUM ANALYZE registry.mcp_servers, registry.endpoints, registry.endpoint_health,"
+            " metrics.server_health_metrics"
         )
     measured = medians(alternate(subjects, ROUNDS))
     for database in databases.values():
@@ -113,12 +124,15 @@ def _prepared(server_url: str, name: str) -> Database:
     database.begin(60).read("SELECT metrics.add_days(current_date - 1, current_date + 1)")
     connection = database._connection
     assert connection is not None
-    connection.execute("UPDATE registry.mcp_servers SET status = 'active', moved_at = now() - interval '1 day'")
-    connection.execute("VACUUM ANALYZE registry.mcp_servers")
+    connection.execute("UPDATE registry.mcp_servers SET status = 'active'")
+    connection.execute(
+        "UPDATE registry.endpoints SET moved_at = now() - interval '1 day', introduce_at = now() + interval '1 hour'"
+    )
+    connection.execute("VACUUM ANALYZE registry.mcp_servers, registry.endpoints")
     return database
 
 
-def _finding(id_: int, number: int) -> Finding:
-    if (id_ + number) % 100 < 1:
-        return Finding(id_, "refused", None, 1, REFUSED, 500)
-    return Finding(id_, "healthy", 200, (id_ * 7 + number) % 400, None, 500)
+def _finding(server_id: int, endpoint_id: int, number: int) -> Finding:
+    if (server_id + number) % 100 < 1:
+        return Finding(server_id, "refused", None, 1, REFUSED, 500, endpoint_id)
+    return Finding(server_id, "healthy", 200, (endpoint_id * 7 + number) % 400, None, 500, endpoint_id)

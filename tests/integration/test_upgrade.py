@@ -6,6 +6,8 @@ import json
 import random
 import shutil
 import string
+from datetime import datetime, timedelta
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -14,6 +16,8 @@ from mcp_registry.aws.db import Database
 from mcp_registry.catalogue import registration, servers
 from mcp_registry.catalogue.cursor import Filters
 from mcp_registry.errors import DuplicateServer, ValidationFailed
+from mcp_registry.health import messages, results, sweeps
+from mcp_registry.health.messages import Findings
 from tests.conftest import PATIENCE, migrate
 from tests.conftest import registration as document
 
@@ -163,3 +167,109 @@ def test_a_row_that_the_backfill_has_not_reached_is_filled_by_whoever_changes_it
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("UPDATE registry.mcp_servers SET status = 'error'")
         assert connection.execute("SELECT search_fold FROM registry.mcp_servers").fetchall() != [(None,)]
+
+
+# ------------------------------------------------------------------ 0010: endpoints
+
+# How the release before wrote what a check had found, as the role of its writer; and moved a server.
+OLD_WRITE = """
+WITH given AS (
+    SELECT %(id)s::bigint AS id, %(verdict)s::metrics.verdict AS verdict, %(at)s::timestamptz AS at,
+           CASE %(verdict)s WHEN 'healthy' THEN 'active' ELSE 'error' END::registry.server_status AS wanted
+), checked AS (
+    INSERT INTO registry.server_health (server_id, verdict, checked_at)
+    SELECT id, verdict, at
+      FROM given
+        ON CONFLICT (server_id) DO UPDATE
+       SET verdict = excluded.verdict,
+           checked_at = excluded.checked_at
+), written AS (
+    INSERT INTO metrics.server_health_metrics (server_id, slot, verdict, checked_at)
+    SELECT id, at, verdict, at
+      FROM given
+), changed AS (
+    UPDATE registry.mcp_servers AS s
+       SET status = given.wanted,
+           updated_at = now()
+      FROM given
+     WHERE s.id = given.id
+       AND s.status <> given.wanted
+    RETURNING s.id, old.status AS from_status, s.status AS to_status, given.verdict, given.at
+)
+INSERT INTO metrics.status_transitions (server_id, from_status, to_status, verdict, reason, occurred_at)
+SELECT id, from_status, to_status, verdict, 'x', at
+  FROM changed
+"""
+OLD_MOVE = """
+UPDATE registry.mcp_servers
+   SET endpoint_url = %(url)s,
+       moved_at = now()
+ WHERE name = %(name)s
+"""
+DAYS = "SELECT metrics.add_days(current_date - 1, current_date + 1)"
+
+
+def old_write(url: str, id_: int, verdict: str, at: datetime) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SELECT set_config('role', 'registry_sweeper', false)")
+        connection.execute(OLD_WRITE, {"id": id_, "verdict": verdict, "at": at})
+
+
+def old_move(url: str, name: str, to: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SELECT set_config('role', 'registry_writer', false)")
+        connection.execute(OLD_MOVE, {"name": name, "url": to})
+
+
+def found(id_: int, verdict: messages.Verdict, slot: datetime) -> Findings:
+    """What a prober of the release before sends: it knows no endpoints."""
+    body = {"slot": slot.isoformat(), "shard": 0, "findings": [[id_, verdict, None, 9, None, 0]]}
+    return messages.findings(json.dumps(body))
+
+
+def everything(url: str, statement: LiteralString) -> list[tuple[Any, ...]]:
+    with psycopg.connect(url) as connection:
+        return connection.execute(statement).fetchall()
+
+
+def test_the_servers_that_were_there_are_checked_where_they_are(catalogue, upgraded):
+    where = "SELECT s.id, e.url, s.endpoint_url FROM registry.mcp_servers AS s JOIN registry.endpoints AS e"
+    rows = everything(upgraded, f"{where} ON e.id = s.endpoint_id")
+    assert len(rows) == len(NAMES) and all(url == used for _, url, used in rows)
+    (endpoints,) = [json.loads(row[0]) for row in [catalogue.write(sweeps.START, {"slot": sweeps.now(catalogue)})[1:2]]]
+    assert {endpoint[0] for endpoint in endpoints} == {id_ for id_, *_ in rows}
+
+
+def test_while_both_releases_write_what_was_found_no_check_is_lost_and_the_newest_decides(catalogue, upgraded):
+    catalogue.read(DAYS)
+    id_ = servers.identify(catalogue, "plain")
+    now = sweeps.now(catalogue) + timedelta(seconds=30)
+    slots = [now + timedelta(seconds=30 * number) for number in range(6)]
+    assert results.write(catalogue, found(id_, "healthy", slots[0]), slots[0]).checked == 1
+    old_write(upgraded, id_, "refused", slots[1])
+    assert results.write(catalogue, found(id_, "healthy", slots[2]), slots[2])[:3] == (1, 1, 0)
+    # What the old writer wrote, and whose message it had no time to delete, comes to the new one.
+    assert results.write(catalogue, found(id_, "refused", slots[1]), slots[1])[:3] == (0, 0, 0)
+    # The old writer does not touch the last check of the endpoint, which says healthy throughout.
+    old_write(upgraded, id_, "refused", slots[3])
+    assert results.write(catalogue, found(id_, "refused", slots[4]), slots[4])[:3] == (1, 0, 0)
+    old_write(upgraded, id_, "healthy", slots[5])
+    told = "SELECT verdict::text FROM metrics.server_health_metrics ORDER BY slot"
+    wanted = ["healthy", "refused", "healthy", "refused", "refused", "healthy"]
+    assert [verdict for (verdict,) in everything(upgraded, told)] == wanted
+    changes = "SELECT from_status::text, to_status::text FROM metrics.status_transitions ORDER BY id"
+    assert everything(upgraded, changes) == [("active", "error"), ("error", "active")] * 2
+
+
+def test_a_check_of_the_address_that_the_release_before_has_changed_meanwhile_says_nothing(catalogue, upgraded):
+    catalogue.read(DAYS)
+    id_ = servers.identify(catalogue, "plain")
+    slot = sweeps.now(catalogue)
+    results.write(catalogue, found(id_, "healthy", slot), slot + timedelta(seconds=1))
+    old_move(upgraded, "plain", "http://moved.example/mcp")
+    assert results.write(catalogue, found(id_, "refused", slot), slot + timedelta(seconds=2)).checked == 0
+    row = "SELECT e.url, h.verdict::text FROM registry.endpoints AS e JOIN registry.mcp_servers AS s"
+    row += " ON s.endpoint_id = e.id LEFT JOIN registry.endpoint_health AS h USING (endpoint_id) WHERE s.name = 'plain'"
+    assert everything(upgraded, row) == [("http://moved.example/mcp", None)]
+    after = slot + timedelta(seconds=30)
+    assert results.write(catalogue, found(id_, "refused", after), after)[:3] == (1, 0, 1)

@@ -84,6 +84,9 @@ WITH sent AS (
        AND h.checked_at < finding.checked_at
     RETURNING finding.server_id, finding.endpoint_id, old.verdict AS before, finding.verdict, finding.up, finding.away,
               finding.status, finding.error_message, finding.checked_at
+), counted AS MATERIALIZED (
+    SELECT away, (SELECT count(*) FROM newer) = n AS all_newer
+      FROM (SELECT count(*) AS n, count(*) FILTER (WHERE away) AS away FROM finding) AS given
 ), first AS (
     INSERT INTO registry.endpoint_health AS h
            (endpoint_id, verdict, response_time_ms, status_code, error_message, checked_at, up_at, since, ask_again_at)
@@ -91,7 +94,7 @@ WITH sent AS (
            CASE WHEN up THEN checked_at END, checked_at,
            CASE WHEN verdict = 'limited' THEN checked_at + retry_after * interval '1 second' END
       FROM finding
-     WHERE (SELECT count(*) FROM newer) < (SELECT count(*) FROM finding)
+     WHERE NOT (SELECT all_newer FROM counted)
        AND NOT EXISTS (SELECT FROM registry.endpoint_health AS h WHERE h.endpoint_id = finding.endpoint_id)
        AND EXISTS (SELECT FROM registry.endpoints AS e WHERE e.id = finding.endpoint_id)
         ON CONFLICT (endpoint_id) DO NOTHING
@@ -108,7 +111,7 @@ WITH sent AS (
 ), best AS MATERIALIZED (
     SELECT DISTINCT ON (server_id) server_id, verdict, status_code, response_time_ms, error_message, checked_at, up
       FROM finding
-     WHERE (SELECT count(*) FROM newer) = (SELECT count(*) FROM finding)
+     WHERE (SELECT all_newer FROM counted)
         OR EXISTS (SELECT FROM registry.endpoints AS e WHERE e.id = finding.endpoint_id)
      ORDER BY server_id, up DESC, response_time_ms
 ), whole AS MATERIALIZED (
@@ -126,8 +129,8 @@ WITH sent AS (
                                GROUP BY regexp_replace(lower(split_part(e.url, '/', 3)), '\\.?(:[0-9]*)?$', ''))
                              AS host)
                 ELSE false END AS suspect
-      FROM (SELECT count(*) AS n, count(*) FILTER (WHERE up) AS up FROM best) AS counted
-     CROSS JOIN (SELECT count(*) FILTER (WHERE away) AS away FROM finding) AS counted_away
+      FROM (SELECT count(*) AS n, count(*) FILTER (WHERE up) AS up FROM best) AS servers
+     CROSS JOIN counted
 ), written AS (
     INSERT INTO metrics.server_health_metrics AS m
            (server_id, slot, verdict, response_time_ms, status_code, error_message, checked_at)
@@ -142,7 +145,7 @@ _STATUSES: LiteralString = """
     SELECT t.server_id, t.endpoint_id, e.url, 'verdict', t.before, t.verdict,
            COALESCE(t.error_message, 'The server answered the check'), seen.evidence::json, t.checked_at
       FROM turned AS t
-      JOIN registry.endpoints AS e ON e.id = t.endpoint_id
+      JOIN registry.endpoints AS e ON e.id = t.endpoint_id AND e.id = ANY (ARRAY(SELECT endpoint_id FROM turned))
       LEFT JOIN unnest(%(evidence_of)s::bigint[], %(evidence)s::text[]) AS seen (endpoint_id, evidence)
         ON seen.endpoint_id = t.endpoint_id
      WHERE t.before IS DISTINCT FROM t.verdict
@@ -211,11 +214,7 @@ _STATUSES: LiteralString = """
       FROM turned AS t
      CROSS JOIN whole
      WHERE t.before IS DISTINCT FROM t.verdict
-       AND EXISTS (SELECT
-                     FROM registry.endpoints AS other
-                    WHERE other.server_id = t.server_id
-                      AND other.id <> t.endpoint_id
-                      AND other.retired_at IS NULL)
+       AND (SELECT count(*) FROM registry.endpoints AS e WHERE e.server_id = t.server_id AND e.retired_at IS NULL) > 1
      GROUP BY t.server_id
 ), times AS (
     SELECT metrics.bucket(response_time_ms) AS bucket, count(*)::integer AS n
@@ -291,20 +290,28 @@ WRITE_AGAIN: LiteralString = _FINDINGS + _SOME_NEW + _STATUSES
 # check found it up is up; and one of `falling`, of which an endpoint has just been found down, is not where none is up
 # or unchecked.
 RECONCILE = """
-WITH wrong AS MATERIALIZED (
-    SELECT s.id, s.status, last.verdict, last.up, last.checked_at,
+WITH doubtful AS MATERIALIZED (
+    SELECT id, status
+      FROM registry.mcp_servers
+     WHERE status = 'error'
+       AND id = ANY (%(server_ids)s::bigint[])
+     UNION ALL
+    SELECT id, status
+      FROM registry.mcp_servers
+     WHERE status = 'active'
+       AND id = ANY (%(falling)s::bigint[])
+), wrong AS MATERIALIZED (
+    SELECT d.id, d.status, last.verdict, last.up, last.checked_at,
            COALESCE(last.error_message, 'The server answered the check') AS reason
-      FROM registry.mcp_servers AS s
+      FROM doubtful AS d
      CROSS JOIN LATERAL (SELECT h.verdict, metrics.is_up(h.verdict) AS up, h.checked_at, h.error_message
                            FROM registry.endpoints AS e
                            LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id
-                          WHERE e.server_id = s.id
+                          WHERE e.server_id = d.id
                             AND e.retired_at IS NULL
                           ORDER BY COALESCE(metrics.is_up(h.verdict), false) DESC, h.checked_at DESC NULLS FIRST
                           LIMIT 1) AS last
-     WHERE s.id = ANY (%(server_ids)s::bigint[])
-       AND CASE s.status WHEN 'error' THEN last.up
-                         WHEN 'active' THEN NOT last.up AND s.id = ANY (%(falling)s::bigint[]) END
+     WHERE last.up = (d.status = 'error')
 ), changed AS (
     UPDATE registry.mcp_servers AS s
        SET status = CASE WHEN wrong.up THEN 'active' ELSE 'error' END::registry.server_status
