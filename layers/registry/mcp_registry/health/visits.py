@@ -21,7 +21,7 @@ from mcp_registry.dial.guard import Policy
 from mcp_registry.dial.introduction import Introducer, Introduction, shown
 from mcp_registry.dial.lookup import Names, Resolver, System
 from mcp_registry.edge.background import Record
-from mcp_registry.health import messages, pulse
+from mcp_registry.health import asking, learning, messages, pulse
 from mcp_registry.health.messages import MAX_SENTENCE, Evidence, Finding, Introduced, Introductions, Visit
 from mcp_registry.health.probe import SLIP_SECONDS, TICK_SECONDS, new_event_loop
 from mcp_registry.health.pulse import Pulse
@@ -29,7 +29,7 @@ from mcp_registry.health.pulse import Pulse
 # What sending the findings may take, of the time that the function has.
 SEND_SECONDS: Final = 10.0
 # What learning how a server is asked from then on may take.
-LEARN_SECONDS: Final = 15.0
+LEARN_SECONDS: Final = 10.0
 # What leaving may take beyond an introduction, and what is read about how one gets in.
 LEAVE_SECONDS: Final = 2 * introduction.GRACE_SECONDS
 # Introductions under way together. Each may read 4 MiB, which are up to 120 MiB as Python holds JSON: as many as
@@ -46,21 +46,17 @@ ATTEMPTS: Final = 2
 MAX_VALUES: Final = 100
 MAX_WORD: Final = 200
 MAX_EVIDENCE: Final = 10
-VERDICTS: Final = {"up": "healthy", "gated": "gated", "limited": "limited"}
-
-
-async def learn(
-    dialler: Dialler, names: Names, policy: Policy, endpoint: Visit, found: Introduction, seconds: float
-) -> Pulse | None:
-    """Which cheap question tells of this endpoint from now on; None where none does."""
-    return None
 
 
 class Made(NamedTuple):
-    """An introduction that was made: of whom, what was found, since when it is so (time.monotonic()), and the pulse."""
+    """An introduction that was made: of whom, what was found, since when (time.monotonic()), and what was learnt.
+
+    `finding`: the verdict. It is not the introduction's where a plain HTTP service is well, or a health URL complains.
+    """
 
     visit: Visit
     found: Introduction
+    finding: reach.Finding
     ended: float
     pulse: Pulse | None
     observed: dict[str, Any] | None
@@ -165,7 +161,7 @@ class _Tour:
                     await places.enter_async_context(self._hosts.setdefault(host, asyncio.Semaphore(HOST_AT_ONCE)))
                 await places.enter_async_context(self._places)
                 for _ in range(ATTEMPTS):
-                    if time.monotonic() + self._each + LEAVE_SECONDS + LEARN_SECONDS > self._ends:
+                    if time.monotonic() + self._each + LEAVE_SECONDS + 2 * LEARN_SECONDS > self._ends:
                         return None
                     slipped = self._slipped
                     found = await self._introducer.introduce(visit.url, seconds=self._each, before=visit.era)
@@ -187,19 +183,21 @@ class _Tour:
         return () if isinstance(located, reach.Finding) else sorted(located)
 
     async def _made(self, visit: Visit, found: Introduction) -> Made:
-        ended = time.monotonic()
-        known = await learn(self._dialler, self._names, self._policy, visit, found, LEARN_SECONDS)
+        endpoint = (self._dialler, self._names, self._policy, visit)
+        ended, finding = time.monotonic(), asking.judged(found)
+        known = await learning.learn(*endpoint, found, LEARN_SECONDS)
         if found.verdict == "down" and known is not None:
             # Nobody to be introduced to, whose health is well: a plain HTTP service.
-            found = Introduction("up", status_code=known.signature.status, took_ms=found.took_ms)
-            return Made(visit, found, ended, known, None)
+            finding = reach.Finding("healthy", known.signature.status)
+        elif found.verdict in ("up", "gated"):
+            finding = await learning.complaint(*endpoint, LEARN_SECONDS) or finding
         observed = None
         if found.verdict == "up":
             async with self._digesting:
                 observed = await asyncio.to_thread(_observed, found)
             # Its lists are let go before the next digests are made.
             found = found._replace(tools=(), prompts=(), resources=(), templates=())
-        return Made(visit, found, ended, known, observed)
+        return Made(visit, found, finding, ended, known, observed)
 
 
 def _observed(found: Introduction) -> dict[str, Any]:
@@ -254,8 +252,7 @@ class _Told:
 
 def _introduced(made: Made, sent: float) -> Introduced:
     """What was made, as it is sent at this time.monotonic()."""
-    visit, found, ended, known, observed = made
-    verdict = VERDICTS.get(found.verdict or "") or found.cause
+    visit, found, (verdict, status, reason), ended, known, observed = made
     evidence = [
         Evidence(one.asked, one.status, one.media_type, one.excerpt, one.took_ms)
         for one in found.evidence[:MAX_EVIDENCE]
@@ -263,9 +260,9 @@ def _introduced(made: Made, sent: float) -> Introduced:
     finding = Finding(
         server_id=visit.server_id,
         verdict=verdict,  # pyright: ignore[reportArgumentType] - one of messages.Verdict
-        status_code=found.status_code,
+        status_code=status,
         response_time_ms=found.took_ms,
-        error=_sentence(found.reason),
+        error=_sentence(reason),
         age_ms=max(round((sent - ended) * 1000), 0),
         endpoint_id=visit.id,
         retry_after=found.retry_after,
@@ -273,7 +270,7 @@ def _introduced(made: Made, sent: float) -> Introduced:
     )
     return Introduced(
         finding,
-        pulse=known and pulse.write(known),  # pyright: ignore[reportAttributeAccessIssue]
+        pulse=known and pulse.write(known),
         era=found.era,
         introduction=observed,
         auth=found.gate and found.gate._asdict(),
