@@ -39,7 +39,6 @@ ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "template.yaml"
 OLDEST_POSTGRES = 15
 WRITERS = ("HealthWriteFunction", "RememberFunction")
-INTRODUCER = "IntroduceFunction"
 # Servers on this machine may be registered and checked, which a deployment refuses.
 LOOPBACK = "127.0.0.0/8,::1/128"
 
@@ -281,9 +280,7 @@ async def _sources(
         service.start()
         queues.create(client, stack.queues)
 
-    # What asks for introductions is a registration, and no schedule: where no server is to be checked, nobody reads it.
-    used = [source for source in stack.sources if settings.health_sweeps or source.function != INTRODUCER]
-    return Sources(tuple(used), stack.queues, client, runtime.invoke, revive)
+    return Sources(stack.sources, stack.queues, client, runtime.invoke, revive)
 
 
 def _load_template(settings: Settings, database_url: str) -> template.Stack:
@@ -369,9 +366,9 @@ def _welcome(port: int, settings: Settings, database_url: str) -> str:
     database = _database_name(database_url)
     if not settings.database_url:
         database += f"\n               kept in {settings.data_dir}"
-    health = "checks every server at once and every half minute (HEALTH_SWEEPS=off: none)"
+    health = "checks every server every half minute (HEALTH_SWEEPS=off: once, when it registers)"
     if not settings.health_sweeps:
-        health = "checks no server by itself (HEALTH_SWEEPS=on: at once and every half minute)"
+        health = "checks a server once, when it registers (HEALTH_SWEEPS=on: every half minute)"
     return f"""
 MCP Registry ready on {url}
 

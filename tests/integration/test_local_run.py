@@ -202,30 +202,10 @@ def test_a_database_that_cannot_be_brought_up_to_date_is_said_with_what_to_do(ne
     assert "Use another database" in line
 
 
-@pytest.fixture(scope="module")
-def unswept(new_database, tmp_path_factory) -> Iterator[Local]:
-    """A run whose schedules never come, and which does everything else."""
-    environment = {
-        "CRON_SECRET": "again",
-        "DATABASE_URL": new_database(migrated=False),
-        "DATA_DIR": str(tmp_path_factory.mktemp("data")),
-        "PORT": "0",
-    }
-    plays = "lambda _, invoke, plays=run.Schedules: plays((), invoke)"
-    local = Local(
-        environment, ("-c", f"import sys; from local import run; run.Schedules = {plays}; sys.exit(run.main())")
-    )
-    try:
-        local.wait_until_ready()
-        yield local
-    finally:
-        assert local.stop() == 0
-
-
-def test_a_server_is_checked_called_down_and_brought_back(unswept):
+def test_a_server_is_checked_called_down_and_brought_back(start):
     """Registered, active; stopped, error with a reason; started again, active: what the registry is for."""
-    local = unswept
-    send = over_http(local.url)
+    local = start(HEALTH_SWEEPS="off", CRON_SECRET="again")
+    send = over_http(local.wait_until_ready())
     basic = ("authorization", BASIC)
 
     def swept(id_: int, verdict: str) -> dict[str, Any]:
@@ -263,7 +243,7 @@ def test_a_server_is_checked_called_down_and_brought_back(unswept):
     ]
 
     def told() -> list[str]:
-        return [line[10:] for line in local.output if "  HEALTH  lively " in line]
+        return [line[10:] for line in local.output if "  HEALTH " in line]
 
     deadline = time.monotonic() + 40
     while len(told()) < 2 and time.monotonic() < deadline:  # it is written first, and then told
@@ -274,9 +254,9 @@ def test_a_server_is_checked_called_down_and_brought_back(unswept):
     ]
 
 
-def test_a_server_has_its_verdict_at_once_and_is_back_at_once_when_it_announces_itself(unswept):
+def test_a_server_has_its_verdict_at_once_and_is_back_at_once_when_it_announces_itself(stack_url):
     """Registered before it listens: down. Announced when it does: up. And no sweep was asked for, nor does one come."""
-    send = over_http(unswept.url)
+    send = over_http(stack_url)
     basic, json_type = ("authorization", BASIC), ("content-type", "application/json")
 
     def checked(id_: int, verdict: str) -> dict[str, Any]:
