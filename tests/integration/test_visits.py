@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,12 +19,12 @@ from mcp_registry.dial import introduction
 from mcp_registry.dial.guard import Policy
 from mcp_registry.edge.background import Record
 from mcp_registry.errors import Malformed, Unavailable
-from mcp_registry.health import messages, visits
+from mcp_registry.health import messages, pulse, visits
 from mcp_registry.health.messages import Introduced, Introductions, Visits
 from mcp_registry.health.probe import new_event_loop
 from tests import shapes
 from tests.hostile import Farm, Visit
-from tests.shapes import SHAPES, TOOLS, fixed, hand, initialized, message, reply, result, says, send, text
+from tests.shapes import JSON, SHAPES, TOOLS, Answer, fixed, hand, initialized, message, reply, result, says, send, text
 
 _numbers = itertools.count(1)
 OPEN = Policy.of({"GUARD_OPEN_CIDRS": "127.0.0.0/8,::1/128"})
@@ -63,6 +64,8 @@ def every_shape() -> tuple[dict[str, Introduced], dict[str, set[str]]]:
         sessions.clear()  # what other files of tests have left
     with shapes.serving() as farm, pytest.MonkeyPatch.context() as patch:
         patch.setattr(visits, "HOST_AT_ONCE", len(SHAPES))
+        # A hundred at once on a machine that does other things too: that it is late is not what this is about.
+        patch.setattr(visits, "UNFAIR_SECONDS", float("inf"))
         numbered = dict(enumerate(SHAPES, 1))
         asked = (endpoint(shapes.url(farm, name), number) for number, name in numbered.items())
         found = introduced(*asked, at_once=len(SHAPES), each=10.0)
@@ -132,6 +135,40 @@ def test_what_a_stranger_says_of_itself_is_bounded_and_shown():
     assert told["capabilities"]["tools"] == {} and told["capabilities"]["big"] is None
     # What is no JSON has no canonical form, and so no digest.
     assert told["tools_count"] == 1 and told["digest"] is None
+
+
+def test_how_a_server_is_asked_from_then_on_is_learnt(every_shape):
+    known = pulse.read(every_shape[0]["csharp-2-stateful"].pulse or "")
+    assert known is not None and known.question in pulse.BY_NAME
+    assert every_shape[0]["modern-only"].pulse != every_shape[0]["csharp-2-stateful"].pulse
+
+
+def plain(state: bytes) -> Callable[[Visit], Awaitable[None]]:
+    """A service that speaks no MCP, and says this of its health."""
+
+    async def answer(visit: Visit) -> None:
+        is_health = visit.method == "GET" and visit.path.endswith("/health")
+        await send(visit, Answer(200, JSON, state) if is_health else text(404, "Not Found"))
+
+    return answer
+
+
+def test_a_plain_service_that_is_well_is_healthy_and_has_a_pulse():
+    with Farm(plain(b'{"status":"UP"}')) as farm:
+        found = introduced(endpoint(farm.url, 1), endpoint(farm.url, 2, health_url="/health"))
+        # Of whom it was once known what it is, that is not enough.
+        found |= introduced(endpoint(farm.url, 3, era="legacy"))
+    assert {number: one.finding.verdict for number, one in found.items()} == {1: "healthy", 2: "healthy", 3: "not_mcp"}
+    assert found[1].pulse and found[2].pulse and not found[3].pulse
+    for number in (1, 2):
+        assert (found[number].finding.error, found[number].era, found[number].introduction) == (None, None, None)
+
+
+def test_a_server_whose_health_url_calls_it_down_is_down_although_it_speaks():
+    served = hand(get=lambda visit: send(visit, Answer(200, JSON, b'{"status":"DOWN"}')))
+    with Farm(served) as farm:
+        (one,) = introduced(endpoint(farm.url, health_url="/health")).values()
+    assert one.finding.verdict == "http_error" and "DOWN" in (one.finding.error or "")
 
 
 def test_half_a_list_has_no_digest():

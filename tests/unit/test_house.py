@@ -111,7 +111,7 @@ COLD_START = {
         BACKGROUND
         | {"aws.queues", "dial.guard", "dial.urls", "dial.exchange", "dial.lookup", "dial.reach"}
         | {"dial.introduction", "dial.reply", "catalogue.canonical", "catalogue.fingerprint"}
-        | {"health.messages", "health.probe", "health.pulse", "health.visits"},
+        | {"health.asking", "health.learning", "health.messages", "health.probe", "health.pulse", "health.visits"},
         LOGGER | SQS | {"msgspec", "aiodns", "pycares", "uvloop"},
     ),
     "remember": (

@@ -21,7 +21,7 @@ from mcp_registry.dial.guard import Policy
 from mcp_registry.dial.introduction import Introducer, Introduction, shown
 from mcp_registry.dial.lookup import Names, Resolver, System
 from mcp_registry.edge.background import Record
-from mcp_registry.health import learning, messages, pulse
+from mcp_registry.health import asking, learning, messages, pulse
 from mcp_registry.health.messages import MAX_SENTENCE, Evidence, Finding, Introduced, Introductions, Visit
 from mcp_registry.health.probe import SLIP_SECONDS, TICK_SECONDS, new_event_loop
 from mcp_registry.health.pulse import Pulse
@@ -29,7 +29,7 @@ from mcp_registry.health.pulse import Pulse
 # What sending the findings may take, of the time that the function has.
 SEND_SECONDS: Final = 10.0
 # What learning how a server is asked from then on may take.
-LEARN_SECONDS: Final = 15.0
+LEARN_SECONDS: Final = 10.0
 # What leaving may take beyond an introduction, and what is read about how one gets in.
 LEAVE_SECONDS: Final = 2 * introduction.GRACE_SECONDS
 # Introductions under way together. Each may read 4 MiB, which are up to 120 MiB as Python holds JSON: as many as
@@ -41,24 +41,25 @@ HOST_AT_ONCE: Final = 4
 # In an introduction of up to 20 s; a check has a quarter of a second in its 5 (`probe.UNFAIR_SECONDS`).
 UNFAIR_SECONDS: Final = 1.0
 ATTEMPTS: Final = 2
-# Between two looks at who was up.
+# Nobody who was up is called down at the first look; so long before the second.
 SECOND_LOOK_SECONDS: Final = 2.0
-# What the health URL that an owner declares may take, beside the introduction.
-COMPLAINT_SECONDS: Final = 3.0
+UP: Final = frozenset({"healthy", "gated", "limited"})
 
 # What is kept of what a server says about itself, all of it together and of one word.
 MAX_VALUES: Final = 100
 MAX_WORD: Final = 200
 MAX_EVIDENCE: Final = 10
-VERDICTS: Final = {"up": "healthy", "gated": "gated", "limited": "limited"}
-UP: Final = frozenset(VERDICTS.values())
 
 
 class Made(NamedTuple):
-    """An introduction that was made: of whom, what was found, since when it is so (time.monotonic()), and the pulse."""
+    """An introduction that was made: of whom, what was found, since when (time.monotonic()), and what was learnt.
+
+    `finding`: the verdict. It is not the introduction's where a plain HTTP service is well, or a health URL complains.
+    """
 
     visit: Visit
     found: Introduction
+    finding: reach.Finding
     ended: float
     pulse: Pulse | None
     observed: dict[str, Any] | None
@@ -162,35 +163,21 @@ class _Tour:
                 for host in await self._at(visit):
                     await places.enter_async_context(self._hosts.setdefault(host, asyncio.Semaphore(HOST_AT_ONCE)))
                 await places.enter_async_context(self._places)
-                looked = False
+                looked = visit.verdict not in UP
                 for _ in range(ATTEMPTS):
-                    if time.monotonic() + self._each + COMPLAINT_SECONDS + LEAVE_SECONDS + LEARN_SECONDS > self._ends:
+                    if time.monotonic() + self._each + LEAVE_SECONDS + 2 * LEARN_SECONDS > self._ends:
                         return None
                     slipped = self._slipped
-                    found = await self._find(visit)
+                    found = await self._introducer.introduce(visit.url, seconds=self._each, before=visit.era)
                     is_fair = found.verdict != "down" or self._slipped - slipped < UNFAIR_SECONDS
-                    # Nobody who was up is called down at the first look.
-                    if found.verdict == "down" and is_fair and visit.verdict in UP and not looked:
+                    if found.verdict == "down" and is_fair and not looked:
                         looked = True
                         await asyncio.sleep(SECOND_LOOK_SECONDS)
-                        continue
-                    if is_fair:
+                    elif is_fair:
                         return await self._made(visit, found) if found.verdict else None
         except Exception as error:  # noqa: BLE001 - a fault of ours must not take the others along, nor a server down
             observability.log_defect("introduction", error)
         return None
-
-    async def _find(self, visit: Visit) -> Introduction:
-        """What an introduction finds, unless the health URL that the owner has declared says that it does not work."""
-        found = await self._introducer.introduce(visit.url, seconds=self._each, before=visit.era)
-        complaint = None
-        if found.verdict:
-            complaint = await learning.complaint(self._dialler, self._names, self._policy, visit, COMPLAINT_SECONDS)
-        if complaint is None:
-            return found
-        return Introduction(
-            "down", complaint.verdict, complaint.error, status_code=complaint.status, took_ms=found.took_ms
-        )
 
     async def _at(self, visit: Visit) -> Sequence[str]:
         """The addresses that it counts for, in an order in which nobody waits for anybody in a circle."""
@@ -203,20 +190,31 @@ class _Tour:
             return ()
         return () if isinstance(located, reach.Finding) else sorted(located)
 
+    async def _complaint(self, visit: Visit) -> reach.Finding | None:
+        """What the health URL that its owner has declared has against it; of who was up, twice."""
+        asked = (self._dialler, self._names, self._policy, visit)
+        complaint = await learning.complaint(*asked, LEARN_SECONDS / 2)
+        if complaint is not None and visit.verdict in UP:
+            await asyncio.sleep(SECOND_LOOK_SECONDS)
+            complaint = await learning.complaint(*asked, LEARN_SECONDS / 2)
+        return complaint
+
     async def _made(self, visit: Visit, found: Introduction) -> Made:
-        ended = time.monotonic()
-        known = await learning.learn(self._dialler, self._names, self._policy, visit, found, LEARN_SECONDS)
+        endpoint = (self._dialler, self._names, self._policy, visit)
+        ended, finding = time.monotonic(), asking.judged(found)
+        known = await learning.learn(*endpoint, found, LEARN_SECONDS)
         if found.verdict == "down" and known is not None:
             # Nobody to be introduced to, whose health is well: a plain HTTP service.
-            found = Introduction("up", status_code=known.signature.status, took_ms=found.took_ms)
-            return Made(visit, found, ended, known, None)
+            finding = reach.Finding("healthy", known.signature.status)
+        elif found.verdict in ("up", "gated"):
+            finding = await self._complaint(visit) or finding
         observed = None
         if found.verdict == "up":
             async with self._digesting:
                 observed = await asyncio.to_thread(_observed, found)
             # Its lists are let go before the next digests are made.
             found = found._replace(tools=(), prompts=(), resources=(), templates=())
-        return Made(visit, found, ended, known, observed)
+        return Made(visit, found, finding, ended, known, observed)
 
 
 def _observed(found: Introduction) -> dict[str, Any]:
@@ -271,8 +269,7 @@ class _Told:
 
 def _introduced(made: Made, sent: float) -> Introduced:
     """What was made, as it is sent at this time.monotonic()."""
-    visit, found, ended, known, observed = made
-    verdict = VERDICTS.get(found.verdict or "") or found.cause
+    visit, found, (verdict, status, reason), ended, known, observed = made
     evidence = [
         Evidence(one.asked, one.status, one.media_type, one.excerpt, one.took_ms)
         for one in found.evidence[:MAX_EVIDENCE]
@@ -280,9 +277,9 @@ def _introduced(made: Made, sent: float) -> Introduced:
     finding = Finding(
         server_id=visit.server_id,
         verdict=verdict,  # pyright: ignore[reportArgumentType] - one of messages.Verdict
-        status_code=found.status_code,
+        status_code=status,
         response_time_ms=found.took_ms,
-        error=_sentence(found.reason),
+        error=_sentence(reason),
         age_ms=max(round((sent - ended) * 1000), 0),
         endpoint_id=visit.id,
         retry_after=found.retry_after,
