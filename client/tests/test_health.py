@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import re
@@ -264,8 +265,12 @@ def answered(asked: Asked) -> Iterable[bytes]:
     return found(asked) if found else respond(404, "not here", "text/plain")
 
 
+# What is longer than the prober reads of an answer in a sweep.
+LONG = ("/big", "/endless-json", "/gzip-of-much", "/stream-endless")
+# How often the prober may be too busy to judge.
+ROUNDS = 5
 # For a check, of which a few here take all; the sweep beside it has as much for each, and what surrounds that.
-PATIENCE, SWEEP = 3.0, 9.0
+PATIENCE, SWEEP = 3.0, 11.0
 
 
 def seen_by_both(targets: list[tuple[str, str | None]]) -> Iterator[tuple[str, Any, Any]]:
@@ -278,7 +283,8 @@ def seen_by_both(targets: list[tuple[str, str | None]]) -> Iterator[tuple[str, A
         ]
         theirs: dict[int, probe.Result] = {}
         # The prober says of whom it was too busy to judge, as it may be beside these threads: those are asked again.
-        while again := [one for one in asked if one.id not in theirs or theirs[one.server_id].verdict is None]:
+        for _ in range(ROUNDS):
+            again = [one for one in asked if one.id not in theirs or theirs[one.server_id].verdict is None]
             theirs |= {result.server_id: result for result in probe.sweep(again, seconds=SWEEP, policy=OPEN)}
         for target, future in zip(asked, ours, strict=True):
             result, sight = theirs[target.server_id], future.result()
@@ -289,6 +295,15 @@ def seen_by_both(targets: list[tuple[str, str | None]]) -> Iterator[tuple[str, A
             )
 
 
+def introduced(urls: list[str]) -> list[tuple[str | None, int | None, str | None]]:
+    """What introductions that are not those of a sweep find."""
+
+    async def run() -> list[introduction.Introduction]:
+        return await asyncio.gather(*(introduction.introduce(url, policy=OPEN) for url in urls))
+
+    return [(one.cause, one.status_code, one.reason) for one in asyncio.run(run())]
+
+
 def timeless(sentence: str | None) -> str | None:
     """A sentence without how long was waited, which depends on how much time there was."""
     return sentence and re.sub(r"within [0-9.]+ seconds", "within N seconds", sentence)
@@ -297,7 +312,7 @@ def timeless(sentence: str | None) -> str | None:
 def test_a_check_sees_what_the_probe_of_the_registry_sees():
     with stranger(answered) as server:
         root = server.url.removesuffix("/mcp")
-        targets: list[tuple[str, str | None]] = [(root + path, None) for path in ANSWERS]
+        targets: list[tuple[str, str | None]] = [(root + path, None) for path in ANSWERS if path not in LONG]
         targets += [(root + "/result", path) for path in DECLARED] + [(root + "/result", f"{root}/r404")]
         targets += [(root + "/up", path) for path in DECLARED]
         seen = list(seen_by_both(targets))
@@ -309,6 +324,15 @@ def test_a_check_sees_what_the_probe_of_the_registry_sees():
         *("healthy", "gated", "limited"),
         *("not_mcp", "mcp_error", "http_error", "timeout", "refused"),
     }
+
+
+def test_a_check_sees_of_a_long_answer_what_an_introduction_sees():
+    """A sweep reads less, and judges nobody by what it has not read."""
+    with stranger(answered) as server:
+        urls = [server.url.replace("/mcp", path) for path in LONG]
+        with ThreadPoolExecutor(len(urls)) as pool:
+            sights = list(pool.map(check, urls))
+        assert [(one.verdict, one.status_code, one.error_message) for one in sights] == introduced(urls)
 
 
 @contextmanager
