@@ -36,7 +36,7 @@ class Shape(NamedTuple):
 
     `stock` and `client`: whether the stock clients, and the client of the registry, have to find the same. Where they
     need not, design/truth.md says more than a client knows (402, 403, 429, a login page), or the client is more
-    generous (it leaves out a tool that is none, and takes any version), or speaks less (no transport of 2024-11-05).
+    generous (it leaves out a tool that is none, and takes any version).
     """
 
     source: str
@@ -970,9 +970,8 @@ BY_HAND: dict[str, Shape] = {
 
 SHAPES: dict[str, Shape] = {
     **{name: Shape(source, "up", sdk(name, kind), "legacy") for name, (source, kind) in KINDS.items()},
-    # The client of the registry speaks no transport of 2024-11-05, and says so.
     **{
-        name: Shape(source, "up", over_sse(Sdk(), post=post, message_unknown=unknown), "sse", "/sse", client=False)
+        name: Shape(source, "up", over_sse(Sdk(), post=post, message_unknown=unknown), "sse", "/sse")
         for name, (source, post, unknown) in SSE_KINDS.items()
     },
     **BY_HAND,

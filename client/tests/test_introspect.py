@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
+import queue
 import socket
 import socketserver
 import ssl
@@ -13,12 +14,11 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
-from uuid import UUID
 
 import pytest
 import trustme
 
-from mcp_registry_client import _transport, introspect
+from mcp_registry_client import _handshake, _transport, introspect
 from mcp_registry_client.introspect import Failed
 from tests.real.fixtures import SERVERS, TOKEN, RealServer, running
 
@@ -191,7 +191,7 @@ def older(**given: Answer) -> Answer:
 
 def current(**given: Answer) -> Answer:
     """A server of the specification of 2026-07-28; `given` are other answers, with `_` for `/`."""
-    info = {introspect.SERVER_INFO: {"name": "new", "version": "2"}}
+    info = {_handshake.SERVER_INFO: {"name": "new", "version": "2"}}
     hello = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}, "_meta": info}
     return scripted(
         {
@@ -224,7 +224,8 @@ def test_a_real_server_says_what_it_is_and_all_its_tools(real, name):
     ]
     assert all(tool["input_schema"]["type"] == "object" and tool["description"] for tool in found.tools)
     assert found.version
-    assert (found.protocol_version == "2026-07-28") == (server.server.era == "current")
+    # A server of both eras is asked in the older way, as most clients do.
+    assert found.protocol_version in _handshake.LEGACY
 
 
 @pytest.mark.parametrize("name", GATED)
@@ -235,8 +236,9 @@ def test_a_gated_server_wants_a_header_and_refuses_a_wrong_one(real, name):
     assert TOKEN not in wrong.message and "check them" in wrong.message
 
 
-def test_a_server_over_sse_is_told_from_one_that_speaks_no_mcp(real):
-    assert fault(real["older-sse"].url).kind == "sse"
+def test_a_server_over_sse_is_asked_over_its_stream(real):
+    found = introspect.introspect(real["older-sse"].url, deadline_seconds=20)
+    assert found.name and found.tools
     assert fault(f"{real['older-sdk'].root}/nothing").kind == "not_mcp"
 
 
@@ -250,20 +252,20 @@ def test_no_session_is_left_behind(real, name):
     assert server.sessions() == before
 
 
-def test_an_early_server_gets_no_session_but_the_one_that_is_deleted(real):
+def test_an_early_server_gets_a_session_for_each_question_and_no_other(real):
     server: RealServer = real["early-sdk"]
     before = server.sessions()
     introspect.check(server.url)
-    assert server.sessions() == before
-    introspect.introspect(server.url, deadline_seconds=20)
     assert server.sessions() == before + 1
+    introspect.introspect(server.url, deadline_seconds=20)
+    assert server.sessions() == before + 2
 
 
 @pytest.mark.parametrize("name", SERVERS)
-def test_a_check_sees_what_the_probe_of_the_registry_sees(real, name):
-    sight = introspect.check(real[name].url, deadline_seconds=20)
-    assert sight.verdict == SERVERS[name].verdict
-    assert sight.status_code in SERVERS[name].statuses
+def test_a_check_sees_of_a_real_server_what_a_stock_client_would(real, name):
+    sight = introspect.check(real[name].url)
+    assert sight[:2] == (("gated", 401) if SERVERS[name].token else ("healthy", 200))
+    assert (sight.auth is not None) == bool(SERVERS[name].token)
 
 
 def test_a_declared_health_url_decides_alone(real):
@@ -281,13 +283,11 @@ def test_every_request_of_a_session_names_it_and_its_version():
     with stranger(older()) as server:
         found = introspect.introspect(server.url, headers={"X-Key": "k"}, deadline_seconds=5)
     assert found[:3] == ("old", None, "1") and found.protocol_version == "2025-06-18"
-    assert server.methods() == ["server/discover", "initialize", "notifications/initialized", "tools/list", "DELETE"]
-    for asked in server.asked[2:]:
+    assert server.methods() == ["initialize", "notifications/initialized", "tools/list", "DELETE"]
+    for asked in server.asked[1:]:
         assert (asked.headers["mcp-session-id"], asked.headers["mcp-protocol-version"]) == ("s-1", "2025-06-18")
     assert {asked.headers["x-key"] for asked in server.asked} == {"k"}
-    # Only a session that nobody has is named before there is one, and none is asked for.
-    made_up, none = (asked.headers["mcp-session-id"] for asked in server.asked[:2])
-    assert str(UUID(made_up)) == made_up and none is None
+    assert server.asked[0].headers["mcp-session-id"] is None
 
 
 def hang(head: bytes) -> Answer:
@@ -319,12 +319,13 @@ BROKEN = {
 def test_a_session_is_deleted_whatever_happens_after_it_was_opened(case):
     with stranger(older(**BROKEN[case])) as server:
         fault(server.url, SHORT)
-        assert server.methods()[-1] == "DELETE"
-        assert server.asked[-1].headers["mcp-session-id"] == "s-1"
+        (deleted,) = (asked for asked in server.asked if asked.what == "DELETE")
+        assert deleted.headers["mcp-session-id"] == "s-1"
+        assert "mcp-session-id" not in server.asked[-1].headers or server.asked[-1] is deleted
 
 
 def test_a_delete_that_hangs_costs_its_grace_and_no_answer(monkeypatch):
-    monkeypatch.setattr(introspect, "GRACE_SECONDS", SHORT)
+    monkeypatch.setattr(_handshake, "GRACE_SECONDS", SHORT)
     with stranger(older(DELETE=hang(b""))) as server:
         assert introspect.introspect(server.url, deadline_seconds=5).name == "old"
 
@@ -354,11 +355,12 @@ def test_the_pages_of_a_list_are_joined_in_their_order():
 def test_a_current_server_is_sent_what_the_specification_asks_for():
     with stranger(current()) as server:
         introspect.introspect(server.url, deadline_seconds=5)
-    assert server.methods() == ["server/discover", "tools/list"]
-    for asked in server.asked:
+    assert server.methods() == ["initialize", "server/discover", "tools/list"]
+    for asked in server.asked[1:]:
+        assert asked.headers["mcp-session-id"] is None
         assert asked.headers["mcp-protocol-version"] == "2026-07-28"
         assert asked.headers["mcp-method"] == asked.what
-        assert asked.message["params"]["_meta"] == introspect.META
+        assert asked.message["params"]["_meta"] == _handshake.META
 
 
 def test_a_tool_is_as_it_is_listed_in_the_spelling_of_a_registration():
@@ -449,13 +451,17 @@ def test_a_redirect_elsewhere_takes_no_credentials_along():
         assert other.asked == []
 
 
-def test_a_server_that_speaks_newer_versions_only_is_not_asked_in_the_old_way():
+def test_a_server_that_speaks_newer_versions_only_is_named_as_such():
     newer: Answer = lambda asked: respond(  # noqa: E731
         400, error(asked, -32022, "Unsupported", data={"supported": ["2031-01-01"]})
     )
-    with stranger(current(server_discover=newer)) as server:
+    unknown: Answer = lambda asked: respond(404, error(asked, -32601, "Method not found"))  # noqa: E731
+    with stranger(current(server_discover=newer, initialize=unknown)) as server:
+        failed = fault(server.url)
+        assert failed.kind == "version" and "2031-01-01" in failed.message
+    told: Answer = lambda asked: respond(200, result(asked, {"supportedVersions": ["2031-01-01"]}))  # noqa: E731
+    with stranger(current(server_discover=told, initialize=unknown)) as server:
         assert fault(server.url).kind == "version"
-        assert server.methods() == ["server/discover"]
 
 
 # ------------------------------------------------------------------ hostile answers
@@ -493,7 +499,7 @@ def test_a_list_that_never_ends_is_given_up_after_a_hundred_pages_without_a_tool
 
     with stranger(current(tools_list=page)) as server:
         assert "does not end" in fault(server.url, 20).message
-        assert server.methods().count("tools/list") == introspect.MAX_EMPTY_PAGES
+        assert server.methods().count("tools/list") == _handshake.MAX_EMPTY_PAGES
 
 
 @pytest.mark.parametrize("case", BAD)
@@ -573,7 +579,7 @@ def test_a_schema_deeper_than_python_reads_makes_an_answer_that_is_none():
         assert fault(server.url).kind == "invalid"
 
 
-# ------------------------------------------------------------------ servers of before, at the first question
+# ------------------------------------------------------------------ the first question
 
 
 def forbidden(asked: Asked) -> Iterable[bytes]:
@@ -581,16 +587,23 @@ def forbidden(asked: Asked) -> Iterable[bytes]:
 
 
 @pytest.mark.parametrize("case", ["drops it", "forbids it", "hangs", "answers in no HTTP"])
-def test_a_server_that_cannot_take_the_present_question_is_asked_the_one_of_before(case):
+def test_a_server_that_cannot_take_the_question_of_before_is_asked_the_present_one(case):
     answers = {
         "drops it": lambda _: [],
         "forbids it": forbidden,
         "hangs": hang(b""),
         "answers in no HTTP": lambda _: [b"?" * 99],
     }
-    with stranger(older(server_discover=answers[case])) as server:
-        assert introspect.introspect(server.url, deadline_seconds=2 * SHORT).name == "old"
-        assert server.methods()[:2] == ["server/discover", "initialize"]
+    with stranger(current(initialize=answers[case])) as server:
+        assert introspect.introspect(server.url, deadline_seconds=2 * SHORT).name == "new"
+        assert server.methods() == ["initialize", "server/discover", "tools/list"]
+
+
+def test_a_server_of_before_is_never_asked_the_present_question():
+    with stranger(older()) as server:
+        introspect.introspect(server.url, deadline_seconds=5)
+        introspect.check(server.url)
+        assert "server/discover" not in server.methods()
 
 
 def test_a_server_of_today_that_is_too_slow_is_said_to_be_slow():
@@ -601,15 +614,47 @@ def test_a_server_of_today_that_is_too_slow_is_said_to_be_slow():
         assert fault(server.url, SHORT).kind == "timeout"
 
 
-def test_an_address_that_introduces_itself_late_and_in_capitals_is_one_of_sse():
-    def answer(asked: Asked) -> Iterable[bytes]:
-        if asked.method != "GET":
-            return respond(404, "", "text/plain")
-        head = b"HTTP/1.1 200 X\r\nContent-Type: Text/Event-Stream\r\n\r\n"
-        return [head, b"event: ping\ndata: 1\n\n", b"event: endpoint\ndata: /messages\n\n"]
+class Streaming:
+    """A server of 2024-11-05: its answers come by the stream that a GET opens."""
 
-    with stranger(answer) as server:
-        assert fault(server.url).kind == "sse"
+    def __init__(self, where: str = "/messages", **given: Answer) -> None:
+        self._where = where
+        self._answer = older(**given)
+        self._events: queue.Queue[bytes] = queue.Queue()
+
+    def __call__(self, asked: Asked) -> Iterator[bytes]:
+        if asked.method == "GET":
+            yield b"HTTP/1.1 200 X\r\nContent-Type: Text/Event-Stream\r\n\r\nevent: ping\ndata: 1\n\n"
+            yield f"event: endpoint\ndata: {self._where}\n\n".encode()
+            events = self._events = queue.Queue[bytes]()
+            while True:
+                yield events.get()
+        elif asked.path != "/messages":
+            yield from respond(404, "", "text/plain")
+        else:
+            _, *body = self._answer(asked)
+            self._events.put(b"data: " + b"".join(body) + b"\n\n")
+            yield from respond(202, "Accepted", "text/plain")
+
+
+def test_a_server_of_the_first_transport_is_asked_over_its_stream():
+    with stranger(Streaming()) as server:
+        found = introspect.introspect(server.url, deadline_seconds=5)
+        assert (found.name, [tool["name"] for tool in found.tools]) == ("old", ["one"])
+        assert introspect.check(server.url)[:2] == ("healthy", 200)
+
+
+def test_a_stream_that_leads_elsewhere_is_not_followed():
+    with stranger(older()) as other, stranger(Streaming(other.url)) as server:
+        assert fault(server.url).kind in ("invalid", "not_mcp")
+        assert introspect.check(server.url).verdict in ("mcp_error", "not_mcp")
+        assert other.asked == []
+
+
+def test_a_stream_that_carries_no_answer_is_waited_for_until_the_deadline():
+    with stranger(Streaming(tools_list=lambda _: [b"", b'{"jsonrpc":"2.0","id":99,"result":{}}'])) as server:
+        failed = fault(server.url, SHORT)
+        assert failed.kind == "timeout"
 
 
 # ------------------------------------------------------------------ answers in odd shapes
@@ -666,7 +711,7 @@ def test_an_answer_that_breaks_off_is_not_taken_for_another_protocol():
 
 def test_a_website_becomes_the_documentation_where_it_is_a_link():
     for given, kept in (("https://h.example/docs", "https://h.example/docs"), ("docs", None), ("javascript:1", None)):
-        info = {introspect.SERVER_INFO: {"name": "new", "version": "2", "websiteUrl": given}}
+        info = {_handshake.SERVER_INFO: {"name": "new", "version": "2", "websiteUrl": given}}
         hello = {"supportedVersions": ["2026-07-28"], "_meta": info}
         with stranger(current(server_discover=lambda asked, hello=hello: respond(200, result(asked, hello)))) as server:
             assert introspect.introspect(server.url, deadline_seconds=5).website_url == kept
@@ -696,8 +741,8 @@ def test_what_is_not_http_is_named_as_such(answer):
 def test_a_web_page_speaks_no_mcp():
     with stranger(lambda _: respond(200, "<html>", "text/html")) as server:
         assert fault(server.url).kind == "not_mcp"
-        # Its page at /mcp/health answers 200, which the registry takes for a health page.
-        assert introspect.check(server.url).verdict == "healthy"
+        # Its page at /mcp/health answers 200, as one does for whatever path.
+        assert introspect.check(server.url)[:2] == ("not_mcp", 200)
     with stranger(lambda asked: respond(200 if asked.method == "POST" else 404, "<html>", "text/html")) as server:
         assert introspect.check(server.url)[:2] == ("not_mcp", 200)
 

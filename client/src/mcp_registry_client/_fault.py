@@ -24,12 +24,14 @@ Kind = Literal[
     "moved",
     "http_error",
     "not_mcp",
-    "sse",  # the transport before streamable HTTP, which nobody can ask by single requests
     "version",
     "invalid",  # it speaks MCP, and what it says cannot be used
     "too_large",
+    "mcp_error",  # a verdict of `check`
 ]
 
+# Whoever gave one of these has not been reached, and will answer no other question either.
+LOST: Final = frozenset({"dns", "refused", "tls"})
 # What OpenSSL says to bytes that are no TLS.
 NO_TLS: Final = frozenset(
     {"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL"}
@@ -39,7 +41,7 @@ NO_TLS: Final = frozenset(
 class Failed(Exception):
     """A server could not be asked: of which kind the fault is, and one sentence on it for people.
 
-    `server`: what it had said of itself by then, where only its tools are missing.
+    `server`: what it had said of itself by then, where only its tools are missing. `lost`: nobody was reached there.
     """
 
     def __init__(self, kind: Kind, message: str, status: int | None = None) -> None:
@@ -48,6 +50,7 @@ class Failed(Exception):
         self.message = message
         self.status = status
         self.server: Introspection | None = None
+        self.lost = kind in LOST
 
 
 @contextmanager

@@ -1,7 +1,9 @@
-"""What the registry's health check would see of a server, from here: one request, without credentials.
+"""What the registry would see of a server at its first look, from here and without credentials.
 
-The rules are those of the registry's `health.probe` and `health.exchange`, byte for byte where something is sent and
-word for word where something is said. A test asks both about the same servers; who changes one side changes the other.
+A declared health URL decides alone. Otherwise a stock client's handshake does: the server is up where one can begin and
+list its tools. Where nobody can begin, a plain HTTP service may still have its health below its address. The rules are
+those of the registry's `dial.introduction` and `health.probe`, word for word where something is said. A test asks both
+about the same servers; who changes one side changes the other.
 """
 
 from __future__ import annotations
@@ -12,67 +14,55 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import Any, Final, NamedTuple, cast
-from urllib.parse import urljoin
 
-from mcp_registry_client import _transport, _urls
-from mcp_registry_client._answer import Answer, Closed, Lines, NotHttp, Room, TooLong
-from mcp_registry_client._fault import NO_TLS, Failed
+from mcp_registry_client import _handshake, _transport, _urls
+from mcp_registry_client._answer import Answer, Closed, NotHttp, Room, TooLong
+from mcp_registry_client._fault import NO_TLS, Failed, Kind
+from mcp_registry_client._handshake import NAME, VERSION, Evidence, Handshake, Refusal, Reply
+from mcp_registry_client._json import mapping, parsed, strings
 from mcp_registry_client._transport import Deadline
 
-# What a health check may take: look-up, connection, TLS and each of its requests together.
-SECONDS: Final = 5.0
+# What a first look may take, and what it takes to read a health page.
+SECONDS: Final = 20.0
+PAGE_SECONDS: Final = 5.0
 # What an address that swallows packets may take of that, where there is another one to try.
 CONNECT_SECONDS: Final = 2.0
-# All that is read of one answer: head, body, and what a compressed body grows to.
+# All that is read of a health page: head, body, and what a compressed body grows to. Of a handshake: all answers.
 LIMIT: Final = 0x10000
+MAX_BYTES: Final = 4 << 20
+# What finding out how one gets in may take.
+GATE_SECONDS: Final = 5.0
 
-NAME, VERSION = "mcp-registry", "1.0"
-PROTOCOL_VERSION: Final = "2026-07-28"
-DISCOVER: Final = json.dumps(
-    {
-        "jsonrpc": "2.0",
-        "id": 1,
-        "method": "server/discover",
-        "params": {
-            "_meta": {
-                "io.modelcontextprotocol/protocolVersion": PROTOCOL_VERSION,
-                "io.modelcontextprotocol/clientInfo": {"name": NAME, "version": VERSION},
-                "io.modelcontextprotocol/clientCapabilities": {},
-            }
-        },
-    },
-    separators=(",", ":"),
-)
-COMMON: Final = f"User-Agent: {NAME}/{VERSION}\r\nAccept-Encoding: identity\r\nConnection: close\r\n"
-POST: Final = (
-    "POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\n"
-    f"MCP-Protocol-Version: {PROTOCOL_VERSION}\r\nMcp-Method: server/discover\r\n"
-    # A session that nobody has: without it, servers of the SDK for Python before 1.30 open one and keep it for good.
-    f"Mcp-Session-Id: {NAME}-check\r\n{COMMON}"
-    f"Content-Length: {len(DISCOVER)}\r\n\r\n{DISCOVER}"
-)
-GET: Final = f"GET %s HTTP/1.1\r\nHost: %s\r\nAccept: */*\r\n{COMMON}\r\n"
 GATED: Final = frozenset((401, 403))
-REDIRECTS: Final = frozenset((307, 308))
-BODILESS: Final = frozenset((204, 205))
+JSON: Final = _handshake.JSON
+# A path that cannot exist: what is answered there is answered to anything, and tells of no server.
+NONSENSE: Final = "b5c1-no-such-path-9e7d"
+UP: Final = frozenset(("healthy", "gated", "limited"))
+# What an introduction may find of a plain HTTP service.
+PLAIN_MAY_SAY: Final = frozenset(("http_error", "mcp_error", "not_mcp", "timeout"))
+LIMITS: Final = "The server limits how often it may be asked (429)"
+# How a JSON value may begin: what begins otherwise is none, however long it is.
+JSON_BEGINNING: Final = b'{["-0123456789tfn'
 
-# White space, and the bytes of a byte order mark, which some servers on Windows put before their JSON.
-BEFORE_JSON: Final = b" \t\r\n\xef\xbb\xbf"
-# A JSON-RPC response that is longer than is read: how it begins is enough.
-BEGINNING: Final = re.compile(
-    rb'\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*|"id"\s*:\s*(?:"[^"\\]*"|-?[0-9.]+|null)\s*,\s*)*"(?:result|error)"\s*:\s*\{'
-)
-# How a server says in plain words that it does not know our session, or our version of the protocol.
-REFUSAL: Final = re.compile(
-    rb"session[ -]?id|session not found|invalid session|protocol version|unexpected message, expect", re.IGNORECASE
-)
-MAX_REFUSAL: Final = 512
 # What a health page calls a service that does not work, in whatever case: Spring Boot Actuator's Status, and the values
 # of "fail" in draft-inadarei-api-health-check, section 3.1.
 DOWN: Final = frozenset(("down", "out_of_service", "fail", "error"))
+# Beyond this the shape of a page is not compared.
+MAX_DEPTH: Final = 3
+MAX_WORD: Final = 200
+MAX_WORDS: Final = 64
+MAX_ASKED: Final = 100
+# How a text names the header that it wants.
+HEADER_NAME: Final = re.compile(
+    r"(?<![\w-])(Authorization|X-[A-Za-z0-9-]{2,60}|(?:[A-Za-z0-9]+-){1,4}(?:Key|Token|Secret|Auth))(?![\w-])",
+    re.IGNORECASE,
+)
+PARAMETER: Final = re.compile(r'([\w*-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^\s,"]*)')
+SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,40}")
 
 # OpenSSL's X509_V_ERR_* (x509_vfy.h), in words.
 CERTIFICATE_FAULTS: Final = {
@@ -91,11 +81,29 @@ NO_ROUTE: Final = frozenset((errno.ENETUNREACH, errno.ENETDOWN, errno.EAFNOSUPPO
 UNREACHED: Final = frozenset((errno.EHOSTUNREACH, errno.EHOSTDOWN))
 
 
-class Sight(NamedTuple):
-    """What a health check sees, in the words of the registry.
+class Gate(NamedTuple):
+    """How one gets in, as far as the server says it.
 
-    `verdict`: healthy, gated, not_mcp, http_error, timeout, refused, dns, tls or blocked. `response_time_ms` counts
-    from the dial. `address` is the one that was dialled last; None where it came to none.
+    `schemes` and `realm` of its challenge; `resource_metadata` is the URL of its OAuth metadata (RFC 9728), `issuer`
+    and `scopes` what stands there; `header` is one that its answer names, `location` the page on which to log in.
+    """
+
+    status: int
+    schemes: Sequence[str] = ()
+    realm: str | None = None
+    resource_metadata: str | None = None
+    issuer: str | None = None
+    scopes: Sequence[str] = ()
+    header: str | None = None
+    location: str | None = None
+
+
+class Sight(NamedTuple):
+    """What a look at a server finds, in the words of the registry.
+
+    `verdict`: healthy, gated, limited, not_mcp, mcp_error, http_error, timeout, refused, dns, tls or blocked.
+    `response_time_ms` counts from the dial. `address` is the one that was dialled last; None where it came to none.
+    `auth`: how one gets into a gated server. `evidence`: the answers that were of no use, of one that is not up.
     """
 
     verdict: str
@@ -103,14 +111,17 @@ class Sight(NamedTuple):
     response_time_ms: int
     error_message: str | None
     address: str | None
+    auth: Gate | None = None
+    evidence: Sequence[Evidence] = ()
 
 
 class Finding(NamedTuple):
-    """What a check came to: the first fields of a sight."""
+    """What a look came to: the first fields of a sight."""
 
     verdict: str
     status: int | None = None
     error: str | None = None
+    auth: Gate | None = None
 
 
 NO_NAME: Final = Finding("dns", None, "The host name does not resolve")
@@ -118,23 +129,33 @@ REFUSED: Final = Finding("refused", None, "Nothing listens there: the connection
 UNREACHABLE: Final = Finding("refused", None, "The host cannot be reached")
 OWN_NETWORK: Final = Finding("refused", None, "This machine has no route to the server's address")
 CLOSED: Final = Finding("refused", None, "The connection was closed before an answer came")
+NOT_HTTP: Final = Finding("not_mcp", None, "What answers there is not HTTP")
+HTTP_2: Final = Finding("not_mcp", None, "What answers there is HTTP/2 only, which few clients speak")
+LONG_HEAD: Final = Finding("not_mcp", None, "The headers of the answer are longer than 64 KiB")
 
 
 def check(url: str, *, health_url: str | None = None, deadline_seconds: float = SECONDS) -> Sight:
-    """What the registry's health check would see of a server from here. Raises Failed where a URL is none."""
+    """What the registry would see of a server from here at its first look. Raises Failed where a URL is none."""
     if fault := _urls.endpoint_fault(url) or (health_url and _urls.health_fault(health_url, url)):
         raise Failed("url", fault)
-    target = url if not health_url else _urls.origin(url) + health_url if health_url[0] == "/" else health_url
-    if fault := _urls.port_fault(target):
+    declared: Finding | None = None
+    noted: list[Evidence] = []
+    if health_url:
+        page_url = _urls.origin(url) + health_url if health_url[0] == "/" else health_url
+        if fault := _urls.port_fault(page_url):
+            return Sight("blocked", None, 0, fault, None)
+        look = _Look(page_url, min(deadline_seconds, PAGE_SECONDS))
+        declared, decides = look.find_health()
+        if declared is not None and decides:
+            return look.sight(declared)
+        noted = look.evidence
+    if fault := _urls.port_fault(url):
         return Sight("blocked", None, 0, fault, None)
-    under_way = _Check(target, deadline_seconds)
-    began = time.monotonic()
-    try:
-        finding = under_way.find_health() if health_url else under_way.find_mcp()
-    except _Unanswered as unanswered:
-        finding = unanswered.finding
-    took = time.monotonic() - (under_way.dialled or began)
-    return Sight(finding.verdict, finding.status, round(took * 1000), finding.error, under_way.address)
+    look = _Look(url, deadline_seconds)
+    finding = look.find_mcp(plain=health_url is None)
+    look.evidence = [*noted, *look.evidence]
+    # Of a plain service that declares where its health is, that says more than that it speaks no MCP.
+    return look.sight(finding if declared is None or finding.verdict in UP else declared)
 
 
 def is_public(address: str) -> bool:
@@ -142,151 +163,236 @@ def is_public(address: str) -> bool:
     return ip_address(address.partition("%")[0]).is_global
 
 
-class _Unanswered(Exception):
-    """What kept an answer from coming."""
-
-    def __init__(self, finding: Finding) -> None:
-        super().__init__(finding)
-        self.finding = finding
-
-
-class _Head(NamedTuple):
-    """What a verdict needs of an answer. `status` is None where what came is none, and `fault` then says why."""
-
-    status: int | None
-    location: str = ""
-    speaks: bool = False
-    fault: str | None = None
-    state: str | None = None
-
-
-class _Check:
-    """A check under way: where it goes, what is left of its time, and whether it was led on already."""
+class _Look:
+    """A look under way: where it goes, what is left of its time and bytes, and what it was answered."""
 
     def __init__(self, url: str, seconds: float) -> None:
         self.dialled: float | None = None
         self.address: str | None = None
+        self.evidence: list[Evidence] = []
         self._url = url
-        self._seconds = seconds
+        self._began = time.monotonic()
         self._deadline = Deadline(seconds)
-        self._redirected = False
+        self._room, self._unpacked = Room(MAX_BYTES), Room(MAX_BYTES)
         self._addresses: list[tuple[int, Any]] = []
         # As the owner wrote it, without the port that the scheme implies.
         secure = _urls.is_secure(url)
         self._authority = url.split("/", 3)[2].partition("?")[0].removesuffix(":443" if secure else ":80")
-        self._origin = f"{'https' if secure else 'http'}://{self._authority}"
 
-    def find_health(self) -> Finding:
-        """Judge the health URL that a server declares, by status and by what it says in JSON. Raises _Unanswered."""
-        found = self._exchange(GET, _urls.path(self._url))
-        if found.status is None:
-            return Finding("http_error", None, found.fault)
-        if found.state:
-            told = f"The health URL answered {found.status} and calls the server {found.state}"
-            return Finding("http_error", found.status, told)
-        if 200 <= found.status < 300:
-            return Finding("healthy", found.status)
-        return Finding("http_error", found.status, f"The health URL answered {found.status}")
+    def sight(self, finding: Finding) -> Sight:
+        """A finding with what else was seen."""
+        took = round((time.monotonic() - (self.dialled or self._began)) * 1000)
+        evidence = () if finding.verdict == "healthy" else tuple(self.evidence)
+        return Sight(finding.verdict, finding.status, took, finding.error, self.address, finding.auth, evidence)
 
-    def find_mcp(self) -> Finding:
-        """Judge an MCP endpoint, or a plain HTTP service that has its health below it. Raises _Unanswered."""
-        path = _urls.path(self._url)
-        found = self._exchange(POST, path)
-        status = found.status
-        if status is None:
-            return Finding("not_mcp", None, found.fault)
-        if found.speaks:
-            return Finding("healthy", status)
-        if status in GATED:
-            return Finding("gated", status)
-        if status == 429 or 500 <= status < 600:
-            finding = Finding("http_error", status, f"The server answered {status}")
-        else:
-            finding = Finding("not_mcp", status, f"The endpoint answered {status} and does not speak MCP")
+    def find_health(self) -> tuple[Finding | None, bool]:
+        """What the health URL that a server declares says, and whether that decides; None where it says nothing.
+
+        It does where it is well, limits us, fails, or calls the server down in JSON. Another answer, such as 404, only
+        counts where nobody can begin at the server's own address.
+        """
+        began = time.monotonic()
         try:
-            health = self._exchange(GET, path.rstrip("/") + "/health")
-        except _Unanswered:
-            return finding
-        works = health.status is not None and 200 <= health.status < 300 and not health.state
-        return Finding("healthy", health.status) if works else finding
+            page = self._page(_urls.path(self._url), self._deadline)
+        except Failed:
+            self._note(Reply(), began)
+            return None, False
+        self._note(page, began)
+        status, state = page.status or 0, _down_state(page)
+        if status == 429:
+            return Finding("limited", status, LIMITS), True
+        if state:
+            told = f"The health URL answered {status} and calls the server {state}"
+            return Finding("http_error", status, told), True
+        if 200 <= status < 300:
+            return Finding("healthy", status), True
+        return Finding("http_error", status, f"The health URL answered {status}"), status >= 500
 
-    def _exchange(self, form: str, path: str) -> _Head:
-        """The answer to a request. One redirect within the origin is followed. Raises _Unanswered."""
-        while True:
-            found = self._ask((form % (path, self._authority)).encode(), wants_response=form is POST)
-            if found.status not in REDIRECTS or self._redirected:
-                return found
-            self._redirected = True
-            onward = self._led_on(path, found.location)
-            if onward is None:
-                return found
-            path = onward
-
-    def _led_on(self, path: str, location: str) -> str | None:
-        """The path to which a redirect leads, where it stays within the origin."""
+    def find_mcp(self, *, plain: bool) -> Finding:
+        """Judge an MCP endpoint; `plain`: or a plain HTTP service that has its health below it."""
+        handshake = Handshake(self._url, self.open, self._deadline, MAX_BYTES, strict=True)
         try:
-            url = urljoin(self._origin + path, location)
-        except ValueError:
+            begun = handshake.find()
+        finally:
+            self._room = self._unpacked = Room(LIMIT)
+            handshake.leave()
+        self.evidence = handshake.evidence
+        if begun is not None:
+            return Finding("healthy", 200)
+        finding = self._judged(handshake.refusals)
+        well = self._plain() if plain and finding.verdict in PLAIN_MAY_SAY else None
+        return well or finding
+
+    # ------------------------------------------------------------------ what came of it
+
+    def _judged(self, refusals: Sequence[Refusal]) -> Finding:
+        """The verdict where no way to begin worked."""
+        if any(refusal.status == 429 for refusal in refusals):
+            return Finding("limited", 429, LIMITS)
+        for refusal in refusals:
+            if refusal.reply is not None and _handshake.is_gated(refusal.reply, begun=refusal.begun is not None):
+                gate = self._gate(refusal.reply)
+                return Finding("gated", gate.status, None, gate)
+        told = [refusal for refusal in refusals if refusal.reason]
+        # The last that nobody could be reached for ends it all; else what came furthest, and else what came first.
+        worst = next((one for one in told if one.lost), None)
+        worst = worst or next((one for one in told if one.begun), None) or told[0]
+        return Finding(worst.cause or "mcp_error", worst.status, worst.reason)
+
+    def _plain(self) -> Finding | None:
+        """What a plain HTTP service says of its health below its address; None where nothing there says that it works.
+
+        A page for people says nothing, nor does what is answered in the same way at a path that cannot exist.
+        """
+        base = _urls.path(self._url).partition("?")[0].rstrip("/")
+        deadline = Deadline(PAGE_SECONDS)
+        try:
+            page = self._page(f"{base}/health", deadline)
+            status = page.status or 0
+            if not 200 <= status < 300 or _down_state(page) or _is_for_people(page):
+                return None
+        except Failed:
             return None
-        if not location or _urls.link_fault(url) or _urls.origin(url) != _urls.origin(self._url):
-            return None
-        return _urls.path(url)
-
-    def _ask(self, request: bytes, *, wants_response: bool) -> _Head:
-        """Send a request to the first address that takes it, and read the answer as far as a verdict needs it."""
         try:
-            self._addresses = self._addresses or self._looked_up()
-            with self._connected() as sock:
+            nonsense = self._page(f"{base}/{NONSENSE}", deadline)
+        except Failed as failed:
+            return None if failed.kind == "timeout" else Finding("healthy", status)
+        return None if _shape_of(nonsense) == _shape_of(page) else Finding("healthy", status)
+
+    def _gate(self, reply: Reply) -> Gate:
+        """How one gets in, as the answer says it, and the metadata behind it."""
+        schemes, parameters = _challenges(reply.header("www-authenticate"))
+        named = HEADER_NAME.search(parameters.get("header", "")) or HEADER_NAME.search(
+            reply.sample.decode("utf-8", "replace")
+        )
+        status = reply.status or 0
+        gate = Gate(
+            status,
+            schemes,
+            _word(parameters.get("realm")),
+            header=named[1] if named else None,
+            scopes=_words(parameters.get("scope", "").split()),
+            location=_word(reply.header("location")) if 300 <= status < 400 else None,
+        )
+        if status not in GATED or not {scheme.lower() for scheme in schemes} <= {"bearer", "dpop"}:
+            return gate
+        given = parameters.get("resource_metadata")
+        known = f"{_urls.origin(self._url)}/.well-known/oauth-protected-resource"
+        deadline = Deadline(GATE_SECONDS)
+        for url in [given] if given else [known + _urls.path(self._url).rstrip("/"), known]:
+            document = _document(url, deadline)
+            servers = strings(document.get("authorization_servers"))
+            if document:
+                return gate._replace(
+                    resource_metadata=_word(url),
+                    issuer=_word(servers[0]) if servers else None,
+                    scopes=gate.scopes or _words(strings(document.get("scopes_supported"))),
+                )
+        return gate._replace(resource_metadata=_word(given))
+
+    # ------------------------------------------------------------------ one request
+
+    def _page(self, path: str, deadline: Deadline) -> Reply:
+        """The answer to a GET, one redirect within the origin followed. Raises Failed."""
+        page = self._got(path, deadline)
+        led = _handshake.onward(self._url, path, page.header("location"))
+        return page if page.status not in _handshake.REDIRECTS or led is None else self._got(led, deadline)
+
+    def _got(self, path: str, deadline: Deadline) -> Reply:
+        """The answer to a GET, of which a body that is no JSON may be long, or never end."""
+        self._room, self._unpacked = Room(LIMIT), Room(LIMIT)
+        page = Reply()
+        with self.open("GET", path, {"Accept": "*/*"}, b"", deadline) as answer:
+            page.begin(answer)
+            page.read(answer, None, JSON_BEGINNING)
+        return page
+
+    def _note(self, page: Reply, began: float) -> None:
+        took = round((time.monotonic() - began) * 1000)
+        asked = f"GET {self._url}"[:MAX_ASKED]
+        self.evidence.append(Evidence(asked, page.status, page.media_type or None, page.excerpt, took))
+
+    @contextmanager
+    def open(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes, deadline: Deadline
+    ) -> Generator[Answer]:
+        """Send a request to the first address that takes it; the answer, whose body is still to be read.
+
+        Raises Failed, whose kind is a verdict.
+        """
+        sent = {"Accept": f"{JSON}, {_handshake.EVENTS}", **headers}
+        if body:
+            sent |= {"Content-Type": JSON, "Content-Length": str(len(body))}
+        lines = [
+            f"{method} {path} HTTP/1.1",
+            f"Host: {self._authority}",
+            f"User-Agent: {NAME}/{VERSION}",
+            "Accept-Encoding: identity",
+            "Connection: close",
+            *(f"{name}: {value}" for name, value in sent.items()),
+        ]
+        request = "\r\n".join([*lines, "", ""]).encode("ascii") + body
+        try:
+            self._addresses = self._addresses or self._looked_up(deadline)
+            with self._connected(deadline) as sock:
+
+                def receive(most: int) -> bytes:
+                    sock.settimeout(deadline.left())
+                    return sock.recv(most)
+
                 try:
-                    sock.settimeout(self._deadline.left())
+                    sock.settimeout(deadline.left())
                     sock.sendall(request)
                 except (BrokenPipeError, ConnectionResetError):
                     pass  # it may have answered before it had read everything
-                return _read(sock, self._deadline, wants_response=wants_response)
+                yield Answer(receive, self._room, self._unpacked)
         except (TimeoutError, _transport.Failed):
-            raise _Unanswered(self._too_late()) from None
+            raise _failed(_too_late(deadline)) from None
+        except NotHttp as error:
+            raise _failed(HTTP_2 if _handshake.HTTP_2.match(error.beginning) else NOT_HTTP) from None
+        except TooLong:
+            raise _failed(LONG_HEAD) from None
+        except Closed:
+            raise _failed(CLOSED) from None
         except ssl.SSLError as error:
-            raise _Unanswered(_tls_finding(error)) from None
+            raise _failed(_tls_finding(error)) from None
         except OSError as error:
-            raise _Unanswered(_connection_finding(error)) from None
+            raise _failed(_connection_finding(error)) from None
 
-    def _too_late(self) -> Finding:
-        return Finding("timeout", None, f"No answer within {self._seconds:g} seconds")
-
-    def _looked_up(self) -> list[tuple[int, Any]]:
+    def _looked_up(self, deadline: Deadline) -> list[tuple[int, Any]]:
         """The addresses that are dialled, at most two: of each family one, where there are both, IPv4 first."""
         name, port = _urls.host(self._url), _urls.port(self._url)
         if name.rpartition(".")[2] == "localhost":  # RFC 6761, section 6.3: no resolver is asked
             return [(socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET6, ("::1", port))]
         try:
-            found = _transport._resolved(name, port, self._deadline)
+            found = _transport._resolved(name, port, deadline)
         except _transport.Failed as failed:
-            late = f"The host name did not resolve within {self._seconds:g} seconds"
-            raise _Unanswered(Finding("dns", None, late) if failed.kind == "timeout" else NO_NAME) from None
+            late = f"The host name did not resolve within {deadline.seconds:g} seconds"
+            raise _failed(Finding("dns", None, late) if failed.kind == "timeout" else NO_NAME) from None
         first = next((one for one in found if one[0] == socket.AF_INET), None)
         second = next((one for one in found if one[0] == socket.AF_INET6), None)
         return found[:2] if first is None or second is None else [first, second]
 
-    def _connected(self) -> socket.socket:
+    def _connected(self, deadline: Deadline) -> socket.socket:
         """A connection, under TLS where that is wanted. What is asked next goes to the same address."""
         failure: Finding = NO_NAME
         for place, (family, address) in enumerate(self._addresses):
             self.dialled = self.dialled or time.monotonic()
             self.address = str(address[0])
             is_last = place == len(self._addresses) - 1
-            left = self._deadline.left()
+            left = deadline.left()
             sock: socket.socket | None = None
             try:
                 sock = socket.socket(family, socket.SOCK_STREAM)
                 sock.settimeout(left if is_last else min(left, CONNECT_SECONDS))
                 sock.connect(address)
                 if _urls.is_secure(self._url):
-                    sock = _transport.secured(sock, _urls.host(self._url), self._deadline)
+                    sock = _transport.secured(sock, _urls.host(self._url), deadline)
             except BaseException as error:
                 if sock is not None:
                     sock.close()
                 if isinstance(error, TimeoutError):
-                    failure = self._too_late()
+                    failure = _too_late(deadline)
                 elif isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
                     failure = _connection_finding(error)
                     if failure not in (REFUSED, UNREACHABLE, OWN_NETWORK):
@@ -296,7 +402,18 @@ class _Check:
             else:
                 self._addresses = [(family, address)]
                 return sock
-        raise _Unanswered(failure)
+        raise _failed(failure)
+
+
+def _failed(finding: Finding) -> Failed:
+    failed = Failed(cast("Kind", finding.verdict), finding.error or "")
+    # Whoever closes one connection may answer on another.
+    failed.lost = failed.lost and finding is not CLOSED
+    return failed
+
+
+def _too_late(deadline: Deadline) -> Finding:
+    return Finding("timeout", None, f"No answer within {deadline.seconds:g} seconds")
 
 
 def _connection_finding(error: OSError) -> Finding:
@@ -322,104 +439,65 @@ def _tls_finding(error: ssl.SSLError) -> Finding:
 # ------------------------------------------------------------------ what an answer says
 
 
-def _read(sock: socket.socket, deadline: Deadline, *, wants_response: bool) -> _Head:
-    def receive(most: int) -> bytes:
-        sock.settimeout(deadline.left())
-        return sock.recv(most)
+def _challenges(header: str) -> tuple[Sequence[str], dict[str, str]]:
+    """The schemes of a WWW-Authenticate header (RFC 9110, section 11.6.1), and the first of each of its parameters."""
+    found: dict[str, str] = {}
+    for name, value in PARAMETER.findall(header):
+        text = re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
+        found.setdefault(name.lower(), text)
+    schemes = SCHEME.findall(PARAMETER.sub(" ", header))
+    return tuple(dict.fromkeys(schemes))[:MAX_WORDS], found
 
+
+def _document(url: str, deadline: Deadline) -> dict[str, Any]:
+    """A JSON document; empty where there is none."""
+    if _urls.link_fault(url) or _urls.port_fault(url):
+        return {}
     try:
-        return head_of(Answer(receive, Room(LIMIT), Room(LIMIT)), wants_response=wants_response)
-    except NotHttp:
-        return _Head(None, fault="What answers there is not HTTP")
-    except TooLong:
-        return _Head(None, fault="The headers of the answer are longer than 64 KiB")
-    except Closed:
-        raise _Unanswered(CLOSED) from None
+        found = _transport.request(
+            "GET", url, headers={"User-Agent": f"{NAME}/{VERSION}"}, deadline_seconds=deadline.left()
+        )
+    except _transport.Failed:
+        return {}
+    return mapping(parsed(found.body, strict=False)) if found.status == 200 else {}
 
 
-def head_of(answer: Answer, *, wants_response: bool) -> _Head:
-    """Read of an answer what a verdict needs, and no more: a body that decides nothing may be long, or never end."""
-    status, location = answer.status, answer.header("location")
-    succeeded = 200 <= status < 300 and status not in BODILESS
-    if not wants_response:
-        is_page = succeeded and _is_json(answer.header("content-type"))
-        return _Head(status, location, state=_down_state(answer.pieces()) if is_page else None)
-    if not (succeeded or 400 <= status < 500) or status in GATED:
-        return _Head(status, location)
-    speaks = _streams_response(answer.pieces()) if answer.is_stream else _is_answer(status, answer.pieces())
-    return _Head(status, location, speaks)
+def _word(value: str | None) -> str | None:
+    return value[:MAX_WORD] if value else None
 
 
-def _is_answer(status: int, pieces: Iterator[bytes]) -> bool:
-    """Whether a body is a JSON-RPC response, or a refusal in plain words."""
-    text = bytearray()
-    try:
-        for piece in pieces:
-            text += piece if text else piece.lstrip(BEFORE_JSON)
-            # What is neither is told by its first byte: neither its length nor its pace matters.
-            if text and text[0] != ord("{") and not _may_refuse(status, text):
-                return False
-    except TooLong:
-        return _is_response(text) or BEGINNING.match(text.lstrip(BEFORE_JSON)) is not None
-    return _is_response(text) or (_may_refuse(status, text) and REFUSAL.search(text) is not None)
-
-
-def _streams_response(pieces: Iterator[bytes]) -> bool:
-    """Whether an event of a stream is a JSON-RPC response. Notifications and empty events may precede it."""
-    lines = Lines(pieces)
-    data: list[bytes] = []
-    try:
-        for line in lines:
-            field, _, value = line.partition(b":")
-            if field.lstrip(b"\xef\xbb\xbf") == b"data":
-                data.append(value)
-            elif not line and data:
-                if _is_response(b"\n".join(data)):
-                    return True
-                data = []
-    except TooLong:
-        field, _, value = bytes(lines.pending).partition(b":")
-        text = value if field == b"data" and not data else b""
-        return _is_response(text) or BEGINNING.match(text.lstrip(BEFORE_JSON)) is not None
-    # The last event may lack its blank line.
-    return _is_response(b"\n".join(data))
+def _words(values: Sequence[str]) -> Sequence[str]:
+    return tuple(value[:MAX_WORD] for value in values[:MAX_WORDS])
 
 
 def _is_json(media_type: str) -> bool:
     """Whether a media type is one of JSON, such as application/health+json (RFC 6839, section 3.1)."""
-    essence = media_type.partition(";")[0].strip().lower()
-    return essence == "application/json" or essence.endswith("+json")
+    return media_type == JSON or media_type.endswith("+json")
 
 
-def _down_state(pieces: Iterator[bytes]) -> str | None:
+def _is_for_people(page: Reply) -> bool:
+    return page.media_type in ("text/html", "application/xhtml+xml") or page.text.startswith(b"<")
+
+
+def _down_state(page: Reply) -> str | None:
     """What the JSON object of a health page gives as its `status`, where that means that the service does not work."""
-    text = bytearray()
-    try:
-        for piece in pieces:
-            text += piece if text else piece.lstrip(BEFORE_JSON)
-            if text and text[0] != ord("{"):
-                return None
-    except TooLong:
+    if not _is_json(page.media_type):
         return None
-    state = _object(text).get("status")
+    state = mapping(parsed(bytes(page.text), strict=False)).get("status")
     return state if isinstance(state, str) and state.lower() in DOWN else None
 
 
-def _may_refuse(status: int, text: bytearray) -> bool:
-    return 400 <= status < 500 and len(text) <= MAX_REFUSAL and not text.startswith(b"{") and b"<" not in text
+def _shape_of(page: Reply) -> tuple[int | None, str, str]:
+    """A page without its values: status, media type, and of JSON which names and kinds it has."""
+    value = parsed(bytes(page.text), strict=False)
+    return page.status, page.media_type, "" if value is None else _shape(value, 0)
 
 
-def _is_response(text: bytes | bytearray) -> bool:
-    """Whether a text is a JSON-RPC 2.0 response: a result or an error, to whatever id."""
-    message = _object(text)
-    return message.get("jsonrpc") == "2.0" and ("result" in message or "error" in message)
-
-
-def _object(text: bytes | bytearray) -> dict[str, Any]:
-    """The JSON object that a text is; an empty one where it is none."""
-    try:
-        # Bytes that are no UTF-8 stand in somebody's message; they say nothing against the protocol.
-        value: Any = json.loads(text.decode("utf-8-sig", "replace"))
-    except (ValueError, RecursionError):
-        return {}
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+def _shape(value: Any, depth: int) -> str:
+    if isinstance(value, dict):
+        if depth == MAX_DEPTH:
+            return "{}"
+        found = mapping(value)
+        return f"{{{','.join(f'{json.dumps(key)}:{_shape(found[key], depth + 1)}' for key in sorted(found))}}}"
+    # How many there are of something, and which, is a value.
+    return "[]" if isinstance(value, list) else "null" if value is None else type(value).__name__

@@ -18,11 +18,12 @@ class Fault(NamedTuple):
 def parsed(body: bytes, *, strict: bool = True) -> Any:
     """The value; None where this is no JSON, or is nested without end.
 
-    `strict`: also where it holds NaN or a number beyond all bounds, which Python takes for JSON.
+    `strict`: also where it holds NaN or a number beyond all bounds, which Python takes for JSON, or bytes that are no
+    UTF-8, which stand in somebody's message and say nothing against the rest.
     """
     hooks: dict[str, Any] = {"parse_constant": _refuse, "parse_float": _finite} if strict else {}
     try:
-        return json.loads(body.decode("utf-8-sig"), **hooks)
+        return json.loads(body.decode("utf-8-sig", "strict" if strict else "replace"), **hooks)
     except (ValueError, RecursionError):
         return None
 

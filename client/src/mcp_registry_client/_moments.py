@@ -20,7 +20,7 @@ def read(value: Any) -> datetime | None:
 def passed(value: Any) -> float:
     """The seconds since a moment, which are negative before it; 0 where it is none."""
     moment = read(value)
-    return (datetime.now(timezone.utc) - moment).total_seconds() if moment else 0.0
+    return (_now() - moment).total_seconds() if moment else 0.0
 
 
 def length(seconds: float) -> str:
@@ -48,3 +48,7 @@ def left(value: Any) -> str | None:
 def exact(seconds: int) -> str:
     """A length of time in the largest unit that it is a multiple of: 90 min."""
     return next(f"{seconds // size} {unit}" for size, unit in UNITS if seconds % size == 0)
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)

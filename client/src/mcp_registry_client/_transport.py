@@ -59,6 +59,10 @@ class Deadline:
             raise Failed("timeout", f"No answer within {self.seconds:g} s")
         return left
 
+    def extend(self, other: Deadline) -> None:
+        """Go on until another deadline."""
+        self.seconds, self._end = other.seconds, other._end
+
 
 class Target(NamedTuple):
     """Where a URL leads."""

@@ -26,7 +26,7 @@ MAX_PROSE: Final = 1200
 # So many of the last changes, and of a stranger's answer so many characters.
 MAX_CHANGES: Final = 12
 MAX_EXCERPT: Final = 160
-UP: Final = frozenset(("healthy", "gated", "limited"))
+UP: Final = _health.UP
 # Why a status is not what the last check would make of it.
 FROZEN: Final = "the registry suspects its own network"
 # What to do about a verdict.
@@ -187,11 +187,16 @@ def _show_endpoints(screen: Screen, detail: Mapping[str, Any]) -> None:
     ]
     screen.table(columns, rows)
     for one in endpoints:
-        evidence = mappings(one.get("evidence"))
-        if evidence and not one.get("retired_at"):
-            screen.write()
-            screen.paragraph(f"{plain(one.get('url'))} was asked and answered:", "  ")
-            _fields(screen, *map(_answer, evidence), indent="    ")
+        if not one.get("retired_at"):
+            _show_evidence(screen, mappings(one.get("evidence")), f"{plain(one.get('url'))} was asked and answered")
+
+
+def _show_evidence(screen: Screen, evidence: Sequence[Mapping[str, Any]], title: str) -> None:
+    """What was asked and what came back, a line for each."""
+    if evidence:
+        screen.write()
+        screen.paragraph(f"{title}:", "  ")
+        _fields(screen, *map(_answer, evidence), indent="    ")
 
 
 def _state(endpoint: Mapping[str, Any]) -> Cell:
@@ -314,6 +319,9 @@ def show_check(
         lines.append(("Speaks", f"MCP {found.protocol_version}"))
         lines += [("No tool", f"{one.name}: {one.rule}") for one in found.tools_left_out]
     _fields(screen, *lines)
+    _show_gate(screen, sight.auth._asdict() if sight.auth else {})
+    if sight.verdict not in UP:
+        _show_evidence(screen, [one._asdict() for one in sight.evidence], "It was asked and answered")
     if found is not None:
         _show_tools(screen, found.tools)
 

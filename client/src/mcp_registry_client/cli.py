@@ -19,7 +19,7 @@ from mcp_registry_client._document import About
 from mcp_registry_client._ending import UNREACHED, Ended, Exit, Stopped, misused, unasked
 from mcp_registry_client._fault import Failed
 from mcp_registry_client._health import SECONDS as CHECK_SECONDS
-from mcp_registry_client._health import Sight
+from mcp_registry_client._health import UP, Sight
 from mcp_registry_client._json import Fault, mapping, mappings, text
 from mcp_registry_client._terminal import Screen, clean, note, waiting
 from mcp_registry_client._tools import Facts
@@ -27,7 +27,6 @@ from mcp_registry_client._trimming import Trimming
 from mcp_registry_client._views import ago, counted, plain, toned
 from mcp_registry_client.introspect import Introspection
 
-UP: Final = frozenset(("healthy", "gated"))
 # What a registration may have and lose, and the option that gives it.
 OPTIONAL: Final = {
     "author": "--author",
@@ -349,7 +348,7 @@ def _check(options: argparse.Namespace, screen: Screen) -> int:
             {
                 "url": options.url,
                 "status": status,
-                "health": sight._asdict(),
+                "health": _seen(sight),
                 "server": _said(found) if found else None,
                 "fault": {"kind": unread.kind, "message": unread.message} if unread else None,
                 "exit_code": ending,
@@ -358,6 +357,12 @@ def _check(options: argparse.Namespace, screen: Screen) -> int:
     else:
         _views.show_check(screen, options.url, status, sight, found, unread)
     return ending
+
+
+def _seen(sight: Sight) -> dict[str, Any]:
+    """What a check has seen, as a document."""
+    auth = sight.auth._asdict() if sight.auth else None
+    return {**sight._asdict(), "auth": auth, "evidence": [one._asdict() for one in sight.evidence]}
 
 
 def _said(found: Introspection) -> dict[str, Any]:

@@ -1,0 +1,653 @@
+"""The handshake of an MCP client: the order of its questions, and what a client can read of the answers.
+
+`initialize` comes first, which every server of before 2026-07-28 knows and none is harmed by; then `server/discover`;
+at last the stream of 2024-11-05, where a POST was refused by a 4xx. That is the order of the registry's introduction
+(docs/decisions/0009-introduction.md), and one table of servers holds both to the same findings (tests/shapes.py).
+
+How a connection is made, and in which words its failure is told, is whose the handshake is: `introspect` or `check`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from typing import Any, Final, NamedTuple, cast
+from urllib.parse import urljoin
+
+from mcp_registry_client import _transport, _urls
+from mcp_registry_client._answer import Answer, TooLong, events
+from mcp_registry_client._fault import Failed
+from mcp_registry_client._json import mapping, parsed, strings
+from mcp_registry_client._transport import Deadline
+
+NAME, VERSION = "mcp-registry", "1.0"
+MODERN: Final = "2026-07-28"
+# What `initialize` offers; a server answers with this one or with another that it has. A stock client takes these.
+OFFERED: Final = "2025-11-25"
+LEGACY: Final = frozenset(("2024-10-07", "2024-11-05", "2025-03-26", "2025-06-18", OFFERED))
+CLIENT: Final = {"name": NAME, "version": VERSION}
+META: Final = {
+    "io.modelcontextprotocol/protocolVersion": MODERN,
+    "io.modelcontextprotocol/clientInfo": CLIENT,
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+SERVER_INFO: Final = "io.modelcontextprotocol/serverInfo"
+METHOD_NOT_FOUND: Final = -32601
+UNSUPPORTED_VERSION: Final = -32022
+
+JSON, EVENTS = "application/json", "text/event-stream"
+# Of the time that is left what the first question of each way may take, so that there is time for the next one.
+FIRST_SHARE: Final = 0.6
+# How long a stream may take to say where to post to.
+STREAM_SECONDS: Final = 5.0
+# What deleting a session may take beyond the deadline: a server that was too slow for us must not pay with its memory.
+GRACE_SECONDS: Final = 2.0
+# Pages without a tool that lead on to another one: more of them is a list that does not end.
+MAX_EMPTY_PAGES: Final = 100
+# What the registry reads of a list; the rest of a longer one changes no verdict.
+MAX_PAGES: Final = 50
+MAX_ITEMS: Final = 2_000
+MAX_EXCERPT: Final = 500
+# White space, and the bytes of a byte order mark, which some servers on Windows put before their JSON.
+BEFORE_JSON: Final = b" \t\r\n\xef\xbb\xbf"
+# Enough bytes for so many characters, whatever they are.
+SAMPLE: Final = 2_000
+SESSION_ID: Final = re.compile(r"[!-~]{1,1024}")
+HEADER_VALUE: Final = re.compile(r"[\t -~]*")
+SSE_PATH: Final = re.compile(r"/sse(?:[/?]|$)", re.IGNORECASE)
+REDIRECTS: Final = frozenset((307, 308))
+# Answers without a body, whatever their headers say (RFC 9110, sections 6.4.1 and 15).
+BODILESS: Final = frozenset((101, 204, 205, 304))
+
+# Where a redirect leads that wants somebody to log in.
+LOGIN: Final = re.compile(
+    r"(?<![a-z])(?:log-?in|sign-?in|sso|oauth2?|openid|oidc|saml2?|authori[sz]e|authenticate|auth)(?![a-z])",
+    re.IGNORECASE,
+)
+# How a server says in plain words that it does not know our session, or our version of the protocol.
+REFUSAL: Final = re.compile(
+    rb"session[ -]?id|session not found|invalid session|protocol version|unexpected message, expect", re.IGNORECASE
+)
+MAX_REFUSAL: Final = 512
+# The first frame of a server that takes whatever comes for HTTP/2: SETTINGS (RFC 9113, sections 3.4 and 4.1).
+HTTP_2: Final = re.compile(rb"\x00\x00.\x04\x00\x00\x00\x00\x00", re.DOTALL)
+BROKE_OFF: Final = (
+    "The connection was closed in the middle of the answer: look into the server's log, and at what stands between"
+)
+
+# Sends a request by its method, path, headers and body, and gives the answer whose body is still to be read. Raises
+# Failed, also for what goes wrong while it is read.
+Open = Callable[[str, str, Mapping[str, str], bytes, Deadline], AbstractContextManager[Answer]]
+
+
+class Evidence(NamedTuple):
+    """One question that was of no use, and what came back. `status` and `media_type` are None where nothing did."""
+
+    asked: str
+    status: int | None
+    media_type: str | None
+    excerpt: str
+    took_ms: int
+
+
+class Reply:
+    """What came back to a request, as far as it was read. `status` is None where no answer came.
+
+    `message` is the response to the request, `text` the body of an answer that is no stream, `sample` the beginning of
+    any. `overflowed`: there was no room for the rest; `broke_off`: the connection ended before the answer did.
+    """
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+        self.headers: Mapping[str, str] = {}
+        self.message: dict[str, Any] | None = None
+        self.text = bytearray()
+        self.sample = b""
+        self.overflowed = self.broke_off = False
+
+    @property
+    def media_type(self) -> str:
+        """The media type without parameters, in lower case; empty where the answer names none."""
+        return self.header("content-type").partition(";")[0].strip().lower()
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The error of JSON-RPC; empty where there is none."""
+        return mapping((self.message or {}).get("error"))
+
+    @property
+    def code(self) -> int | None:
+        """The code of that error."""
+        code = self.error.get("code")
+        return code if isinstance(code, int) else None
+
+    def header(self, name: str) -> str:
+        """The value of a header, given in lower case; empty where there is none."""
+        return self.headers.get(name, "")
+
+    def begin(self, answer: Answer) -> None:
+        """Take the head."""
+        self.status, self.headers = answer.status, answer.headers
+
+    @property
+    def excerpt(self) -> str:
+        """The beginning of the body, whatever is in it."""
+        return self.sample.decode("utf-8", "replace")[:MAX_EXCERPT]
+
+    def read(self, answer: Answer, number: int | None, beginnings: bytes = b"") -> None:
+        """Take the body, as far as it matters to the request of this number. Raises what `answer` does but TooLong.
+
+        `beginnings`: where these are given, a body that begins otherwise is not read any further.
+        """
+        if answer.status in BODILESS:
+            return
+        try:
+            if answer.is_stream:
+                for name, data in events(self._sampled(answer.pieces())):
+                    if number is not None and name in ("", "message"):
+                        self.message = response(parsed(data, strict=False), number, in_stream=True)
+                        if self.message is not None:
+                            return
+            else:
+                for piece in self._sampled(answer.pieces()):
+                    self.text += piece if self.text else piece.lstrip(BEFORE_JSON)
+                    if beginnings and self.text and self.text[0] not in beginnings:
+                        return
+        except TooLong:
+            self.overflowed = True
+        self.broke_off = answer.broke_off
+        if number is not None and not answer.is_stream and not self.overflowed:
+            self.message = response(parsed(bytes(self.text), strict=False), number)
+
+    def _sampled(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            if len(self.sample) < SAMPLE:
+                self.sample += piece[: SAMPLE - len(self.sample)]
+            yield piece
+
+
+class Refusal(Exception):
+    """A way to begin that came to nothing. `cause`: of which verdict that is, None where it is none of its own.
+
+    `reason`: a sentence, in the registry's words. `failed`: where no answer came. `lost`: nobody can be reached there,
+    so that no other question will be answered either. `begun`: what the server had said of itself by then.
+    """
+
+    def __init__(
+        self, cause: str | None, reason: str, reply: Reply | None = None, *, failed: Failed | None = None
+    ) -> None:
+        super().__init__(reason)
+        self.cause = cause
+        self.reason = reason
+        self.reply = reply
+        self.failed = failed
+        self.lost = failed is not None and failed.lost
+        self.begun: Begun | None = None
+        self.method = ""
+
+    @property
+    def status(self) -> int | None:
+        return None if self.reply is None else self.reply.status
+
+
+class Begun(NamedTuple):
+    """What a server says of itself, by the way that worked: legacy, modern or sse. `tools` are as it lists them."""
+
+    era: str
+    versions: Sequence[str]
+    info: Mapping[str, Any]
+    capabilities: Mapping[str, Any]
+    instructions: Any
+    tools: list[Any]
+
+
+# Asks for one thing by its method and parameters; the result, and the answer that it came in. Raises Refusal.
+Ask = Callable[[str, Mapping[str, Any]], "tuple[dict[str, Any], Reply]"]
+
+
+class Handshake:
+    """A handshake under way: what is left of its time and of its bytes, its session, and what went wrong so far.
+
+    `strict`: what no stock client can read is refused, as the registry does; otherwise as much as possible is taken.
+    """
+
+    def __init__(self, url: str, open_: Open, deadline: Deadline, most: int, *, strict: bool) -> None:
+        """`most`: how many bytes all answers may have; who opens them counts."""
+        # What has to be sent with every request of the session that is open.
+        self.session: dict[str, str] = {}
+        self.refusals: list[Refusal] = []
+        self.evidence: list[Evidence] = []
+        self._url = url
+        self._path = _urls.path(url)
+        self._open = open_
+        self._deadline = deadline
+        self._most = most
+        self._strict = strict
+        self._number = 0
+        self._redirected = False
+
+    def find(self) -> Begun | None:
+        """Try the ways to begin one after the other; what the one that worked has found, None where none did."""
+        for way in (self._begin_legacy, self._begin_modern, self._begin_stream):
+            try:
+                return way()
+            except Refusal as refusal:
+                self.refusals.append(refusal)
+                if refusal.lost or refusal.status == 429:
+                    return None
+            self.leave()
+        return None
+
+    def leave(self) -> None:
+        """Delete the session, where one was opened. It may fail: what an answer to it would say changes nothing."""
+        session, self.session = self.session, {}
+        if "Mcp-Session-Id" in session:
+            with suppress(Failed), self._open("DELETE", self._path, session, b"", Deadline(GRACE_SECONDS)):
+                pass
+
+    # ------------------------------------------------------------------ the three ways
+
+    def _begin_legacy(self) -> Begun:
+        """`initialize`, `notifications/initialized` and the tools, in a session where the server wants one."""
+        result, reply = self._call("initialize", self._offer(), {}, share=FIRST_SHARE)
+        version = self._agreed(result, reply)
+        self.session["MCP-Protocol-Version"] = version
+        self._notify(self._path, self.session)
+        begun = _begun("legacy", result, (version,), result.get("serverInfo"))
+        return self._listed(begun, lambda method, params: self._call(method, params, self.session))
+
+    def _begin_modern(self) -> Begun:
+        """`server/discover` and the tools, each request by itself."""
+
+        def ask(method: str, params: Mapping[str, Any]) -> tuple[dict[str, Any], Reply]:
+            headers = {"MCP-Protocol-Version": MODERN, "Mcp-Method": method}
+            share = FIRST_SHARE if method == "server/discover" else 1.0
+            return self._call(method, {**params, "_meta": META}, headers, share=share)
+
+        result, reply = ask("server/discover", {})
+        versions = strings(result.get("supportedVersions"))
+        if self._strict or MODERN not in versions:
+            self._check("server/discover", _discover_fault(result, versions), reply)
+        info = mapping(result.get("_meta")).get(SERVER_INFO) or result.get("serverInfo")
+        return self._listed(_begun("modern", result, versions, info), ask)
+
+    def _begin_stream(self) -> Begun:
+        """The transport of 2024-11-05: a stream that says where to post to, and carries the answers."""
+        if not any(self._takes_no_post(refusal) for refusal in self.refusals):
+            raise Refusal(None, "")
+        stream = Reply()
+        deadline = Deadline(min(STREAM_SECONDS, self._left()))
+        began = time.monotonic()
+        none = Refusal("not_mcp", "The address opens no stream of an MCP server", stream)
+        try:
+            with self._open("GET", self._path, {"Accept": EVENTS}, b"", deadline) as answer:
+                stream.begin(answer)
+                if stream.status != 200 or not answer.is_stream:
+                    stream.read(answer, None)
+                    self._note("GET", stream, began)
+                    raise none
+                found = events(answer.pieces())
+                where = next((data for name, data in found if name == "endpoint"), None)
+                if where is None:
+                    raise none
+                path = onward(self._url, self._path, where.decode("utf-8", "replace"))
+                if path is None:
+                    raise Refusal("mcp_error", "The stream leads to another origin, where no client goes", stream)
+                deadline.extend(self._deadline)
+
+                def ask(method: str, params: Mapping[str, Any]) -> tuple[dict[str, Any], Reply]:
+                    return self._call_by_stream(found, path, method, params)
+
+                result, reply = ask("initialize", self._offer())
+                version = self._agreed(result, reply)
+                self._notify(path, {})
+                return self._listed(_begun("sse", result, (version,), result.get("serverInfo")), ask)
+        except TooLong:
+            raise Refusal("mcp_error", self._too_long(), stream) from None
+        except Failed as failed:
+            if failed.lost or stream.status == 200:
+                raise self._unanswered("GET", failed) from None
+            self._note("GET", stream, began)
+            raise none from None
+
+    def _takes_no_post(self, refusal: Refusal) -> bool:
+        """Whether this is how an address answers that is one of a stream."""
+        status = refusal.status
+        if status is None or status == 401 or is_gated(refusal.reply):
+            return False
+        return 400 <= status < 500 or SSE_PATH.search(self._path) is not None
+
+    def _call_by_stream(
+        self, found: Iterator[tuple[str, bytes]], path: str, method: str, params: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], Reply]:
+        reply = self._ask(method, params, {}, path=path)
+        if reply.status is None or not 200 <= reply.status < 300:
+            raise self._no_answer(method, reply)
+        for _, data in found:
+            reply.message = response(parsed(data, strict=False), self._number)
+            if reply.message is not None:
+                result = reply.message.get("result")
+                if not isinstance(result, dict):
+                    raise self._no_answer(method, reply)
+                return cast("dict[str, Any]", result), reply
+        raise Refusal("timeout", f"The stream carried no answer to {method}", reply)
+
+    def _offer(self) -> dict[str, Any]:
+        return {"protocolVersion": OFFERED, "capabilities": {}, "clientInfo": CLIENT}
+
+    def _agreed(self, result: Mapping[str, Any], reply: Reply) -> str:
+        """The version that an answer to `initialize` names. Raises Refusal where it is of no use."""
+        version = result.get("protocolVersion")
+        if self._strict or not isinstance(version, str) or not HEADER_VALUE.fullmatch(version):
+            self._check("initialize", _initialize_fault(result), reply)
+        return cast("str", version)
+
+    # ------------------------------------------------------------------ the tools
+
+    def _listed(self, begun: Begun, ask: Ask) -> Begun:
+        """The same with its tools. Raises Refusal where they cannot be listed."""
+        try:
+            return begun._replace(tools=self._pages(ask) if self._strict else self._all_pages(ask))
+        except Refusal as refusal:
+            refusal.begun = begun
+            # A server that names no tools need not know how to list them.
+            knows_none = "tools" not in begun.capabilities if self._strict else _knows_none(refusal)
+            if not knows_none or refusal.reply is None or refusal.failed or refusal.status == 429:
+                raise
+            if is_gated(refusal.reply, begun=True):
+                raise
+            return begun
+
+    def _pages(self, ask: Ask) -> list[Any]:
+        """The tools as far as the registry reads them: only the first page has to be one that a client reads."""
+        tools: list[Any] = []
+        cursors: set[str] = set()
+        params: dict[str, Any] = {}
+        while True:
+            try:
+                result, reply = ask("tools/list", params)
+                self._check("tools/list", _page_fault(result), reply)
+            except Refusal as refusal:
+                # A list that is too long for us is not too long for a client.
+                too_long = refusal.reply is not None and refusal.reply.overflowed and refusal.status == 200
+                if cursors or too_long:
+                    return tools
+                raise
+            tools += cast("list[Any]", result["tools"])
+            cursor = result.get("nextCursor")
+            if not cursor or cursor in cursors or len(tools) > MAX_ITEMS or len(cursors) + 1 >= MAX_PAGES:
+                return tools
+            cursors.add(cursor)
+            params = {"cursor": cursor}
+
+    def _all_pages(self, ask: Ask) -> list[Any]:
+        """All the tools, whatever they are."""
+        tools: list[Any] = []
+        cursors: set[str] = set()
+        empty = 0
+        params: dict[str, Any] = {}
+        while True:
+            result, reply = ask("tools/list", params)
+            listed = result.get("tools")
+            if not isinstance(listed, list):
+                raise Refusal("mcp_error", "The server's answer to tools/list has no list of tools", reply)
+            found = cast("list[Any]", listed)
+            tools += found
+            cursor = result.get("nextCursor")
+            if not cursor:
+                return tools
+            empty += not found
+            if not isinstance(cursor, str) or cursor in cursors or empty >= MAX_EMPTY_PAGES:
+                raise Refusal("mcp_error", "The server's list of tools does not end: its cursors lead nowhere", reply)
+            cursors.add(cursor)
+            params = {"cursor": cursor}
+
+    # ------------------------------------------------------------------ requests and answers
+
+    def _call(
+        self, method: str, params: Mapping[str, Any], headers: Mapping[str, str], *, share: float = 1.0
+    ) -> tuple[dict[str, Any], Reply]:
+        """The result of a request, and the answer that it came in. Raises Refusal."""
+        reply = self._ask(method, params, headers, share=share)
+        status = reply.status or 0
+        # 202 means that no answer follows here; a client waits for none in another type.
+        readable = 200 <= status < 300 and status != 202 and reply.media_type in (JSON, EVENTS)
+        if not self._strict:
+            readable = status not in (401, 402, 403) and not 300 <= status < 400
+        result = (reply.message or {}).get("result")
+        if not readable or not isinstance(result, dict):
+            raise self._no_answer(method, reply)
+        return cast("dict[str, Any]", result), reply
+
+    def _ask(
+        self, method: str, params: Mapping[str, Any], headers: Mapping[str, str], *, path: str = "", share: float = 1.0
+    ) -> Reply:
+        """Ask something and read the answer. One redirect within the origin is followed. Raises Refusal."""
+        self._number += 1
+        message = {"jsonrpc": "2.0", "id": self._number, "method": method, "params": params}
+        body = json.dumps(message, separators=(",", ":")).encode()
+        while True:
+            reply = Reply()
+            began = time.monotonic()
+            try:
+                deadline = self._part(share)
+                with self._open("POST", path or self._path, headers, body, deadline) as answer:
+                    reply.begin(answer)
+                    self._keep(reply)
+                    reply.read(answer, self._number)
+                    if reply.broke_off and reply.message is None and not self._strict:
+                        raise Failed("closed", BROKE_OFF, reply.status)
+            except Failed as failed:
+                self._note(method, reply, began)
+                raise self._unanswered(method, failed) from None
+            status = reply.status or 0
+            if status >= 300 or reply.message is None or "error" in reply.message:
+                self._note(method, reply, began)
+            if status not in REDIRECTS or self._redirected:
+                return reply
+            led = onward(self._url, path or self._path, reply.header("location"))
+            if led is None:
+                return reply
+            self._redirected = True
+            if path:
+                path = led
+            else:
+                self._path = led
+
+    def _notify(self, path: str, headers: Mapping[str, str]) -> None:
+        """Say that it is initialized. What is said to it does not matter: the next request tells if it was taken."""
+        body = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
+        try:
+            with self._open("POST", path, headers, body, self._deadline):
+                pass
+        except Failed as failed:
+            raise self._unanswered("notifications/initialized", failed) from None
+
+    def _unanswered(self, method: str, failed: Failed) -> Refusal:
+        refusal = Refusal(failed.kind, failed.message, failed=failed)
+        refusal.method = method
+        return refusal
+
+    def _no_answer(self, method: str, reply: Reply) -> Refusal:
+        """What is wrong with an answer without a result, in the registry's words."""
+        status = reply.status or 0
+        refusal = Refusal("mcp_error", "", reply)
+        refusal.method = method
+        if reply.overflowed:
+            refusal.reason = self._too_long()
+        elif status == 429 or status >= 500:
+            refusal.cause, refusal.reason = "http_error", f"{method} was answered {status}"
+        elif reply.code is not None or reply.error:
+            refusal.reason = f"{method} was refused with the JSON-RPC error {reply.code}"
+        elif 300 <= status < 400:
+            refusal.cause, refusal.reason = "not_mcp", f"The address leads on ({status}), where no client follows"
+        elif reply.message is not None:
+            kind = reply.media_type or "no media type"
+            refusal.reason = f"{method} was answered as {kind}, which no client reads: it wants {JSON}"
+        elif status >= 400:
+            refusal.cause, refusal.reason = "not_mcp", f"The endpoint answered {status} and does not speak MCP"
+        else:
+            refusal.cause, refusal.reason = "not_mcp", f"{method} was answered {status}, and not by MCP"
+            encoding = reply.header("content-encoding")
+            if encoding and encoding.lower() not in ("identity", "gzip", "x-gzip", "deflate"):
+                refusal.reason += f": the answer is compressed ({encoding[:20]}), which was not asked for"
+        return refusal
+
+    def _too_long(self) -> str:
+        return f"The answers are longer than {self._most >> 20} MiB"
+
+    def _check(self, method: str, fault: str | None, reply: Reply) -> None:
+        """Raise Refusal where a client cannot read an answer."""
+        if fault:
+            refusal = Refusal("mcp_error", f"No client can read the answer to {method}: {fault}", reply)
+            refusal.method = method
+            raise refusal
+
+    def _keep(self, reply: Reply) -> None:
+        """Take note of a session before a byte of the body is read: whatever becomes of the answer, it exists.
+
+        Not of one that a refusal names: it may be somebody else's, as where one transport is one session (swift-sdk).
+        """
+        session = reply.header("mcp-session-id")
+        opened = 200 <= (reply.status or 0) < 300
+        if opened and "Mcp-Session-Id" not in self.session and SESSION_ID.fullmatch(session):
+            self.session["Mcp-Session-Id"] = session
+
+    def _note(self, asked: str, reply: Reply, began: float) -> None:
+        took = round((time.monotonic() - began) * 1000)
+        self.evidence.append(Evidence(asked, reply.status, reply.media_type or None, reply.excerpt, took))
+
+    def _left(self) -> float:
+        try:
+            return self._deadline.left()
+        except _transport.Failed:
+            return 0.0
+
+    def _part(self, share: float) -> Deadline:
+        """A deadline after a part of the time that is left, of which is said what is said of the whole."""
+        left = self._left()
+        if share == 1.0 or not left:
+            return self._deadline  # whoever keeps to one that is over fails at once, and in plain words
+        part = Deadline(left * share)
+        part.seconds = self._deadline.seconds
+        return part
+
+
+def response(value: Any, number: int, *, in_stream: bool = False) -> dict[str, Any] | None:
+    """The JSON-RPC response to a request in what came, which may be several messages; None where there is none.
+
+    In a stream that answers one request the id does not matter to the clients of the SDK (2.x for Python), and nowhere
+    that of an error, which may be about a request that could not be read. An id may be written as a text.
+    """
+    for one in cast("list[Any]", value) if isinstance(value, list) else [value]:
+        message = mapping(one)
+        if message.get("jsonrpc") != "2.0":
+            continue
+        if isinstance(message.get("error"), dict):
+            return message
+        if isinstance(message.get("result"), dict) and (in_stream or str(message.get("id")) == str(number)):
+            return message
+    return None
+
+
+def onward(url: str, path: str, location: str) -> str | None:
+    """The path to which a redirect or a stream leads from a path of this URL's origin, where it stays within that."""
+    try:
+        target = urljoin(_urls.origin(url) + path, location)
+    except ValueError:
+        return None
+    if not location or _urls.link_fault(target) or _urls.origin(target) != _urls.origin(url):
+        return None
+    return _urls.path(target)
+
+
+def is_gated(reply: Reply | None, *, begun: bool = False) -> bool:
+    """Whether an answer asks for credentials, as the registry sees it.
+
+    A 401 that only says, in plain words, that a session is unknown or missing asks for none (rmcp up to 0.16). A 403
+    does where it brings a challenge or is JSON-RPC, or where the server had let us in before (`begun`); else it is what
+    a firewall says, or a gateway about a route that is not there. 402 wants to be paid. A redirect to a page on which
+    somebody is to log in is how a login wall says it.
+    """
+    if reply is None or reply.status is None:
+        return False
+    status, challenge = reply.status, bool(reply.header("www-authenticate"))
+    if status == 401:
+        text = bytes(reply.text)
+        may_refuse = len(text) <= MAX_REFUSAL and not text.startswith(b"{") and b"<" not in text
+        return challenge or not may_refuse or REFUSAL.search(text) is None
+    if status == 403:
+        return challenge or reply.message is not None or begun
+    if 300 <= status < 400:
+        return LOGIN.search(reply.header("location")) is not None
+    return status == 402
+
+
+def _begun(era: str, result: Mapping[str, Any], versions: Sequence[str], info: Any) -> Begun:
+    return Begun(era, versions, mapping(info), mapping(result.get("capabilities")), result.get("instructions"), [])
+
+
+def _knows_none(refusal: Refusal) -> bool:
+    return refusal.reply is not None and refusal.reply.code == METHOD_NOT_FOUND
+
+
+# ------------------------------------------------------------------ what keeps a stock client from reading an answer
+
+
+def _initialize_fault(result: Mapping[str, Any]) -> str | None:
+    """What keeps a client from taking the answer to `initialize`, in a few words; None where nothing does."""
+    version = result.get("protocolVersion")
+    if version not in LEGACY:
+        known = isinstance(version, str)
+        return f"it names the version {str(version)[:20]}, which has no handshake" if known else "it names no version"
+    if not isinstance(result.get("serverInfo"), dict):
+        return "it has no serverInfo"
+    for field in ("name", "version"):
+        if not isinstance(mapping(result["serverInfo"]).get(field), str):
+            return f"its serverInfo has no {field}"
+    return _capabilities_fault(result)
+
+
+def _discover_fault(result: Mapping[str, Any], versions: Sequence[str]) -> str | None:
+    """The same of `server/discover`."""
+    if not versions:
+        return "it names no versions"
+    if MODERN not in versions:
+        return f"it names none of the versions {MODERN}"
+    return _capabilities_fault(result)
+
+
+def _capabilities_fault(result: Mapping[str, Any]) -> str | None:
+    capabilities = result.get("capabilities")
+    if not isinstance(capabilities, dict):
+        return "it has no capabilities"
+    for name in ("tools", "prompts", "resources"):
+        value = cast("dict[str, Any]", capabilities).get(name)
+        if value is not None and not isinstance(value, dict):
+            return f"its capability {name} is not an object"
+    return None
+
+
+WORDS: Final = {str: "a string", dict: "an object"}
+REQUIRED: Final = {"name": str, "inputSchema": dict}
+ALLOWED: Final = {"title": str, "description": str, "annotations": dict, "outputSchema": dict, "_meta": dict}
+
+
+def _page_fault(result: Mapping[str, Any]) -> str | None:
+    """What keeps a client from taking a page of the tools: one that is none spoils it."""
+    items = result.get("tools")
+    if not isinstance(items, list):
+        return "it has no list of tools"
+    for place, item in enumerate(cast("list[Any]", items), 1):
+        if not isinstance(item, dict):
+            return f"number {place} is not an object"
+        found = cast("dict[str, Any]", item)
+        for field, kind in (*REQUIRED.items(), *ALLOWED.items()):
+            given = found.get(field)
+            if (field in REQUIRED or given is not None) and not isinstance(given, kind):
+                return f"the {field} of number {place} is not {WORDS[kind]}"
+    cursor = result.get("nextCursor")
+    return None if cursor is None or isinstance(cursor, str) else "its nextCursor is not a string"
