@@ -305,6 +305,11 @@ class RealServer:
         """The server's process and those that stem from it."""
         return [self._process.pid, *descendants(self._process.pid)] if self._process else []
 
+    @property
+    def runs(self) -> bool:
+        """Whether its process has not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def memory(self) -> int:
         """What the server and the processes that it started hold in memory, in bytes."""
         pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.processes())
