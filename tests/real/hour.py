@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -100,7 +101,7 @@ class Book:
             )
             if interrupted.is_set():
                 return False
-            self.took.setdefault(what, []).append(time.monotonic() - began)
+            self.took.setdefault(what, []).append(time.monotonic() - began if seen else math.inf)
             if seen:
                 self.due[name] = up
         if not seen:
