@@ -96,11 +96,10 @@ class Book:
         # What it does itself, as starting, is not the registry's.
         began = time.monotonic() if up else began
         with self._changed:
-            seen = self._changed.wait_for(
-                lambda: interrupted.is_set() or self._shows(name, up=up), timeout=PATIENCE_SECONDS
-            )
-            if interrupted.is_set():
-                return False
+            while not (seen := self._shows(name, up=up)) and time.monotonic() - began < PATIENCE_SECONDS:
+                if interrupted.is_set():
+                    return False
+                self._changed.wait(min(LOOK_SECONDS, PATIENCE_SECONDS))
             self.took.setdefault(what, []).append(time.monotonic() - began if seen else math.inf)
             if seen:
                 self.due[name] = up
