@@ -12,6 +12,7 @@ ARCHITECTURE ?= $(DEPLOYED_ARCHITECTURE)
 F ?= ListFunction
 EVENT ?= events/list-first-page.json
 SCALE ?= 50
+MINUTES ?= 5
 # One more than cores: half of what a test does is to wait. A fourth kept tests with a deadline waiting for a core.
 WORKERS ?= 3
 PYTEST = $(BIN)/python -m pytest -q -rs -n $(WORKERS) --dist loadfile --no-loadscope-reorder
@@ -82,7 +83,7 @@ test-localstack: $(LOCALSTACK)/stamp  ## Deploy to LocalStack and ask it; needs 
 	@PYTHONPATH=layers/registry $(BIN)/python -m tests.localstack $(LOCALSTACK)/bin/python
 
 prove: $(VENV)/dev.stamp  ## Measure every promise of reliability; half an hour
-	@PYTHONPATH=layers/registry:client/src $(BIN)/python -m tests.prove --scale $(SCALE) $(ARGS)
+	@MINUTES=$(MINUTES) PYTHONPATH=layers/registry:client/src $(BIN)/python -m tests.prove --scale $(SCALE) $(ARGS)
 
 schema: $(VENV)/dev.stamp  ## Write sql/schema.sql from the migrations
 	@$(BIN)/python -m local.schema

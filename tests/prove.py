@@ -1,5 +1,7 @@
 """Everything that is promised of reliability, measured, in one table: `make prove [SCALE=50] [ARGS=name ...]`.
 
+`make prove ARGS=fleet MINUTES=60` is an hour of the real fleet; with all others it has five minutes.
+
 What a proof does and how far it goes is in its module. The last are tests of `make test` that are proofs as they stand;
 they are run again here, so that one table holds all of it.
 """
@@ -19,6 +21,7 @@ from tests.faults.__main__ import PROOFS as FAULTS
 from tests.fuzz.__main__ import PROOFS as FUZZ
 from tests.load.__main__ import PROOFS as LOAD
 from tests.proof import Line, Proof, at_most
+from tests.real import hour
 from tests.redaction.__main__ import PROOFS as REDACTION
 
 # By a word for the command line: what is promised, and the tests that hold it.
@@ -34,8 +37,12 @@ SUITES = {
     ),
     "probes": ("hostile answers to a probe: by its deadline, 64 KiB", ("tests/integration/test_probe_hostile.py",)),
     "oracle": (
-        "what a server is: the introduction, and all stock clients on all shapes of answers",
+        "what a server is: the introduction, and all stock clients on all shapes and the real fleet",
         ("tests/integration/test_introduction.py", "tests/real/test_oracle.py"),
+    ),
+    "harm": (
+        "the real fleet: 10,000 pulses, 100 introductions and a day of sweeps leave each server as it was",
+        ("tests/real/test_probe_real.py", "tests/real/test_harm.py"),
     ),
     "jobs": (
         "failures in the background: batches, ten minutes without a database",
@@ -86,7 +93,7 @@ def suite(name: str) -> list[Line]:
 def proofs() -> dict[str, Proof]:
     """Every proof by its name: what it is given is how far to go."""
     suites: dict[str, Proof] = {name: lambda _, name=name: suite(name) for name in SUITES}
-    return {**FAULTS, **FUZZ, **LOAD, **REDACTION, **suites}
+    return {**FAULTS, **FUZZ, **LOAD, **REDACTION, **suites, "fleet": hour.prove}
 
 
 if __name__ == "__main__":

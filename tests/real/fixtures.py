@@ -72,8 +72,7 @@ SERVERS = {
     "older-gated": Server("older", program("library.py", "--token", TOKEN), "gated", (401, 401), token=TOKEN),
     "older-bridge": Server("older", ("mcp-proxy", "--port", "PORT", "mcp-server-time"), "healthy", (400, 404)),
     "older-lambda": Server("older", program("on_lambda.py"), "healthy", (404, 404)),
-    # It answers GET alone, by a stream without end: only a health URL of its own can tell that such a server is well.
-    "older-sse": Server("older", program("feed.py"), "not_mcp", (405, 405), path="/sse"),
+    "older-sse": Server("older", program("feed.py"), "healthy", (405, 405), path="/sse"),
     "current-sdk": Server("current", program("tickets.py"), "healthy", (200, 200), counts_sessions=True),
     "current-gated": Server("current", program("tickets.py", "--token", TOKEN), "gated", (401, 401), token=TOKEN),
     "current-fastmcp": Server("current", program("library.py"), "healthy", (200, 200)),
@@ -306,10 +305,23 @@ class RealServer:
         """The server's process and those that stem from it."""
         return [self._process.pid, *descendants(self._process.pid)] if self._process else []
 
+    @property
+    def runs(self) -> bool:
+        """Whether its process has not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def memory(self) -> int:
         """What the server and the processes that it started hold in memory, in bytes."""
         pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self.processes())
         return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def descriptors(self) -> int:
+        """How many files and connections the server and its processes have open."""
+        opened = 0
+        for pid in self.processes():
+            with suppress(OSError):
+                opened += sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+        return opened
 
     def seconds(self) -> float:
         """The processor's time that the server and its processes have taken, those included that have ended."""
