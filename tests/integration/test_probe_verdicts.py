@@ -246,6 +246,16 @@ def test_who_is_gone_is_down_with_what_was_heard_there():
     assert messages.findings(body).findings == [finding]
 
 
+@pytest.mark.parametrize("version", ["\u00e9\u6771\U0001f600", "x\x1b[31m\x00\n", "y" * 5_000])
+def test_whatever_a_server_names_the_sentence_about_it_is_one_that_the_writer_takes(version):
+    with Farm(hand(protocolVersion=version)) as farm:
+        result = check(f"{farm.url}/mcp", "timeout")
+    assert result.verdict == "mcp_error" and "version" in (result.error or "")
+    evidence = [messages.Evidence(*one) for one in result.evidence]
+    finding = messages.Finding(7, "mcp_error", 200, 1, result.error, 1, 1, evidence=evidence)
+    assert messages.findings(messages.encode(messages.Findings(datetime.now(UTC), 0, [finding]))).findings == [finding]
+
+
 def test_what_is_as_it_was_found_before_brings_no_evidence():
     with Farm(fixed(text(200, "", HTML))) as farm:
         assert check(f"{farm.url}/mcp", "not_mcp").evidence == ()
@@ -529,7 +539,7 @@ def test_those_who_wait_to_be_introduced_have_their_turn_and_nobody_waits_for_wh
         ]
         results = sweep(targets, seconds=PATIENCE, policy=OPEN, introductions=5)
     assert {result.verdict for result in results} == {"healthy"}
-    assert 0 < most["up"] <= 5 and 0 < most["down"] <= 5
+    assert 0 < most["up"] <= 5 and 0 < most["down"] <= 2
 
 
 def test_those_that_may_take_long_come_first_and_those_who_are_down_last():

@@ -557,10 +557,11 @@ class _Visit:
                 return _Failed("not_mcp", "What answers there is HTTP/2 only, which few clients speak", reply)
             return _Failed("not_mcp", reach.FAULTS[reply.fault], reply)
         if reply.overflowed and status == 200 and reply.media_type in (JSON, EVENTS):
-            if self._brief:
+            if self._brief and reply.is_begun:
                 # Not too long for a client, nor for an introduction that is not brief.
                 return _Failed(None, "The answer is longer than a check reads", reply)
-            return _Failed("mcp_error", f"The answers are longer than {MAX_BYTES >> 20} MiB", reply)
+            limit = f"{MAX_BRIEF_BYTES >> 10} KiB" if self._brief else f"{MAX_BYTES >> 20} MiB"
+            return _Failed("mcp_error", f"The answers are longer than {limit}", reply)
         failed = _Failed("mcp_error", "", reply)
         if status == 429 or status >= 500:
             failed.cause, failed.reason = "http_error", f"{method} was answered {status}"

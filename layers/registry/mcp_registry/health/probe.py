@@ -48,10 +48,9 @@ PAUSE_SECONDS: Final = 2.0
 LEAST_SECONDS: Final = 3.0
 # Of what an introduction may take, how much where a plain HTTP service may have to be asked for its health after it.
 UNKNOWN_SHARE: Final = 0.75
-# How many introductions are under way together in a sweep: each may read 256 KiB. Those who are down already have so
-# many places of their own: many that hang must not keep the others from their turn.
+# How many introductions are under way together in a sweep: each may read 256 KiB. Those who are down already have half
+# as many places of their own: many that hang must not keep the others from their turn.
 INTRODUCTIONS: Final = 200
-OF_THOSE_DOWN: Final = 100
 
 # How often the engine looks at the clock, and when it was late: a tick that came so much later than it was due counts,
 # and so many seconds of that while an endpoint was looked at, or such a share of it, make its failure ours. Less is
@@ -264,7 +263,7 @@ class _Engine:
         self._dialler = Dialler(self._loop)
         self._introducer = Introducer(self._dialler, self._names, policy)
         self._places = asyncio.Semaphore(introductions)
-        self._places_of_those_down = asyncio.Semaphore(min(introductions, OF_THOSE_DOWN))
+        self._places_of_those_down = asyncio.Semaphore(max(introductions // 2, 1))
         self._at_once = _affordable(at_once)
         self._over_at = now + seconds
         self._last_start = self._over_at - GRACE_SECONDS - LEAST_SECONDS
