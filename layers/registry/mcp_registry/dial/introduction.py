@@ -890,6 +890,8 @@ def retry_after(value: str) -> int | None:
 
 def shown(text: str) -> str:
     r"""A stranger's text as a person may read it: what cannot be seen is written as an escape, such as `\u200b`."""
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(
         char if char.isprintable() and char not in UNSEEN else char.encode("unicode_escape").decode() for char in text
     )

@@ -465,22 +465,30 @@ class _Engine:
         return Found(*told, _milliseconds(heard), evidence=_evidence(target, question, heard))
 
     async def _look(self, check: _Check, question: Question, patience: float) -> Heard | Found | None:
-        """What is heard to a question; a finding where it may not be asked or we are at fault; None after a while."""
+        """What is heard to a question; a finding where it may not be asked or we are at fault; None after a while.
+
+        Everything that is asked every half minute goes through here, which is why it is written in one piece.
+        """
         target = check.target
         url = asking.url_of(question, target.url, target.health_url)
         # Registered URLs are valid. One that came another way must still not write headers of its own.
         if not urls.PRINTABLE.fullmatch(url):
             return Found("blocked", None, "The URL is not valid")
-        seconds = min(patience, PULSE_SHARE * (self._over_at - time.monotonic()))
-        return await self._timed(check, self._ask(check, question, reach.site(url, self._policy)), seconds)
-
-    async def _ask(self, check: _Check, question: Question, site: Site) -> Heard | Found:
-        reached = await self._reach(check, site)
-        if isinstance(reached, Found):
-            # What is not found may be found at the second look.
-            no_name = reached.verdict == "dns"
-            return Heard(asking.Beat(), Finding(*reached[:3]), "", 0.0) if no_name else reached
-        heard = await asking.ask(self._dialler, site, check.addresses, question, asking.path_of(question, site))
+        site = reach.site(url, self._policy)
+        self._limit(check, min(patience, PULSE_SHARE * (self._over_at - time.monotonic())))
+        try:
+            reached = await self._reach(check, site)
+            if isinstance(reached, Found):
+                # What is not found may be found at the second look.
+                no_name = reached.verdict == "dns"
+                return Heard(asking.Beat(), Finding(*reached[:3]), "", 0.0) if no_name else reached
+            heard = await asking.ask(self._dialler, site, check.addresses, question, asking.path_of(question, site))
+        except asyncio.CancelledError:
+            if not self._is_over(check):
+                raise
+            return None
+        finally:
+            check.ends = 0.0
         if heard.failure is not None and heard.failure.verdict is None:
             self._note_exhaustion(heard.failure.error)
             return Found(*heard.failure)
@@ -499,19 +507,29 @@ class _Engine:
             check.site, check.addresses = site, located
         return (None if check.hosts else self._bound(check)) or site
 
+    def _limit(self, check: _Check, seconds: float) -> None:
+        """Give what a check does now so many seconds."""
+        check.ends = time.monotonic() + seconds
+        self._asked += 1
+        heappush(self._ends, (check.ends, self._asked, check))
+
+    def _is_over(self, check: _Check) -> bool:
+        """Whether a cancellation was the end of these; it is taken back then."""
+        task = asyncio.current_task()
+        if not check.expired or task is None:
+            return False
+        check.expired = False
+        task.uncancel()
+        return True
+
     async def _timed(self, check: _Check, what: Coroutine[Any, Any, T], seconds: float) -> T | None:
         """What comes of it; None where that takes too long."""
-        check.ends = ends = time.monotonic() + seconds
-        self._asked += 1
-        heappush(self._ends, (ends, self._asked, check))
+        self._limit(check, seconds)
         try:
             return await what
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if not check.expired or task is None:
+            if not self._is_over(check):
                 raise
-            task.uncancel()
-            check.expired = False
             return None
         finally:
             check.ends = 0.0
