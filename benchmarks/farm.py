@@ -182,7 +182,7 @@ def _chunks(kind: str, *chunks: bytes) -> bytes:
     return head + b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
 
 
-# A whole MCP server, by the method in a request; what has none of these is refused.
+# The handshake that makes each of those that are up an MCP server, by the method in a request.
 _MCP = {
     b'"initialize"': {
         "protocolVersion": "2025-11-25",
@@ -209,15 +209,23 @@ _MORE = b"4000\r\n" + b"a" * 0x4000 + b"\r\n"
 _DRIP_SECONDS = 0.5
 
 
-def _of_mcp(request: bytes) -> bytes:
+# Those with whom a client can begin: all that are up but `gated`, and `mcp` of `changing`.
+_SPEAKING = frozenset({b"json", b"events", b"chunked", b"older", b"mcp"})
+
+
+def _of_mcp(kind: bytes, request: bytes) -> bytes | None:
+    """What is answered to a step of the handshake; None where it is none."""
     if b'"notifications/initialized"' in request:
         return _answer("202 Accepted", "text/plain", b"")
     for method, result in _MCP.items():
         if method in request:
-            number = int(re.search(rb'"id":(\d+)', request)[1])  # pyright: ignore[reportOptionalSubscript]
-            body = json.dumps({"jsonrpc": "2.0", "id": number, "result": result}).encode()
+            found = re.search(rb'"id":(\d+)', request)
+            body = json.dumps({"jsonrpc": "2.0", "id": int(found[1]) if found else 0, "result": result}).encode()
+            if kind == b"events":
+                return _chunks("text/event-stream", b"event: message\ndata: " + body + b"\n\n", b"")
             return _answer("200 OK", "application/json", body)
-    return _answer("404 Not Found", "application/json", _ERROR)
+    # Who has changed its mind answers anything else in another way than before.
+    return _answer("404 Not Found", "application/json", _ERROR) if kind == b"mcp" else None
 
 
 class _Connection(asyncio.Protocol):
@@ -244,10 +252,10 @@ class _Connection(asyncio.Protocol):
         kind, _, milliseconds = head.split(b" ", 2)[1][1:].partition(b"/")
         milliseconds = milliseconds.partition(b"/")[0]
         hang_up = b"onnection: close" in head
-        if get:
+        if get or not milliseconds.isdigit():
             self._timer = self._loop.call_later(0.001, self._send, _NOT_FOUND, hang_up)
-        elif kind == b"mcp":
-            self._timer = self._loop.call_later(int(milliseconds) / 1000, self._send, _of_mcp(head), hang_up)
+        elif kind in _SPEAKING and (answer := _of_mcp(kind, head)) is not None:
+            self._timer = self._loop.call_later(int(milliseconds) / 1000, self._send, answer, hang_up)
         elif kind != b"silent":
             self._timer = self._loop.call_later(int(milliseconds) / 1000, self._reply, kind.decode(), hang_up)
 

@@ -119,6 +119,16 @@ class Beat(Answer):
         if self._text and self._text[0] not in JSON_BEGINNING:
             self.done = True
 
+    def _take_line(self, line: bytes) -> None:
+        """Take a line of an event: one that looks like a response ends it, and nothing that follows changes that."""
+        if line:
+            if line[:5] == b"data:":
+                self._data.append(line)
+        elif self._data:
+            data = b"".join(self._data)
+            self._data = []
+            self.done = b'"jsonrpc"' in data and (b'"result"' in data or b'"error"' in data)
+
     def _finish(self) -> None:
         self.done = True
 
