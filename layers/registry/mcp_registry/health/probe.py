@@ -492,8 +492,9 @@ class _Engine:
         if heard.failure is not None and heard.failure.verdict is None:
             self._note_exhaustion(heard.failure.error)
             return Found(*heard.failure)
-        # What is asked next goes to the same one.
-        check.addresses = (heard.address,)
+        if heard.failure is None:
+            # What is asked next goes to the same one.
+            check.addresses = (heard.address,)
         if heard.beat.session:
             await asking.leave(self._dialler, site, heard)
         return heard
@@ -505,7 +506,7 @@ class _Engine:
             if isinstance(located, Finding):
                 return Found(*located)
             check.site, check.addresses = site, located
-        return (None if check.hosts else self._bound(check)) or site
+        return self._bound(check) or site
 
     def _limit(self, check: _Check, seconds: float) -> None:
         """Give what a check does now so many seconds."""
@@ -555,10 +556,10 @@ class _Engine:
     async def _meet(self, check: _Check, site: Site) -> Found:
         """What an introduction finds, and of who was never introduced the health of a plain HTTP service."""
         target = check.target
-        if not check.hosts:
-            reached = await self._timed(check, self._reach(check, site), DEADLINE)
-            if not isinstance(reached, Site):
-                return NAME_TIMEOUT if reached is None else reached
+        # Of a health URL elsewhere the check has been counted there alone.
+        reached = await self._timed(check, self._reach(check, site), DEADLINE)
+        if not isinstance(reached, Site):
+            return NAME_TIMEOUT if reached is None else reached
         found = await self._introduce(check)
         if target.era is not None or target.health_url is not None or found.verdict not in PLAIN_MAY_SAY:
             return found
@@ -602,13 +603,15 @@ class _Engine:
         if self._per_host is None:
             return None
         hosts = [self._hosts.setdefault(address, _Host()) for address in check.addresses]
+        if check.hosts:
+            hosts = [host for host in hosts if host not in check.hosts]
         if any(host.checks >= self._per_host for host in hosts):
             return OWN_BOUND
         for host in hosts:
             if self._is_full(host):
                 host.waiting.append(check)
                 return WAITS
-        check.hosts = hosts
+        check.hosts += hosts
         for host in hosts:
             host.checks += 1
             host.under_way += 1
