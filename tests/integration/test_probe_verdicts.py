@@ -453,9 +453,10 @@ def test_a_declared_health_url_is_the_only_thing_asked_where_it_is_good(status, 
         (doc(500, {"status": "fail"}), "The health URL answered 500 and calls the server fail"),
     ],
 )
-def test_a_health_url_that_complains_twice_decides_whatever_mcp_answers(health, sentence):
+@pytest.mark.parametrize("verdict", ["healthy", None])
+def test_a_health_url_that_complains_twice_decides_whatever_mcp_answers(health, sentence, verdict):
     with Farm(declared(health, hand())) as farm:
-        result = check(f"{farm.url}/mcp", known=None, health="/up?full=1")
+        result = check(f"{farm.url}/mcp", verdict, known=None, health="/up?full=1")
         assert asked(farm) == ["GET /up?full=1"] * 2
         assert (result.verdict, result.status_code, result.error) == ("http_error", health.status, sentence)
         assert [one.asked for one in result.evidence] == [f"GET {farm.url}/up?full=1"]

@@ -437,16 +437,16 @@ class _Engine:
         known = pulse.read(target.pulse) if target.pulse else None
         question = _question(target, known)
         if question is None:
-            return await self._decide(check, again=target.verdict is None or target.verdict in UP)
+            return await self._decide(check, again=not _is_down(target))
         patience = known.patience if known else DEADLINE
         for last in (False, True):
             heard = await self._look(check, question, patience)
             if isinstance(heard, Found):
                 return heard
             told = None if heard is None else _told(target, known, question, heard)
-            if told is not None and (last or told.verdict in UP or target.verdict not in UP):
+            if told is not None and (last or told.verdict in UP or _is_down(target)):
                 return told
-            if last or target.verdict not in UP:
+            if last or _is_down(target):
                 break
             if heard is not None and heard.failure is not None and heard.failure.verdict == "dns":
                 self._names.forget(reach.site(target.url, self._policy).host)
@@ -568,8 +568,7 @@ class _Engine:
 
     async def _introduce(self, check: _Check) -> Found:
         target = check.target
-        is_down = target.verdict is not None and target.verdict not in UP
-        async with self._places_of_those_down if is_down else self._places:
+        async with self._places_of_those_down if _is_down(target) else self._places:
             self._begin(check)
             left = self._over_at - check.began - GRACE_SECONDS
             if left < LEAST_SECONDS:
@@ -722,8 +721,13 @@ def _turns(targets: Sequence[Target], spread: float, first: int) -> list[tuple[f
     return turns
 
 
+def _is_down(target: Target) -> bool:
+    """Whether it was found down before; of whom nothing is known yet that is not said at a first look."""
+    return target.verdict is not None and target.verdict not in UP
+
+
 def _group(target: Target) -> int:
-    if target.verdict is not None and target.verdict not in UP:
+    if _is_down(target):
         return 2
     known = pulse.read(target.pulse) if target.pulse else None
     return 0 if known is None or known.patience > DEADLINE else 1
