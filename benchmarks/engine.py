@@ -2,9 +2,11 @@
 
 Every candidate probes the same farm (`benchmarks/farm.py`), in turns, each time in a fresh process: 10,000 servers,
 1,000 at once, 5 s for each, all told. The floor is the least that Python can do: sockets, epoll, one state machine, no
-look-up, no guard. It and the candidates judge by one short function; ours judges as the product does.
+look-up, no guard. It and the candidates judge by one short function; ours judges as the product does: who is up is
+asked the pulse that was learnt, and who is down is introduced again, for as long as a sweep allows.
 
-Three tables: the farm by its addresses; by its names, of which a hundred are never answered; and over TLS, where a
+Five tables: the farm by its addresses; those of it that are up, where all that is asked is a pulse; the same farm where
+3 % of it have changed their mind since; by its names, of which a hundred are never answered; and over TLS, where a
 probe is one full handshake. CPU is what the kernel counts for the client's process, user and system, of all threads.
 """
 
@@ -48,6 +50,9 @@ QUICK_TLS_SERVERS = 200
 SECONDS = 5.0
 # What a sweep may take before it is broken off: many times what the slowest candidate needs.
 SWEEP_SECONDS = 120.0
+# What a shard has of a slot, and the spread of a full one (`health.shard`).
+OUR_SECONDS = 22.0
+OUR_SPREAD = 8.0
 CPU_BAR = 3.0
 MAX_BODY = 0x10000
 
@@ -68,11 +73,18 @@ class Job(NamedTuple):
     by_name: bool = False
     dead: int = 0
     names_port: int = 0
+    # Of the farm 3 % have changed their mind since they were last checked.
+    changing: bool = False
+    # Without those that are down.
+    up_only: bool = False
 
     def servers(self) -> list[Server]:
         """The servers to probe."""
         ports = Ports(*self.ports)
-        return farms.encrypted(ports, self.size) if self.tls else farms.mixed(ports, self.size, self.dead)
+        if self.changing:
+            return farms.changing(ports, self.size)
+        servers = farms.encrypted(ports, self.size) if self.tls else farms.mixed(ports, self.size, self.dead)
+        return [server for server in servers if server.up or not self.up_only]
 
     def host(self, server: Server) -> str:
         """What the server goes by."""
@@ -540,28 +552,73 @@ def _pycurl(servers: Sequence[Server], job: Job) -> Verdicts:
 # -------------------------------------------------------------------------------------------------------------- ours
 
 
+# What a check of a server of the farm has learnt of it, by its kind: the verdict, and the era of an introduction.
+_DOWN = {
+    "refused": "refused",
+    "silent": "timeout",
+    "unaccepted": "timeout",
+    "drip": "timeout",
+    "endless": "not_mcp",
+    "page": "not_mcp",
+    "garbage": "not_mcp",
+    "half": "not_mcp",
+}
+ERA = "legacy"
+
+
 def _ours(servers: Sequence[Server], job: Job) -> Verdicts:
     from mcp_registry.dial.guard import OPEN, Policy
     from mcp_registry.health import probe
 
     policy = Policy.of({OPEN: "127.0.0.0/8,::1/128"})
-    targets = [probe.Target(server.number, job.url(server), None) for server in servers]
+    pulses = _pulses()
+    targets: list[probe.Target] = []
+    for server in servers:
+        kind = server.before or server.kind
+        # What is down by its name or its certificate is so since long; who has changed is known as it was.
+        by_itself = "dns" if server.name.endswith(farms.DEAD_ZONE) else "tls" if job.tls and not server.up else None
+        verdict = by_itself or _DOWN.get(kind) or ("gated" if kind == "gated" else "healthy")
+        targets.append(
+            probe.Target(server.number, server.number + 1, job.url(server), None, pulses.get(kind), ERA, verdict)
+        )
+    sweep: dict[str, Any] = {
+        "seconds": OUR_SECONDS,
+        "spread": OUR_SPREAD if job.changing else 0.0,
+        "policy": policy,
+        "at_once": job.at_once,
+        # Of ten shards in one process.
+        "introductions": 10 * probe.INTRODUCTIONS,
+    }
     if job.names_port:
 
         async def check() -> list[probe.Result]:
-            names = _Names(job.names_port)
-            return await probe.check_all(
-                targets, seconds=SWEEP_SECONDS, policy=policy, at_once=job.at_once, resolver=names
-            )
+            return await probe.check_all(targets, **sweep, resolver=_Names(job.names_port))
 
         found = _on_uvloop(check())
     else:
-        found = probe.sweep(targets, seconds=SWEEP_SECONDS, spread=0.0, policy=policy, at_once=job.at_once)
-    verdicts = {result.id: result.verdict for result in found}
+        found = probe.sweep(targets, **sweep)
+    verdicts = {result.server_id: result.verdict for result in found}
     return [
         None if (verdict := verdicts.get(server.number)) is None else verdict in ("healthy", "gated")
         for server in servers
     ]
+
+
+def _pulses() -> dict[str, str]:
+    """The pulse of each kind of servers that are up, as it would be learnt of them."""
+    from mcp_registry.health import pulse
+
+    written: dict[str, str] = {}
+    for kind, (_, up) in farms.KINDS.items():
+        head, _, body = farms.ANSWERS.get(kind, b"").partition(b"\r\n\r\n")
+        if not up:
+            continue
+        media = next(line for line in head.split(b"\r\n") if line.startswith(b"content-type: "))[14:].decode()
+        if b"chunked" in head:
+            body = b"".join(body.split(b"\r\n")[1::2])
+        signature = pulse.signature(int(head[9:12]), media, body)
+        written[kind] = pulse.write(pulse.Pulse("no JSON", signature, pulse.MIN_SECONDS))
+    return written
 
 
 # ------------------------------------------------------------------------------------------------ the client process
@@ -652,12 +709,16 @@ def run(*, quick: bool = False) -> list[Result]:
     with farms.farm() as farm:
         bench = _Bench(farm, quick=quick)
         by_address = bench.by_address()
+        pulses = bench.pulses()
+        changing = bench.changing()
         by_name = bench.by_name()
         bench.over_tls()
-    ours, floor = (_median(by_address[name], "cpu_us") for name in ("ours", "floor"))
+    ours, floor = (_median(pulses[name], "cpu_us") for name in ("ours", "floor"))
     return [
-        Result("probe: CPU, against the floor", ours, floor, "us", CPU_BAR),
+        Result("pulse: CPU, against the floor", ours, floor, "us", CPU_BAR),
         _truth_result("probe: true verdicts", by_address["ours"]),
+        _truth_result("probe: true verdicts, 3 % changing", changing),
+        Result("probe: a sweep in which 3 % change", max(of.wall for of in changing), OUR_SECONDS, "s", 1.0),
         _truth_result("probe: true verdicts, with dead names", by_name["ours"]),
     ]
 
@@ -695,6 +756,37 @@ class _Bench:
             for name, of in outcomes.items()
         ]
         _print(rows)
+        return outcomes
+
+    def pulses(self) -> dict[str, list[Outcome]]:
+        """The floor and ours on the servers that are up: what a pulse costs by itself."""
+        jobs = [self._job(name)._replace(up_only=True) for name in ("floor", "ours")]
+        outcomes = self._turns(jobs, self._rounds + 1)
+        floor = _median(outcomes["floor"], "cpu_us")
+        rows = [("who is up", "servers", "runs", "us of CPU", "of the floor", "s", *TRUTH)]
+        rows += [
+            (
+                ENGINES.get(name, name),
+                f"{of[0].probes:,}",
+                str(len(of)),
+                f"{_median(of, 'cpu_us'):.0f}",
+                f"{_median(of, 'cpu_us') / floor:.2f}",
+                f"{_median(of, 'wall'):.1f}",
+                *_truth(of),
+            )
+            for name, of in outcomes.items()
+        ]
+        _print(rows)
+        return outcomes
+
+    def changing(self) -> list[Outcome]:
+        """Ours, spread as in a shard, where 3 % of the servers are not as they were."""
+        job = self._job("ours")._replace(changing=True)
+        outcomes = self._turns([job], self._rounds)[job.candidate]
+        head = ("3 % change their mind", "servers", "runs", "us of CPU", "s", *TRUTH)
+        cpu, wall = _median(outcomes, "cpu_us"), max(outcome.wall for outcome in outcomes)
+        servers, runs = f"{outcomes[0].probes:,}", str(len(outcomes))
+        _print([head, ("ours", servers, runs, f"{cpu:.0f}", f"{wall:.1f}", *_truth(outcomes))])
         return outcomes
 
     def by_name(self) -> dict[str, list[Outcome]]:

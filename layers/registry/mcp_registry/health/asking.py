@@ -30,6 +30,8 @@ from mcp_registry.health.pulse import NONSENSE, PLAIN, Question, Signature
 # Of an answer in words, what evidence shows: enough bytes for 500 characters, whatever they are.
 SAMPLE: Final = 2_000
 MAX_ASKED: Final = 100
+# What messages.Sentence takes.
+MAX_SENTENCE: Final = 300
 # How a JSON value may begin: what begins otherwise is none, however long it is.
 JSON_BEGINNING: Final = frozenset(b'{["-0123456789tfn')
 COMMON: Final = f"User-Agent: {NAME}/{VERSION}\r\nAccept-Encoding: identity\r\nConnection: close\r\n"
@@ -119,6 +121,16 @@ class Beat(Answer):
         if self._text and self._text[0] not in JSON_BEGINNING:
             self.done = True
 
+    def _take_line(self, line: bytes) -> None:
+        """Take a line of an event: one that looks like a response ends it, and nothing that follows changes that."""
+        if line:
+            if line[:5] == b"data:":
+                self._data.append(line)
+        elif self._data:
+            data = b"".join(self._data)
+            self._data = []
+            self.done = b'"jsonrpc"' in data and (b'"result"' in data or b'"error"' in data)
+
     def _finish(self) -> None:
         self.done = True
 
@@ -187,7 +199,11 @@ def complaint(heard: Heard) -> Finding | None:
 def judged(found: Introduction) -> Finding:
     """What a check finds by an introduction."""
     verdict = {"up": "healthy", "down": found.cause}.get(found.verdict or "", found.verdict)
-    return Finding(verdict, found.status_code, None if verdict in ("healthy", "gated") else found.reason)
+    if verdict in ("healthy", "gated") or found.reason is None:
+        return Finding(verdict, found.status_code)
+    # What a server has named in it may be of any letters.
+    sentence = found.reason.encode("ascii", "backslashreplace").decode()[:MAX_SENTENCE]
+    return Finding(verdict, found.status_code, sentence)
 
 
 def evidence(question: Question, url: str, heard: Heard) -> Evidence:

@@ -48,10 +48,9 @@ PAUSE_SECONDS: Final = 2.0
 LEAST_SECONDS: Final = 3.0
 # Of what an introduction may take, how much where a plain HTTP service may have to be asked for its health after it.
 UNKNOWN_SHARE: Final = 0.75
-# How many introductions are under way together in a sweep: each may read 256 KiB. Those who are down already have so
-# many places of their own: many that hang must not keep the others from their turn.
+# How many introductions are under way together in a sweep: each may read 256 KiB. Those who are down already have half
+# as many places of their own: many that hang must not keep the others from their turn.
 INTRODUCTIONS: Final = 200
-OF_THOSE_DOWN: Final = 100
 
 # How often the engine looks at the clock, and when it was late: a tick that came so much later than it was due counts,
 # and so many seconds of that while an endpoint was looked at, or such a share of it, make its failure ours. Less is
@@ -264,7 +263,7 @@ class _Engine:
         self._dialler = Dialler(self._loop)
         self._introducer = Introducer(self._dialler, self._names, policy)
         self._places = asyncio.Semaphore(introductions)
-        self._places_of_those_down = asyncio.Semaphore(min(introductions, OF_THOSE_DOWN))
+        self._places_of_those_down = asyncio.Semaphore(max(introductions // 2, 1))
         self._at_once = _affordable(at_once)
         self._over_at = now + seconds
         self._last_start = self._over_at - GRACE_SECONDS - LEAST_SECONDS
@@ -438,16 +437,16 @@ class _Engine:
         known = pulse.read(target.pulse) if target.pulse else None
         question = _question(target, known)
         if question is None:
-            return await self._decide(check, again=target.verdict is None or target.verdict in UP)
+            return await self._decide(check, again=not _is_down(target))
         patience = known.patience if known else DEADLINE
         for last in (False, True):
             heard = await self._look(check, question, patience)
             if isinstance(heard, Found):
                 return heard
             told = None if heard is None else _told(target, known, question, heard)
-            if told is not None and (last or told.verdict in UP or target.verdict not in UP):
+            if told is not None and (last or told.verdict in UP or _is_down(target)):
                 return told
-            if last or target.verdict not in UP:
+            if last or _is_down(target):
                 break
             if heard is not None and heard.failure is not None and heard.failure.verdict == "dns":
                 self._names.forget(reach.site(target.url, self._policy).host)
@@ -466,27 +465,36 @@ class _Engine:
         return Found(*told, _milliseconds(heard), evidence=_evidence(target, question, heard))
 
     async def _look(self, check: _Check, question: Question, patience: float) -> Heard | Found | None:
-        """What is heard to a question; a finding where it may not be asked or we are at fault; None after a while."""
+        """What is heard to a question; a finding where it may not be asked or we are at fault; None after a while.
+
+        Everything that is asked every half minute goes through here, which is why it is written in one piece.
+        """
         target = check.target
         url = asking.url_of(question, target.url, target.health_url)
         # Registered URLs are valid. One that came another way must still not write headers of its own.
         if not urls.PRINTABLE.fullmatch(url):
             return Found("blocked", None, "The URL is not valid")
-        seconds = min(patience, PULSE_SHARE * (self._over_at - time.monotonic()))
-        return await self._timed(check, self._ask(check, question, reach.site(url, self._policy)), seconds)
-
-    async def _ask(self, check: _Check, question: Question, site: Site) -> Heard | Found:
-        reached = await self._reach(check, site)
-        if isinstance(reached, Found):
-            # What is not found may be found at the second look.
-            no_name = reached.verdict == "dns"
-            return Heard(asking.Beat(), Finding(*reached[:3]), "", 0.0) if no_name else reached
-        heard = await asking.ask(self._dialler, site, check.addresses, question, asking.path_of(question, site))
+        site = reach.site(url, self._policy)
+        self._limit(check, min(patience, PULSE_SHARE * (self._over_at - time.monotonic())))
+        try:
+            reached = await self._reach(check, site)
+            if isinstance(reached, Found):
+                # What is not found may be found at the second look.
+                no_name = reached.verdict == "dns"
+                return Heard(asking.Beat(), Finding(*reached[:3]), "", 0.0) if no_name else reached
+            heard = await asking.ask(self._dialler, site, check.addresses, question, asking.path_of(question, site))
+        except asyncio.CancelledError:
+            if not self._is_over(check):
+                raise
+            return None
+        finally:
+            check.ends = 0.0
         if heard.failure is not None and heard.failure.verdict is None:
             self._note_exhaustion(heard.failure.error)
             return Found(*heard.failure)
-        # What is asked next goes to the same one.
-        check.addresses = (heard.address,)
+        if heard.failure is None:
+            # What is asked next goes to the same one.
+            check.addresses = (heard.address,)
         if heard.beat.session:
             await asking.leave(self._dialler, site, heard)
         return heard
@@ -498,21 +506,31 @@ class _Engine:
             if isinstance(located, Finding):
                 return Found(*located)
             check.site, check.addresses = site, located
-        return (None if check.hosts else self._bound(check)) or site
+        return self._bound(check) or site
+
+    def _limit(self, check: _Check, seconds: float) -> None:
+        """Give what a check does now so many seconds."""
+        check.ends = time.monotonic() + seconds
+        self._asked += 1
+        heappush(self._ends, (check.ends, self._asked, check))
+
+    def _is_over(self, check: _Check) -> bool:
+        """Whether a cancellation was the end of these; it is taken back then."""
+        task = asyncio.current_task()
+        if not check.expired or task is None:
+            return False
+        check.expired = False
+        task.uncancel()
+        return True
 
     async def _timed(self, check: _Check, what: Coroutine[Any, Any, T], seconds: float) -> T | None:
         """What comes of it; None where that takes too long."""
-        check.ends = ends = time.monotonic() + seconds
-        self._asked += 1
-        heappush(self._ends, (ends, self._asked, check))
+        self._limit(check, seconds)
         try:
             return await what
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if not check.expired or task is None:
+            if not self._is_over(check):
                 raise
-            task.uncancel()
-            check.expired = False
             return None
         finally:
             check.ends = 0.0
@@ -538,10 +556,10 @@ class _Engine:
     async def _meet(self, check: _Check, site: Site) -> Found:
         """What an introduction finds, and of who was never introduced the health of a plain HTTP service."""
         target = check.target
-        if not check.hosts:
-            reached = await self._timed(check, self._reach(check, site), DEADLINE)
-            if not isinstance(reached, Site):
-                return NAME_TIMEOUT if reached is None else reached
+        # Of a health URL elsewhere the check has been counted there alone.
+        reached = await self._timed(check, self._reach(check, site), DEADLINE)
+        if not isinstance(reached, Site):
+            return NAME_TIMEOUT if reached is None else reached
         found = await self._introduce(check)
         if target.era is not None or target.health_url is not None or found.verdict not in PLAIN_MAY_SAY:
             return found
@@ -550,8 +568,7 @@ class _Engine:
 
     async def _introduce(self, check: _Check) -> Found:
         target = check.target
-        is_down = target.verdict is not None and target.verdict not in UP
-        async with self._places_of_those_down if is_down else self._places:
+        async with self._places_of_those_down if _is_down(target) else self._places:
             self._begin(check)
             left = self._over_at - check.began - GRACE_SECONDS
             if left < LEAST_SECONDS:
@@ -585,13 +602,15 @@ class _Engine:
         if self._per_host is None:
             return None
         hosts = [self._hosts.setdefault(address, _Host()) for address in check.addresses]
+        if check.hosts:
+            hosts = [host for host in hosts if host not in check.hosts]
         if any(host.checks >= self._per_host for host in hosts):
             return OWN_BOUND
         for host in hosts:
             if self._is_full(host):
                 host.waiting.append(check)
                 return WAITS
-        check.hosts = hosts
+        check.hosts += hosts
         for host in hosts:
             host.checks += 1
             host.under_way += 1
@@ -704,8 +723,13 @@ def _turns(targets: Sequence[Target], spread: float, first: int) -> list[tuple[f
     return turns
 
 
+def _is_down(target: Target) -> bool:
+    """Whether it was found down before; of whom nothing is known yet that is not said at a first look."""
+    return target.verdict is not None and target.verdict not in UP
+
+
 def _group(target: Target) -> int:
-    if target.verdict is not None and target.verdict not in UP:
+    if _is_down(target):
         return 2
     known = pulse.read(target.pulse) if target.pulse else None
     return 0 if known is None or known.patience > DEADLINE else 1
