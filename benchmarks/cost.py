@@ -117,17 +117,21 @@ SYSTEM_GB = 0.4
 LOGIN_GB = 1.0
 
 # ---------------------------------------------------------------- what was measured
-# `python -m benchmarks.cost --measure`, 2026-11-22, Postgres 18.6: 1,000 servers through a whole day of 2,880 sweeps,
-# written by `results.write` in their order, 2 % of them hanging, a checkpoint every five minutes as RDS has it.
+# `python -m benchmarks.cost --measure`, 2026-11-30, beside other work on the machine, Postgres 18.6: 1,000 servers go
+# through a day of 2,880 sweeps, written by `results.write` in their order, 2 % of them hanging, a checkpoint every five
+# minutes as RDS has it.
 CHECK_BYTES = 140  # of a check: 69 in its table, 71 in its indexes
-WAL_BYTES = 210  # of a check; 867 with the whole pages after checkpoints, which the same run leaves out if not durable
+WAL_BYTES = 234  # of a check; 891 with the whole pages after checkpoints, which the same run leaves out if not durable
 PAGE_BYTES = 6_600  # of whole pages, for a server and checkpoint: most of its page of the index
 CHECKPOINT_SECONDS = 300
 HOUR_BYTES = 322  # of a server's hour, with 27 buckets
-CATALOGUE_BYTES = 6_200  # of a server with 5 tools, and of its last check
+# Of a server with 5 tools: what a sweep reads and writes of it (server, endpoint with pulse, last check), and all of
+# it, with what an introduction has kept.
+SWEPT_BYTES = 5_100
+CATALOGUE_BYTES = 8_600
 # Of a server, in a message (2026-11-30): with its pulse, and with what it says of itself.
 MESSAGE_BYTES = {"shard": 218, "findings": 57, "visits": 78, "introductions": 740}
-WRITE_CPU = 6.5e-6  # seconds of Postgres for a check
+WRITE_CPU = 16e-6  # seconds of Postgres for a check
 FOLD_SECONDS = 0.3e-3  # of a server's hour; 3 s for 10,000 (health.maintenance), over twice what 1,000 take here
 # benchmarks/README.md, 2026-11-22
 WRITE_SECONDS = 15e-6  # of a check, whole
@@ -243,9 +247,9 @@ def month(servers: int, options: Options) -> Month:
     # Seven days of backups: the whole once, then what is new each day, and the log of all of them. RDS may well count
     # less, as it compresses; its documentation does not say.
     backup = (used + 6 * day_bytes + 7 * wal) / GB
-    # Each check touches one page of the index, its server's last, and the row of the last check: that and the catalogue
-    # are to fit into shared_buffers, with a quarter to spare.
-    hot = servers * (8192 + CATALOGUE_BYTES)
+    # Each check touches one page of the index, its server's last, and what is swept of the server: that is to fit into
+    # shared_buffers, with a quarter to spare.
+    hot = servers * (8192 + SWEPT_BYTES)
     folding = servers * 24 * FOLD_SECONDS  # seconds a day
     cpu = checks * WRITE_CPU / SECONDS + api_requests * REQUEST_CPU / SECONDS + folding / 86_400
     database = next(
