@@ -117,16 +117,21 @@ SYSTEM_GB = 0.4
 LOGIN_GB = 1.0
 
 # ---------------------------------------------------------------- what was measured
-# `python -m benchmarks.cost --measure`, 2026-11-22, Postgres 18.6: 1,000 servers through a whole day of 2,880 sweeps,
-# written by `results.write` in their order, 2 % of them hanging, a checkpoint every five minutes as RDS has it.
+# `python -m benchmarks.cost --measure`, 2026-11-30, beside other work on the machine, Postgres 18.6: 1,000 servers go
+# through a day of 2,880 sweeps, written by `results.write` in their order, 2 % of them hanging, a checkpoint every five
+# minutes as RDS has it.
 CHECK_BYTES = 140  # of a check: 69 in its table, 71 in its indexes
-WAL_BYTES = 210  # of a check; 867 with the whole pages after checkpoints, which the same run leaves out if not durable
+WAL_BYTES = 234  # of a check; 891 with the whole pages after checkpoints, which the same run leaves out if not durable
 PAGE_BYTES = 6_600  # of whole pages, for a server and checkpoint: most of its page of the index
 CHECKPOINT_SECONDS = 300
 HOUR_BYTES = 322  # of a server's hour, with 27 buckets
-CATALOGUE_BYTES = 6_200  # of a server with 5 tools, and of its last check
-MESSAGE_BYTES = {"shard": 57, "findings": 34, "visits": 60, "introductions": 900}  # of a server, in a message
-WRITE_CPU = 6.5e-6  # seconds of Postgres for a check
+# Of a server with 5 tools: what a sweep reads and writes of it (server, endpoint with pulse, last check), and all of
+# it, with what an introduction has kept.
+SWEPT_BYTES = 5_100
+CATALOGUE_BYTES = 8_600
+# Of a server, in a message (2026-11-30): with its pulse, and with what it says of itself.
+MESSAGE_BYTES = {"shard": 218, "findings": 57, "visits": 78, "introductions": 740}
+WRITE_CPU = 16e-6  # seconds of Postgres for a check
 FOLD_SECONDS = 0.3e-3  # of a server's hour; 3 s for 10,000 (health.maintenance), over twice what 1,000 take here
 # benchmarks/README.md, 2026-11-22
 WRITE_SECONDS = 15e-6  # of a check, whole
@@ -148,21 +153,22 @@ INVOCATION_LOG_BYTES = 550 + 2 * LINE
 ACCESS_LOG_BYTES = 350 + LINE
 REFUSAL_LOG_BYTES = 600 + LINE  # the authorizer's "Unauthorized" with its stack, likewise a guess
 LOG_COMPRESSION = 0.15
-# One request of a check has 573 bytes (`probe.POST`). TLS 1.3 (hello, finished, records, the end) and the headers of a
-# dozen packets are estimated; nothing that is received is charged.
-PROBE_BYTES = 573 + 700 + 450
-# Of an introduction with what is learnt after it: ten requests by rule, each on a connection of its own.
-INTRODUCTION_REQUESTS = 10
-INTRODUCTION_CPU = 30e-3  # seconds for one, over TLS
-INTRODUCTION_SECONDS = 1.5  # until the slowest of a message is done, who are up: those who hang are not asked each hour
-REMEMBER_SECONDS = 1e-3  # of an introduction, whole
+# One request of a check has 130 to 530 bytes (`asking.FORMS`). TLS 1.3 (hello, finished, records, the end) and the
+# headers of a dozen packets are estimated; nothing that is received is charged.
+PROBE_BYTES = 350 + 700 + 450
+# Of an introduction with what is learnt after it, 50 over TLS to shapes of the tests (2026-11-30): requests, each on a
+# connection of its own, and seconds of CPU.
+INTRODUCTION_REQUESTS = 14
+INTRODUCTION_CPU = 23e-3
+INTRODUCTION_SECONDS = 1.5  # until the slowest of a message is done, a guess; who is down is not asked each hour
+REMEMBER_SECONDS = 1e-3  # of an introduction, whole, a guess
 
 # ---------------------------------------------------------------- what the code and the template say
 SWEEPS = SECONDS / 30
 SHARD = 1_000  # mcp_registry.health.sweeps.MAX_SHARD
 VISITS = 50  # mcp_registry.health.invitations.MAX_VISITS
-SPREAD, MAX_SPREAD = 0.015, 15.0  # mcp_registry.health.shard
-DEADLINE = 5.0  # mcp_registry.health.probe
+SPREAD, MAX_SPREAD = 0.008, 8.0  # mcp_registry.health.shard
+HANGS = 20.0  # mcp_registry.health.shard.SWEEP_SECONDS less the grace of mcp_registry.dial.introduction
 SWEEPERS = 110  # MaximumConcurrency of HealthSweepFunction
 MAINTENANCE_SECONDS = 900  # Timeout of MaintainFunction
 MAX_STORAGE_GB = 1_000  # MaxAllocatedStorage of Database
@@ -241,9 +247,9 @@ def month(servers: int, options: Options) -> Month:
     # Seven days of backups: the whole once, then what is new each day, and the log of all of them. RDS may well count
     # less, as it compresses; its documentation does not say.
     backup = (used + 6 * day_bytes + 7 * wal) / GB
-    # Each check touches one page of the index, its server's last, and the row of the last check: that and the catalogue
-    # are to fit into shared_buffers, with a quarter to spare.
-    hot = servers * (8192 + CATALOGUE_BYTES)
+    # Each check touches one page of the index, its server's last, and what is swept of the server: that is to fit into
+    # shared_buffers, with a quarter to spare.
+    hot = servers * (8192 + SWEPT_BYTES)
     folding = servers * 24 * FOLD_SECONDS  # seconds a day
     cpu = checks * WRITE_CPU / SECONDS + api_requests * REQUEST_CPU / SECONDS + folding / 86_400
     database = next(
@@ -255,11 +261,10 @@ def month(servers: int, options: Options) -> Month:
     lines["database: storage"] = storage * _usd("gp3 storage") * copies
     lines["database: backup beyond the storage"] = max(backup - storage, 0) * _usd("backup")
 
-    # Lambda. A shard's dials are spread; of those that hang the last one decides when it ends.
+    # Lambda. A shard's dials are spread; one server that hangs is waited for to the end, so that it is not wronged.
     size = servers / shards
-    spread = min(size * SPREAD, MAX_SPREAD)
-    hanging = size * HANGING
-    shard_seconds = spread * hanging / (hanging + 1) + DEADLINE + 0.2
+    prompt = min(size * SPREAD, MAX_SPREAD) + 0.5
+    shard_seconds = prompt + (HANGS - prompt) * (1 - (1 - HANGING) ** size)
     gb_second = _usd("Lambda arm64" if options.arm64 else "Lambda x86_64")
     # What is due in half a minute is one message, or as many as it takes.
     introductions = servers * SECONDS / 60 / options.introduce_minutes
@@ -532,7 +537,7 @@ def measure() -> None:
     from local.postgres import Postgres
     from mcp_registry.aws.db import Database
     from mcp_registry.health import maintenance, messages, results
-    from mcp_registry.health.messages import Finding, Findings, Server, Shard
+    from mcp_registry.health.messages import Endpoint, Finding, Findings, Shard
 
     servers, sweeps = 1_000, 2_880
     draw = random.Random(7)
@@ -541,9 +546,9 @@ def measure() -> None:
 
     def finding(id_: int, sweep: int) -> Finding:
         if (id_ * 7_919 + sweep // 40) % 50 == 0:
-            return Finding(id_, "timeout", None, 5_000, "No answer within 5 seconds", 500)
+            return Finding(id_, "timeout", None, 5_000, "No answer within 5 seconds", 500, ids[id_])
         milliseconds = (40 + id_ % 200) * factors[(id_ * 31 + sweep * 17) % len(factors)]
-        return Finding(id_, "healthy", 200, round(milliseconds), None, 500)
+        return Finding(id_, "healthy", 200, round(milliseconds), None, 500, ids[id_])
 
     def findings(slot: datetime, sweep: int) -> Findings:
         return Findings(slot, 0, [finding(id_, sweep) for id_ in range(1, servers + 1)])
@@ -572,8 +577,13 @@ def measure() -> None:
 
         day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
         table = f"metrics.server_health_metrics_{day:%Y%m%d}"
-        listed = connection.execute("SELECT id, endpoint_url FROM registry.mcp_servers").fetchall()
-        shard = messages.encode(Shard(day, 0, [Server(id_, url_, None) for id_, url_ in listed]))
+        listed = connection.execute("SELECT server_id, id, url FROM registry.endpoints").fetchall()
+        ids = {server: id_ for server, id_, _ in listed}
+        known = (
+            '["no JSON",400,"application/json","{\\"error\\":{\\"code\\":int},\\"id\\":null,\\"jsonrpc\\":str}",5.0]'
+        )
+        of_shard = [Endpoint(server, id_, url_, None, known, "legacy", "healthy") for server, id_, url_ in listed]
+        shard = messages.encode(Shard(day, 0, endpoints=of_shard))
         found = messages.encode(findings(day, 7))
         position = "SELECT pg_current_wal_lsn() - '0/0'"
         log, before, seconds = one(position), cpu(), list[float]()

@@ -21,7 +21,10 @@ from tests.conftest import registration as document
 SAMPLE = ROOT / "tests" / "corpus" / "events.json"
 WHOLE = ROOT.parent / "shared" / "corpus" / "events.json"
 CASES = json.loads((WHOLE if WHOLE.is_file() else SAMPLE).read_text())
-QUEUE_FUNCTIONS = ("HealthCheckFunction", "HealthSweepFunction", "HealthWriteFunction")
+QUEUE_FUNCTIONS = (
+    *("HealthCheckFunction", "HealthSweepFunction", "HealthWriteFunction"),
+    *("IntroduceFunction", "RememberFunction"),
+)
 
 
 def cases(kind):
@@ -102,7 +105,8 @@ def test_a_scheduled_event_of_whatever_form_starts_each_sweep_once(case, stack, 
 def test_a_batch_of_strange_messages_is_refused_message_by_message(case, function, stack, client, database):
     assert outcome_of(stack, function, case["event"]) in case["accept"], case["why"]
     assert rows(database, "SELECT count(*) FROM metrics.server_health_metrics") == [(0,)]
-    assert waiting(stack, client, "ResultQueue") == []  # nothing was probed
+    # Nothing was probed, and nobody introduced.
+    assert waiting(stack, client, "ResultQueue") == waiting(stack, client, "IntroducedQueue") == []
 
 
 @pytest.mark.parametrize("case", cases(is_request))

@@ -245,12 +245,12 @@ def test_the_template_gives_each_function_the_role_that_runs_its_statements():
         "AuthorizerFunction": None,
         "FrontFunction": None,
         "HealthSweepFunction": None,
+        "IntroduceFunction": None,
         "MigrateFunction": "registry_owner",
         **dict.fromkeys(("RegisterFunction", "UpdateFunction", "DeleteFunction"), writer),
         **dict.fromkeys(
             ("ListFunction", "DetailFunction", "HistoryFunction", "MetricsFunction", "HealthFunction"), reader
         ),
-        **dict.fromkeys(
-            ("HealthCheckFunction", "StartSweepFunction", "HealthWriteFunction", "MaintainFunction"), sweeper
-        ),
+        **dict.fromkeys(("HealthCheckFunction", "StartSweepFunction", "MaintainFunction"), sweeper),
+        **dict.fromkeys(("HealthWriteFunction", "RememberFunction"), sweeper),
     }

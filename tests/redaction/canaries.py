@@ -43,6 +43,8 @@ READY_BLOCK = "redaction: passwords in the ready block of the local run"
 STATUSES = {200, 201, 202, 204, 400, 401, 404, 405, 409, 413, 415, 428, 500, 503}
 # What was stored may be read again.
 STORED = {"the description of a tool", "a display name", "a server's URL"}
+# The evidence for a verdict is what the server said, and is told as that; it is never logged.
+EVIDENCE = {*STORED, "the word of a hostile server"}
 # What the local run itself says: besides its end, that a queue's or a schedule's function has failed.
 OF_THE_LOCAL_RUN = re.compile(
     r"Stopped\.|\w+Function failed (?:when \w+ was due|with \d+ of \d+ messages of \w+)(?:: JobFailed:)?"
@@ -108,8 +110,8 @@ def prove(scale: int) -> list[Line]:
         ),
         _line("printed by the local run", "\n".join(printed).encode(), known),
         _line("printed by functions as in Lambda", functions.printed, known),
-        _line("sent in answers", whole, known, STORED),
-        _line("found of a hostile server", functions.findings.encode(), known, STORED),
+        _line("sent in answers", whole, known, EVIDENCE),
+        _line("found of a hostile server", functions.findings.encode(), known, EVIDENCE),
         _line("sent to a hostile server", functions.sent.encode(), known, STORED),
         # At the terminal of the person who gave them, names are told, and never a password.
         _line("printed by a local run that does not start", refused, known, {"the role", "the database's name"}),

@@ -40,12 +40,16 @@ USERNAME = "admin"
 # Each is a function that fails where nobody waits for an answer, with a column that it cannot do without.
 COLUMNS = {
     "HealthCheckFunction": ("metrics", "sweeps", "claimed_at"),
-    "HealthWriteFunction": ("registry", "server_health", "up_at"),
+    "HealthWriteFunction": ("registry", "endpoint_health", "up_at"),
+    "RememberFunction": ("registry", "endpoints", "moved_at"),
     "MaintainFunction": ("metrics", "folded_days", "day"),
 }
 # How a hostile server answers.
 MODES = ("wrong", "away", "strange", "right")
-MALFORMED = ("HealthCheckFunction", "HealthSweepFunction", "HealthWriteFunction")
+MALFORMED = (
+    *("HealthCheckFunction", "HealthSweepFunction", "HealthWriteFunction"),
+    *("IntroduceFunction", "RememberFunction"),
+)
 
 
 @dataclasses.dataclass
@@ -158,15 +162,18 @@ class Cloud:
         if function == "HealthWriteFunction":
             finding = [1, "healthy", 200, 5, None, 0]
             return not await self.message(function, json.dumps({"slot": _now(), "shard": 0, "findings": [finding]}))
+        if function == "RememberFunction":
+            introduced = [{"finding": [1, "healthy", 200, 5, None, 0, 1]}]
+            return not await self.message(function, json.dumps({"asked_at": _now(), "introduced": introduced}))
         try:
             await self.runtime.invoke(function, {"time": _now()})
         except FunctionError as error:
             return error.error_type == "JobFailed"
         return False
 
-    def received(self) -> str:
-        """The findings that were sent."""
-        queue = self.stack.functions["HealthSweepFunction"].environment["RESULT_QUEUE_URL"]
+    def received(self, function: str, variable: str) -> str:
+        """What a function has sent to the queue that this variable names."""
+        queue = self.stack.functions[function].environment[variable]
         (message,) = self.sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=5).get("Messages", [])
         return message.get("Body", "")
 
@@ -194,12 +201,12 @@ async def _work(cloud: Cloud, farm: Farm) -> str:
     word, stored = cloud.given["remote"], cloud.given["stored"]
     await cloud.ask("GET", "/health")
     await cloud.ask("GET", SERVERS, password=cloud.given["header"])
-    servers: list[tuple[int, str, None]] = []
+    servers: list[tuple[int, str]] = []
     for mode in MODES:
         url = f"{farm.url}/{mode}/{stored}"
         created = await cloud.ask("POST", REGISTER, registration(f"cloud-{mode}", endpoint_url=url))
-        servers.append((created["id"], url, None))
-    ids = [id_ for id_, _, _ in servers]
+        servers.append((created["id"], url))
+    ids = [id_ for id_, _ in servers]
     await asyncio.gather(
         cloud.ask("GET", SERVERS),
         cloud.ask("PATCH", f"{SERVERS}/{ids[-1]}", {"status": word}),
@@ -208,14 +215,22 @@ async def _work(cloud: Cloud, farm: Farm) -> str:
         cloud.runtime.invoke("HealthCheckFunction", {"time": _now()}),
         cloud.runtime.invoke("MaintainFunction", {"time": _now()}),
     )
-    assert await cloud.message("HealthSweepFunction", json.dumps({"slot": _now(), "shard": 0, "servers": servers}))
-    findings = cloud.received()
+    with psycopg.connect(cloud.given["DATABASE_URL"], autocommit=True) as database:
+        of_server = dict(database.execute("SELECT server_id, id FROM registry.endpoints").fetchall())
+    visits = [(id_, of_server[id_], url, None, None, None) for id_, url in servers]
+    assert await cloud.message("IntroduceFunction", json.dumps({"asked_at": _now(), "endpoints": visits}))
+    introduced = cloud.received("IntroduceFunction", "INTRODUCED_QUEUE_URL")
+    assert len(json.loads(introduced)["introduced"]) == len(servers), introduced
+    assert await cloud.message("RememberFunction", introduced)
+    endpoints = [(id_, of_server[id_], url, None, None, None, None) for id_, url in servers]
+    assert await cloud.message("HealthSweepFunction", json.dumps({"slot": _now(), "shard": 0, "endpoints": endpoints}))
+    findings = cloud.received("HealthSweepFunction", "RESULT_QUEUE_URL")
     assert len(json.loads(findings)["findings"]) == len(servers), findings
     assert await cloud.message("HealthWriteFunction", findings)
     await asyncio.gather(*(cloud.ask("GET", f"{SERVERS}/{id_}") for id_ in ids))
     await asyncio.gather(*(cloud.ask("GET", f"{SERVERS}/{id_}/health") for id_ in ids))
     await cloud.ask("DELETE", f"{SERVERS}/{ids[0]}")
-    return findings
+    return introduced + findings
 
 
 async def _fail(cloud: Cloud) -> None:

@@ -33,8 +33,9 @@ FORBIDDEN_IN_SUCCESSES = re.compile(rf"{_DRIVER}|{_STACK}|psycopg|functions/\w+/
 FORBIDDEN_IN_REFUSALS = re.compile(rf"{_SQL}|{_DRIVER}|{_STACK}|psycopg|\.py\b")
 
 _NAME = r"[A-Za-z0-9._/-]{1,100}"
-# A sentence of ours, whatever it repeats.
-_SENTENCE = rf"(?!.*(?:{_SQL}|{_DRIVER}|{_STACK}))[A-Z][^\x00-\x1f\x7f-\x9f]{{1,400}}"
+# A sentence of ours, whatever it repeats; some begin with the method of MCP that they are about.
+_METHOD = r"initialize|server/discover|(?:tools|prompts|resources|resources/templates)/list"
+_SENTENCE = rf"(?!.*(?:{_SQL}|{_DRIVER}|{_STACK}))(?:[A-Z]|(?:{_METHOD}) )[^\x00-\x1f\x7f-\x9f]{{1,400}}"
 # The access log of the local run. The path is the client's own, so that such a line is searched for secrets only.
 OF_A_REQUEST = re.compile(
     r"\d\d:\d\d:\d\d  [A-Z]+ +\S{1,200}  \d{3}  \d+ ms(?:  (?:"
@@ -68,15 +69,17 @@ _FIELDS = {
     "method": r"[A-Z]{3,7}",
     "resource": r"/[a-z/{}.-]*",
     "code": r"[A-Z_]+",
-    # An SQLSTATE, or a class: of a driver, or of boto3 after the service.
-    "cause": r"[0-9A-Z]{5}|(?:SQS )?[A-Z][A-Za-z]{1,60}",
+    # An SQLSTATE, or a class: of a driver, or of boto3 after the service; of a message that was not sent also a status.
+    "cause": r"[0-9A-Z]{5}|(?:SQS )?[A-Z][A-Za-z]{1,60}|HTTP \d{3}|late",
+    "queue": r"[\w.-]{0,80}",
     "exception_class": r"[\w.]{1,100}",
     "exception_frames": r"/[^:]+\.py:\d+ [\w<>]+",
-    "reason": rf"not a (?:Tick|Shard|Findings)|{_SENTENCE}",
+    "reason": rf"not a (?:Tick|Shard|Findings|Visits|Introductions)|{_SENTENCE}",
     "server": _NAME,
     "from": r"active|error",
     "to": r"active|error",
     "slot": _TIME,
+    "asked_at": _TIME,
     "outcome": r"[a-z]{1,20}",
     # Of servers without a verdict: sentences of ours as names, numbers as values.
     "unchecked": r"[A-Z][A-Za-z' ,]{1,80}",
@@ -91,6 +94,7 @@ _FIELDS = {
 _SHAPES = {name: re.compile(shape) for name, shape in _FIELDS.items()}
 _NUMBERS = {
     *("status", "duration_ms", "servers", "sweeps", "shard", "checked", "recovered", "failed"),
+    *("introduced", "endpoints", "found", "learnt"),
     *("added", "folded", "dropped", "deleted"),
 }
 _METRICS = {"_aws", "sweep_untimely", "sweep_unfinished", "sweep_suspect"}

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import cost
-from mcp_registry.health import probe, shard, sweeps
+from mcp_registry.dial import introduction
+from mcp_registry.health import invitations, shard, sweeps
 
 ROOT = Path(__file__).parents[2]
 BEGIN, END = "<!-- cost: begin -->\n", "<!-- cost: end -->\n"
@@ -89,7 +90,8 @@ def test_every_price_is_used() -> None:
 def test_the_constants_are_those_of_the_code() -> None:
     assert cost.SHARD == sweeps.MAX_SHARD
     assert (cost.SPREAD, cost.MAX_SPREAD) == (shard.SPREAD_SECONDS_EACH, shard.MAX_SPREAD_SECONDS)
-    assert cost.DEADLINE == probe.DEADLINE
+    assert cost.HANGS == shard.SWEEP_SECONDS - introduction.GRACE_SECONDS
+    assert cost.VISITS == invitations.MAX_VISITS
     assert sweeps.HALF_MINUTE.total_seconds() * cost.SWEEPS == cost.SECONDS
 
 

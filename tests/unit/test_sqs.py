@@ -175,7 +175,7 @@ def test_a_refusal_is_one_line_in_the_log_and_no_error(caplog):
 
 
 @pytest.mark.usefixtures("patient")
-@pytest.mark.parametrize("url", ["", "nowhere", "http://127.0.0.1:1/1/queue", "https://no-such-host.invalid/1/queue"])
+@pytest.mark.parametrize("url", ["", "nowhere", "http://127.0.0.1:1/1/queue", "https://127.0.0.1:1/1/queue"])
 def test_whatever_goes_wrong_is_one_line_in_the_log_and_no_error(url, caplog):
     assert not sqs.send(url, "x")
     assert len(told(caplog)) == 1

@@ -32,7 +32,7 @@ SEND_SECONDS: Final = 10.0
 LEARN_SECONDS: Final = 10.0
 # What leaving may take beyond an introduction, and what is read about how one gets in.
 LEAVE_SECONDS: Final = 2 * introduction.GRACE_SECONDS
-# Introductions under way together. Each may read 4 MiB, which are up to 120 MiB as Python holds JSON: as many as
+# Introductions under way together. Each may read 4 MiB, which are up to 130 MiB as Python holds JSON: as many as
 # that are what a function of 1 GiB does with servers as they are, and not with thirty that mean it ill.
 AT_ONCE: Final = 30
 # Of a message that comes again, because a function has died of it.
