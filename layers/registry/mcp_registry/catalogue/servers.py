@@ -189,7 +189,7 @@ WITH page AS (
       LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = s.endpoint_id
      ORDER BY s.id
 )
-SELECT (SELECT '[' || COALESCE(string_agg(row_to_json(shown)::text, ','), '') || ']' FROM shown),
+SELECT array_to_json(ARRAY(SELECT shown FROM shown))::text,
        (SELECT sum(servers)::bigint FROM registry.server_counts),
        CASE WHEN (SELECT count(*) FROM page) > %(limit)s THEN (SELECT max(id) FROM shown) END
 """  # noqa: S608 - of two literals
@@ -244,7 +244,7 @@ WITH matches AS MATERIALIZED (
       LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = s.endpoint_id
      ORDER BY page.id
 )
-SELECT (SELECT '[' || COALESCE(string_agg(row_to_json(shown)::text, ','), '') || ']' FROM shown),
+SELECT array_to_json(ARRAY(SELECT shown FROM shown))::text,
        CASE WHEN NOT %(counted)s
             THEN (SELECT COALESCE(sum(servers), 0)::bigint
                     FROM registry.server_counts
