@@ -217,9 +217,9 @@ _MATCHES: LiteralString = """
 
 # The same, narrowed and searched. Planned anew each time: the filters are optional, so that a plan for every choice of
 # them fits none (2.1 against 0.5 ms for a rare status, 2026-11-22), and what is not asked for is not planned at all.
-# What a search finds is counted up to 1,000, MAX_COUNTED, because counting all of a common word took 7 to 23 times what
-# the page takes (2026-11-30); the first page is what was counted first. Of several words the longest is for the index;
-# the others are looked for in what that finds. So are the servers of a verdict, which change with every sweep.
+# What a search finds, and who has a verdict, is counted up to 1,000, MAX_COUNTED, because counting all of a common word
+# took 7 to 23 times what the page takes (2026-11-30); the first page is what was counted first. Of several words the
+# longest is for the index; the others are looked for in what that finds.
 NARROW: LiteralString = f"""
 WITH matches AS MATERIALIZED (
     SELECT id
