@@ -379,11 +379,18 @@ SELECT s.id, e.id, e.url, e.health_url, e.era, h.verdict::text, e.offer_digest, 
  LIMIT 1
 """  # noqa: S608 - of literals
 
-# What is told of the last check of the endpoint that a server `s` has: its verdict `h`, and whether a status is frozen,
-# which is to say that the check found nothing good and the server was not called down for it, because the fault may be
-# ours.
-_TOLD: LiteralString = """s.status, COALESCE(h.verdict::text, 'unknown') AS verdict,
-           s.status = 'active' AND NOT COALESCE(metrics.is_up(h.verdict), true) AS frozen"""
+# A server `s` of a page, with the last check `h` of its endpoint. Put together by hand, because row_to_json looks up
+# the kind of each field in each row, which is a fifth of a page (2026-11-30). A status is frozen where the last check
+# found nothing good and the server was not called down for it, because the fault may be ours.
+_ITEM: LiteralString = """concat('{"id":', s.id, ',"name":', to_json(s.name),
+                  ',"display_name":', to_json(s.display_name),
+                  ',"server_type":"', s.server_type, '","status":"', s.status,
+                  '","verdict":"', COALESCE(h.verdict::text, 'unknown'),
+                  '","frozen":', CASE WHEN s.status = 'active' AND NOT metrics.is_up(h.verdict) THEN 'true'
+                                      ELSE 'false' END,
+                  ',"version":', COALESCE(to_json(s.version)::text, 'null'),
+                  ',"last_health_check":', COALESCE('"' || registry.rfc3339(h.checked_at) || '"', 'null'),
+                  ',"tools_count":', s.tools_count, '}')"""
 
 # One page in id order, which is the order of registration; one row more than asked for says whether another follows.
 # The inner LIMIT is a literal, MAX_LIMIT and that row, because a plan that is kept knows literals only: it would take
@@ -399,13 +406,12 @@ WITH page AS (
      ORDER BY id
      LIMIT %(limit)s + 1
 ), shown AS (
-    SELECT s.id, s.name, s.display_name, s.server_type, {_TOLD}, s.version,
-           registry.rfc3339(h.checked_at) AS last_health_check, s.tools_count
+    SELECT s.id, {_ITEM} AS json
       FROM (SELECT * FROM page ORDER BY id LIMIT %(limit)s) AS s
       LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = s.endpoint_id
      ORDER BY s.id
 )
-SELECT (SELECT '[' || COALESCE(string_agg(row_to_json(shown)::text, ','), '') || ']' FROM shown),
+SELECT (SELECT '[' || COALESCE(string_agg(json, ','), '') || ']' FROM shown),
        (SELECT sum(servers)::bigint FROM registry.server_counts),
        CASE WHEN (SELECT count(*) FROM page) > %(limit)s THEN (SELECT max(id) FROM shown) END
 """  # noqa: S608 - of two literals
@@ -427,9 +433,9 @@ _MATCHES: LiteralString = """
 
 # The same, narrowed and searched. Planned anew each time: the filters are optional, so that a plan for every choice of
 # them fits none (2.1 against 0.5 ms for a rare status, 2026-11-22), and what is not asked for is not planned at all.
-# What a search finds is counted up to 1,000, MAX_COUNTED, because counting all of a common word took 7 to 23 times what
-# the page takes (2026-11-30); the first page is what was counted first. Of several words the longest is for the index;
-# the others are looked for in what that finds. So are the servers of a verdict, which change with every sweep.
+# What a search finds, and who has a verdict, is counted up to 1,000, MAX_COUNTED, because counting all of a common word
+# took 7 to 23 times what the page takes (2026-11-30); the first page is what was counted first. Of several words the
+# longest is for the index; the others are looked for in what that finds.
 NARROW: LiteralString = f"""
 WITH matches AS MATERIALIZED (
     SELECT id
@@ -453,14 +459,13 @@ WITH matches AS MATERIALIZED (
              LIMIT %(limit)s + 1) AS following
      WHERE %(after)s > 0 OR NOT %(counted)s
 ), shown AS (
-    SELECT s.id, s.name, s.display_name, s.server_type, {_TOLD}, s.version,
-           registry.rfc3339(h.checked_at) AS last_health_check, s.tools_count
+    SELECT s.id, {_ITEM} AS json
       FROM (SELECT id FROM page ORDER BY id LIMIT %(limit)s) AS page
       JOIN registry.mcp_servers AS s ON s.id = page.id
       LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = s.endpoint_id
      ORDER BY page.id
 )
-SELECT (SELECT '[' || COALESCE(string_agg(row_to_json(shown)::text, ','), '') || ']' FROM shown),
+SELECT (SELECT '[' || COALESCE(string_agg(json, ','), '') || ']' FROM shown),
        CASE WHEN NOT %(counted)s
             THEN (SELECT COALESCE(sum(servers), 0)::bigint
                     FROM registry.server_counts
@@ -485,7 +490,7 @@ SELECT id
 #
 # The endpoint to use comes first, and what is not checked any more last. Of those that are no use the evidence is told.
 # psycopg takes a statement of more than 4,096 characters apart for each request, which is 30 us (2026-11-30).
-DETAIL: LiteralString = f"""
+DETAIL = """
 WITH tool AS (
     SELECT t.position, t.id, t.extra,
            row_to_json((SELECT shown
@@ -530,17 +535,19 @@ WITH tool AS (
      WHERE m.server_id = %(id)s
 )
 SELECT left(row_to_json(server)::text, -1) || ',"observed":'
-       || COALESCE((SELECT '{{"at":"' || registry.rfc3339(introduced_at) || '","era":' || to_json(era) || ','
+       || COALESCE((SELECT '{"at":"' || registry.rfc3339(introduced_at) || '","era":' || to_json(era) || ','
                            || substr(introduction::text, 2)
                       FROM endpoint
-                     WHERE used AND introduction::text LIKE '{{"%%'), 'null')
+                     WHERE used AND introduction::text LIKE '{"%%'), 'null')
        || ',"tools":['
        || (SELECT COALESCE(string_agg(CASE WHEN extra IS NULL THEN json
                                            ELSE left(json, -1) || ',' || substr(extra::text, 2) END, ','
                                       ORDER BY position, id), '')
              FROM tool)
-       || ']}}'
-  FROM (SELECT s.id, s.name, s.display_name, s.description, s.server_type, s.endpoint_url, s.health_url, {_TOLD},
+       || ']}'
+  FROM (SELECT s.id, s.name, s.display_name, s.description, s.server_type, s.endpoint_url, s.health_url, s.status,
+               COALESCE(h.verdict::text, 'unknown') AS verdict,
+               s.status = 'active' AND NOT COALESCE(h.up, true) AS frozen,
                s.version, registry.rfc3339(h.checked_at) AS last_health_check,
                registry.rfc3339(s.created_at) AS created_at, registry.rfc3339(s.updated_at) AS updated_at,
                registry.rfc3339(newest.checked_at) AS checked_at,
@@ -551,7 +558,7 @@ SELECT left(row_to_json(server)::text, -1) || ',"observed":'
           LEFT JOIN endpoint AS h ON h.used
          CROSS JOIN (SELECT max(checked_at) AS checked_at, max(announced_at) AS announced_at FROM endpoint) AS newest
          WHERE s.id = %(id)s) AS server
-"""  # noqa: S608 - of literals
+"""
 
 # A server in error is in the sweeps already; only a probe may say that it is well again. The row is locked first, so
 # that `before` is its newest version even where it had to wait for another session's change. What was found before it
