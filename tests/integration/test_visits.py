@@ -10,19 +10,22 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 from local import queues as local_queues
 from mcp_registry.aws import queues
-from mcp_registry.catalogue import fingerprint
+from mcp_registry.catalogue import fingerprint, registration, servers
 from mcp_registry.dial import introduction
 from mcp_registry.dial.guard import Policy
 from mcp_registry.edge.background import Record
 from mcp_registry.errors import Malformed, Unavailable
-from mcp_registry.health import messages, pulse, visits
+from mcp_registry.health import history, introductions, messages, pulse, visits
 from mcp_registry.health.messages import Introduced, Introductions, Visits
 from mcp_registry.health.probe import new_event_loop
 from tests import shapes
+from tests.conftest import registration as document
+from tests.contract.test_openapi import schema
 from tests.hostile import Farm, Visit
 from tests.shapes import JSON, SHAPES, TOOLS, Answer, fixed, hand, initialized, message, reply, result, says, send, text
 
@@ -86,6 +89,37 @@ def test_every_shape_is_sent_on_as_the_introduction_finds_it_and_no_session_is_l
         assert (one.auth is not None) == (shape.verdict == "gated"), name
         assert bool(one.finding.evidence) == (shape.verdict != "up"), name
     assert left == {}
+
+
+def test_what_is_told_of_every_shape_is_what_the_document_of_the_api_says(every_shape, database):
+    ids: dict[str, int] = {}
+    known: list[Introduced] = []
+    for number, (name, one) in enumerate(every_shape[0].items()):
+        parsed = registration.parse(document(f"shape-{number}", endpoint_url=f"http://localhost:{number + 1024}/mcp"))
+        ids[name] = servers.register(database, parsed)["id"]
+        row = database.read("SELECT endpoint_id FROM registry.mcp_servers WHERE id = %(id)s", {"id": ids[name]})
+        assert row is not None
+        finding = one.finding._replace(server_id=ids[name], endpoint_id=row[0])
+        known.append(msgspec.structs.replace(one, finding=finding))
+    body = messages.encode(Introductions(datetime.now(UTC), known))
+    introductions.record(database, Record({"messageId": "1", "body": body}, 60.0))
+    for name, id_ in ids.items():
+        one = every_shape[0][name]
+        told = servers.detail(database, id_)
+        assert len(told.encode()) < 64 * 1024, name
+        detail = json.loads(told)
+        schema("ServerDetail").validate(detail)
+        assert (detail["verdict"], detail["frozen"]) == (one.finding.verdict, False), name
+        assert (detail["observed"] is not None, detail["auth"] is not None) == (
+            one.introduction is not None,
+            one.auth is not None,
+        ), name
+        assert (detail["endpoints"][0]["evidence"] is not None) == (detail["status"] == "error"), name
+        told = history.of_server(database, id_, "24h")
+        schema("ServerHealth").validate(json.loads(told))
+        # JSON has one spelling, without blanks, whoever's words are in it.
+        for text_ in (told, servers.detail(database, id_)):
+            assert text_ == json.dumps(json.loads(text_), ensure_ascii=False, separators=(",", ":")), name
 
 
 def test_what_was_as_bad_before_brings_no_evidence_again():

@@ -414,7 +414,7 @@ def _write(
 ) -> Written:
     unique = [*{one.endpoint_id: one for one in _of_endpoints(database, findings)}.values()]
     # Apart, because hardly any finding has it.
-    seen = [(one.endpoint_id, one.evidence) for one in unique if one.evidence]
+    seen = [(one.endpoint_id, [each._asdict() for each in one.evidence]) for one in unique if one.evidence]
     servers = {one.server_id for one in findings}
     server_ids = messages.array([*servers])
     parameters = {
@@ -437,7 +437,8 @@ def _write(
         "retries": messages.array([one.retry_after for one in unique]),
         "doubted": messages.array([one.endpoint_id for one in unique if one.in_doubt]),
         "evidence_of": messages.array([id_ for id_, _ in seen]),
-        "evidence": messages.texts([json.dumps([each._asdict() for each in evidence]) for _, evidence in seen]),
+        # Without blanks, as it is told: Postgres puts it into answers as it stands.
+        "evidence": messages.texts([json.dumps(said, ensure_ascii=False, separators=(",", ":")) for _, said in seen]),
     }
     again = False
     try:
