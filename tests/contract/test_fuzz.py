@@ -176,7 +176,7 @@ def test_a_digest_without_a_body_is_answered_as_documented(case: Case, stack_url
 def test_the_example_of_a_digest_is_that_of_the_example_of_a_registration(stack_url: str):
     operation = DOCUMENT["paths"]["/api/registry/register"]["put"]
     registration = operation["requestBody"]["content"]["application/json"]["example"]
-    (digest,) = operation["parameters"]
+    (digest,) = (each for each in operation["parameters"] if each["name"] == "X-Registration-Digest")
     with httpx.Client(base_url=stack_url, auth=CREDENTIALS, timeout=30) as client:
         assert client.put("/api/registry/register", json=registration).is_success
         answer = client.put("/api/registry/register", headers={digest["name"]: digest["example"]})

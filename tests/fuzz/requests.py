@@ -503,9 +503,24 @@ PAIRS = st.tuples(st.sampled_from(["status", "type", "search", "limit", "cursor"
 )
 QUERIES = (
     st.sampled_from(
-        ["limit=0", "%", "&&&", "=", "limit=1&limit=2", "limit=%D9%A1", "search=%ff", "search=%00", "a;b", "?", "%zz"]
+        [
+            "limit=0",
+            "%",
+            "&&&",
+            "=",
+            "limit=1&limit=2",
+            "limit=%D9%A1",
+            "search=%ff",
+            "search=%00",
+            "a;b",
+            "?",
+            "%zz",
+            "hold=0",
+        ]
     )
-    | st.sampled_from([f"limit={'9' * 400}", f"search={'a' * 2_000}", "status=active%00", "search=%ED%A0%80", "+", ""])
+    | st.sampled_from(
+        [f"limit={'9' * 400}", f"search={'a' * 2_000}", "status=active%00", "search=%ED%A0%80", "+", "hold=0"]
+    )
     | st.lists(PAIRS, max_size=3).map("&".join)
     | CURSORS.map("cursor={}".format)
 )
@@ -516,6 +531,7 @@ HEADERS = st.one_of(
     st.tuples(
         st.just("x-registration-digest"), st.sampled_from(["0" * 64, "F" * 64, "", "0" * 63, "g" * 64]) | PRINTABLE
     ),
+    st.tuples(st.just("x-registration-lease"), st.sampled_from(["600", "59", "", "-600", "9" * 400]) | PRINTABLE),
     st.tuples(st.just("content-type"), MEDIA_TYPES | PRINTABLE),
     st.tuples(st.just("content-encoding"), ENCODINGS | PRINTABLE),
     st.tuples(st.just("x-cron-secret"), PRINTABLE),

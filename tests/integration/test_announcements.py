@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from typing import Any, LiteralString
 
+import psycopg
 import pytest
 
 from mcp_registry.aws.db import Database
 from mcp_registry.catalogue import registration, servers
 from mcp_registry.catalogue.servers import MAX_ENDPOINTS, Registered
+from mcp_registry.dial import urls
 from mcp_registry.edge.http import error_response
 from mcp_registry.errors import (
     ConflictingServer,
@@ -108,6 +111,13 @@ def test_a_new_server_has_the_endpoint_that_it_registered_and_is_looked_at(catal
     assert endpoints(catalogue, "introduce_at = now() + interval '30 seconds'") == [(True,)]
 
 
+def test_the_longest_address_fits_the_index(catalogue):
+    """Which takes no more than a third of a page, and compresses what is shorter by that."""
+    noise = "".join(sha256(bytes([n])).hexdigest() for n in range(32))
+    url = f"{ONE}/{noise}"[: urls.MAX_LENGTH]
+    assert announce(catalogue, "long", url)["result"] == "created"
+
+
 def test_a_new_server_that_announces_itself_has_a_lease(catalogue):
     created = announce(catalogue, "new", ONE)
     assert created["result"] == "created"
@@ -147,6 +157,22 @@ def test_an_announcement_of_an_endpoint_that_is_up_writes_nothing(catalogue):
         assert (again["result"], again.visit) == ("unchanged", None)
         assert servers.shake_hands(catalogue, sent("still", url).body_digest, LEASE) is None
     assert unwritten(catalogue) == before
+
+
+def test_what_changes_nothing_is_one_statement(catalogue, monkeypatch):
+    announce(catalogue, "counted", ONE)
+    found(catalogue, ONE, "healthy")
+    run = []
+    real = psycopg.Cursor.execute
+
+    def execute(self, query, *arguments, **keywords):
+        run.append(query)
+        return real(self, query, *arguments, **keywords)
+
+    monkeypatch.setattr(psycopg.Cursor, "execute", execute)
+    announce(catalogue, "counted", ONE)
+    servers.shake_hands(catalogue, sent("counted", ONE).body_digest, LEASE)
+    assert run == [servers.FIND, servers.ANNOUNCED]
 
 
 @pytest.mark.parametrize("shakes_hands", [True, False])
@@ -582,7 +608,7 @@ def test_a_digest_that_waited_for_a_change_of_its_endpoint_asks_for_the_registra
 
 def test_many_replicas_of_a_new_server_that_start_at_once_are_one_server(racing, database_url):
     rows(racing[0], "DELETE FROM registry.mcp_servers WHERE name = 'raced'")
-    urls = [f"http://localhost:{port}/mcp" for port in range(8100, 8120)]
+    replicas = [f"http://localhost:{port}/mcp" for port in range(8100, 8120)]
 
     def run(url: str) -> str:
         database = Database(database_url).begin(PATIENCE)
@@ -591,10 +617,10 @@ def test_many_replicas_of_a_new_server_that_start_at_once_are_one_server(racing,
         finally:
             database.close()
 
-    with ThreadPoolExecutor(len(urls)) as pool:
-        results = sorted(pool.map(run, urls))
-    assert results == ["created"] + ["updated"] * (len(urls) - 1)
-    assert of_raced(racing[0], "e.url") == [(url,) for url in urls]
+    with ThreadPoolExecutor(len(replicas)) as pool:
+        results = sorted(pool.map(run, replicas))
+    assert results == ["created"] + ["updated"] * (len(replicas) - 1)
+    assert of_raced(racing[0], "e.url") == [(url,) for url in replicas]
 
 
 # ------------------------------------------------------------------ beside the release before
