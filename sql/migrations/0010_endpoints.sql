@@ -3,7 +3,7 @@
 -- What now exists: registry.endpoints, registry.endpoint_health (the last check of each), registry.held_names,
 -- metrics.endpoint_changes, and mcp_servers.endpoint_id and offer_digest. Quick, because readers wait for it: the servers that are
 -- there get their endpoint in 0011. mcp_servers.endpoint_url and health_url stay what they were, the address to use
--- now; registry.server_health and mcp_servers.moved_at are the release before's, and go with the next one.
+-- now; registry.server_health, mcp_servers.moved_at and content_digest are the release before's, and go with the next one.
 --
 -- The release before, while it still runs, writes addresses into mcp_servers alone: a trigger makes endpoints of them.
 --

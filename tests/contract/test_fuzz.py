@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from typing import Any
 
 import httpx
 import hypothesis
 import pytest
+import rfc8785
 import schemathesis
 from schemathesis import Case, CheckContext, Response
 from schemathesis.checks import CheckFunction, not_a_server_error
@@ -173,14 +175,11 @@ def test_a_digest_without_a_body_is_answered_as_documented(case: Case, stack_url
     assert response.status_code in (204, 400, 428)
 
 
-def test_the_example_of_a_digest_is_that_of_the_example_of_a_registration(stack_url: str):
+def test_the_example_of_a_digest_is_that_of_the_example_of_a_registration():
     operation = DOCUMENT["paths"]["/api/registry/register"]["put"]
     registration = operation["requestBody"]["content"]["application/json"]["example"]
-    (digest,) = operation["parameters"]
-    with httpx.Client(base_url=stack_url, auth=CREDENTIALS, timeout=30) as client:
-        assert client.put("/api/registry/register", json=registration).is_success
-        answer = client.put("/api/registry/register", headers={digest["name"]: digest["example"]})
-    assert answer.status_code == 204
+    (digest,) = (each for each in operation["parameters"] if each["name"] == "X-Registration-Digest")
+    assert digest["example"] == sha256(rfc8785.dumps(registration)).hexdigest()
 
 
 @api.exclude(path=[*OPEN, JOB]).parametrize()

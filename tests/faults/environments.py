@@ -75,7 +75,7 @@ SELECT format('ALTER TABLE %I.%I ADD COLUMN of_a_newer_release text DEFAULT ''x'
 """
 # Each event finds a catalogue with one server, whose id is 1, and no sweep that it would be too early after.
 EMPTY = """
-TRUNCATE registry.mcp_servers, registry.tools RESTART IDENTITY CASCADE;
+TRUNCATE registry.mcp_servers, registry.tools, registry.held_names RESTART IDENTITY CASCADE;
 UPDATE registry.server_counts SET servers = 0;
 TRUNCATE metrics.sweeps;
 SELECT metrics.add_days('2026-11-22', '2026-11-22');  -- the day of the events

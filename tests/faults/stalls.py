@@ -49,6 +49,8 @@ SUCCESSES = (200, 201, 204)
 # Parts of statements by which the proxy knows them.
 REGISTERS, REPLACES, DELETES = "INSERT INTO registry.mcp_servers", "revision = revision + 1", "DELETE FROM registry.mcp"
 STATEMENTS = 7  # cases of _cut_at_statements
+# Replies are cut after each number of bytes up to this one: that of the look-up has 700, and that of the write follows.
+LONGEST_CUT = 900
 SETS_STATUS, LISTS, SHOWS = "FOR NO KEY UPDATE", "row_to_json(shown)", "row_to_json(server)"
 
 
@@ -528,7 +530,8 @@ def _cuts(scene: Scene, scale: int) -> list[Line]:
         before += _cut_at_statements(scene, "cut on")
         scene.warm()
         dropped += _cut_at_statements(scene, "drop reply")
-    lengths = random.sample(range(1, 401), 10) if scale == 1 else range(1, 401)
+    places = range(1, LONGEST_CUT + 1)
+    lengths = random.sample(places, 25) if scale == 1 else places
     torn: list[str] = []
     unavailable = 0
     for length in lengths:
@@ -542,7 +545,7 @@ def _cuts(scene: Scene, scale: int) -> list[Line]:
         _counted("cut before the server sees a statement", "a write: 503, not done; a read: 200", before, cases),
         _counted("the reply to a statement is lost", "a write: 503, done; a read: 200", dropped, cases),
         _counted(
-            f"a reply is cut after 1 to 400 bytes ({unavailable} writes: 503)",
+            f"a reply is cut after 1 to {LONGEST_CUT} bytes ({unavailable} writes: 503)",
             "a read 200, a write 503 or 2xx, then 2xx",
             torn,
             2 * len(lengths),

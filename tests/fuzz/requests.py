@@ -506,6 +506,7 @@ QUERIES = (
         ["limit=0", "%", "&&&", "=", "limit=1&limit=2", "limit=%D9%A1", "search=%ff", "search=%00", "a;b", "?", "%zz"]
     )
     | st.sampled_from([f"limit={'9' * 400}", f"search={'a' * 2_000}", "status=active%00", "search=%ED%A0%80", "+", ""])
+    | st.sampled_from(["hold=0", "hold=60&hold=60", "hold="])
     | st.lists(PAIRS, max_size=3).map("&".join)
     | CURSORS.map("cursor={}".format)
 )
@@ -516,6 +517,7 @@ HEADERS = st.one_of(
     st.tuples(
         st.just("x-registration-digest"), st.sampled_from(["0" * 64, "F" * 64, "", "0" * 63, "g" * 64]) | PRINTABLE
     ),
+    st.tuples(st.just("x-registration-lease"), st.sampled_from(["600", "59", "", "-600", "9" * 400]) | PRINTABLE),
     st.tuples(st.just("content-type"), MEDIA_TYPES | PRINTABLE),
     st.tuples(st.just("content-encoding"), ENCODINGS | PRINTABLE),
     st.tuples(st.just("x-cron-secret"), PRINTABLE),

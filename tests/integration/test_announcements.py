@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from hashlib import sha256
 from typing import Any, LiteralString
 
+import psycopg
 import pytest
 
 from mcp_registry.aws.db import Database
 from mcp_registry.catalogue import registration, servers
 from mcp_registry.catalogue.servers import MAX_ENDPOINTS, Registered
+from mcp_registry.dial import urls
 from mcp_registry.edge.http import error_response
 from mcp_registry.errors import (
     ConflictingServer,
@@ -37,6 +41,12 @@ def rows(database: Database, statement: str) -> list[Any]:
     assert database._connection is not None
     cursor = database._connection.execute(statement.encode())
     return cursor.fetchall() if cursor.description else []
+
+
+def now(database: Database) -> datetime:
+    """By the clock that every moment of an endpoint is of: a check that was asked before it moved says nothing."""
+    ((moment,),) = rows(database, "SELECT now()")
+    return moment
 
 
 def announce(database: Database, name: str, url: str, **fields: Any) -> Registered:
@@ -102,10 +112,17 @@ def test_a_new_server_has_the_endpoint_that_it_registered_and_is_looked_at(catal
     created = servers.register(catalogue, sent("new", ONE, health_url="/up"))
     ((number, *kept),) = endpoints(catalogue, "id", "url", "health_url", "declared", "lease_until")
     assert kept == [ONE, "/up", True, None]
-    assert created.visit == (created["id"], number, ONE, "/up", None, None)
+    assert created.visit == (now(catalogue), created["id"], number, ONE, "/up", None, None)
     assert in_use(catalogue, created["id"]) == ONE
     # A message that is lost is made good.
     assert endpoints(catalogue, "introduce_at = now() + interval '30 seconds'") == [(True,)]
+
+
+def test_the_longest_address_fits_the_index(catalogue):
+    """Which takes no more than a third of a page, and compresses what is shorter by that."""
+    noise = "".join(sha256(bytes([n])).hexdigest() for n in range(32))
+    url = f"{ONE}/{noise}"[: urls.MAX_LENGTH]
+    assert announce(catalogue, "long", url)["result"] == "created"
 
 
 def test_a_new_server_that_announces_itself_has_a_lease(catalogue):
@@ -121,7 +138,7 @@ def test_each_replica_adds_its_endpoint_and_leaves_the_others_alone(catalogue):
     rows(catalogue, "UPDATE registry.mcp_servers SET updated_at = '2026-01-01'")
     added = announce(catalogue, "replicas", TWO)
     assert added["result"] == "updated"
-    assert added.visit is not None and added.visit[2] == TWO
+    assert added.visit is not None and added.visit[3] == TWO
     assert endpoints(catalogue, "url", "declared", "conflict_at") == [(ONE, False, None), (TWO, False, None)]
     assert changes(catalogue) == [("added", TWO)]
     # Which one is used is for the checks to say, and what is registered has not changed.
@@ -149,6 +166,22 @@ def test_an_announcement_of_an_endpoint_that_is_up_writes_nothing(catalogue):
     assert unwritten(catalogue) == before
 
 
+def test_what_changes_nothing_is_one_statement(catalogue, monkeypatch):
+    announce(catalogue, "counted", ONE)
+    found(catalogue, ONE, "healthy")
+    run = []
+    real = psycopg.Cursor.execute
+
+    def execute(self, query, *arguments, **keywords):
+        run.append(query)
+        return real(self, query, *arguments, **keywords)
+
+    monkeypatch.setattr(psycopg.Cursor, "execute", execute)
+    announce(catalogue, "counted", ONE)
+    servers.shake_hands(catalogue, sent("counted", ONE).body_digest, LEASE)
+    assert run == [servers.FIND, servers.ANNOUNCED]
+
+
 @pytest.mark.parametrize("shakes_hands", [True, False])
 def test_a_lease_that_is_over_is_renewed_by_the_next_announcement(catalogue, shakes_hands):
     announce(catalogue, "renewed", ONE)
@@ -171,7 +204,7 @@ def test_who_announces_itself_and_is_down_is_looked_at_at_once(catalogue, shakes
     else:
         visit = announce(catalogue, "back", ONE).visit
     ((number,),) = endpoints(catalogue, "id")
-    assert visit == (id_, number, ONE, None, "legacy", "refused")
+    assert visit == (now(catalogue), id_, number, ONE, None, "legacy", "refused")
     assert endpoints(catalogue, "introduce_at = now() + interval '30 seconds'") == [(True,)]
 
 
@@ -230,7 +263,7 @@ def test_of_another_health_url_nothing_is_known(catalogue):
     rows(catalogue, "UPDATE registry.endpoints SET pulse = 'known', moved_at = '2026-01-01'")
     moved = announce(catalogue, "other-health", ONE, health_url="/up")
     assert moved["result"] == "updated"
-    assert moved.visit is not None and moved.visit[3:] == ("/up", None, None)
+    assert moved.visit is not None and moved.visit[4:] == ("/up", None, None)
     assert endpoints(catalogue, "health_url", "pulse", "moved_at = now()") == [("/up", None, True)]
     assert rows(catalogue, "SELECT FROM registry.endpoint_health") == []
     assert json.loads(servers.detail(catalogue, moved["id"]))["health_url"] == "/up"
@@ -402,7 +435,7 @@ def test_a_server_that_is_put_back_into_service_is_looked_at_at_once_and_unknown
     move_back(catalogue, THREE, "retired_at", "1 minute")
     assert servers.set_status(catalogue, id_, "inactive").visit is None
     visit = servers.set_status(catalogue, id_, "active").visit
-    assert visit is not None and (visit[0], visit[2:]) == (id_, (ONE, None, None, None))
+    assert visit is not None and (*visit[:2], *visit[3:]) == (now(catalogue), id_, ONE, None, None, None)
     assert rows(catalogue, "SELECT count(*) FROM registry.endpoint_health") == [(1,)]  # of who retired
     in_seconds = "extract(epoch FROM introduce_at - now())::text"
     asked = endpoints(catalogue, "url", in_seconds, "moved_at = now()")
@@ -416,7 +449,7 @@ def test_a_server_in_error_is_looked_at_when_an_operator_says_that_it_is_there(c
     rows(catalogue, "UPDATE registry.mcp_servers SET status = 'error'")
     answer = servers.set_status(catalogue, id_, "active")
     assert answer["status"] == "error"
-    assert answer.visit is not None and answer.visit[5] == "refused"
+    assert answer.visit is not None and answer.visit[6] == "refused"
     assert rows(catalogue, "SELECT verdict::text FROM registry.endpoint_health") == [("refused",)]
 
 
@@ -582,7 +615,7 @@ def test_a_digest_that_waited_for_a_change_of_its_endpoint_asks_for_the_registra
 
 def test_many_replicas_of_a_new_server_that_start_at_once_are_one_server(racing, database_url):
     rows(racing[0], "DELETE FROM registry.mcp_servers WHERE name = 'raced'")
-    urls = [f"http://localhost:{port}/mcp" for port in range(8100, 8120)]
+    replicas = [f"http://localhost:{port}/mcp" for port in range(8100, 8120)]
 
     def run(url: str) -> str:
         database = Database(database_url).begin(PATIENCE)
@@ -591,10 +624,10 @@ def test_many_replicas_of_a_new_server_that_start_at_once_are_one_server(racing,
         finally:
             database.close()
 
-    with ThreadPoolExecutor(len(urls)) as pool:
-        results = sorted(pool.map(run, urls))
-    assert results == ["created"] + ["updated"] * (len(urls) - 1)
-    assert of_raced(racing[0], "e.url") == [(url,) for url in urls]
+    with ThreadPoolExecutor(len(replicas)) as pool:
+        results = sorted(pool.map(run, replicas))
+    assert results == ["created"] + ["updated"] * (len(replicas) - 1)
+    assert of_raced(racing[0], "e.url") == [(url,) for url in replicas]
 
 
 # ------------------------------------------------------------------ beside the release before

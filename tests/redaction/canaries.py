@@ -192,11 +192,13 @@ def _asked(url: str, known: Canaries, right: str, cron: str) -> list[Answer]:
         ask("GET", f"{SERVERS}?limit=1", **{name: known.plant(f"the header {name}")})
     ask("PUT", REGISTER, x_registration_digest=known.plant("a digest that is none"))
     ask("PUT", REGISTER, x_registration_digest="0" * 64)
+    ask("PUT", REGISTER, x_registration_lease=known.plant("a lease that is none"))
     # Queries.
     for name in ("search", "status", "type", "limit", "cursor", "unknown"):
         ask("GET", f"{SERVERS}?{name}={known.plant(f'a query of {name}')}")
     ask("GET", f"{SERVERS}?search=%ff%fe{known.plant('a query that is not UTF-8')}")
     ask("GET", f"{SERVERS}/1/health?period={known.plant('a query of a period')}")
+    ask("DELETE", f"{SERVERS}/1?hold={known.plant('a query of a hold')}")
     ask("GET", f"/api/metrics/health?x={known.plant('a query of metrics')}")
     ask("GET", f"/nowhere?{known.plant('a query of nowhere')}")
     # Bodies.

@@ -7,6 +7,7 @@ can leave half of a registration behind. What goes out is rendered as JSON by Po
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, LiteralString, NamedTuple
 
 from mcp_registry.aws.db import Database
@@ -41,8 +42,8 @@ MAX_ENDPOINTS = 100
 # For how many seconds the name of a removed server may be held: a minute to a week.
 MIN_HOLD, MAX_HOLD = 60, 7 * 24 * 3600
 
-# An endpoint to be looked at now: the fields of `messages.Visit`, as a plain tuple.
-Visit = tuple[int, int, str, str | None, str | None, str | None]
+# An endpoint to be looked at now: the moment by the database's clock, and the fields of `messages.Visit`.
+Visit = tuple[datetime, int, int, str, str | None, str | None, str | None]
 
 # No row where there is no room (Quota), where the name is held, or where it is one that exists, by whichever of the
 # three keys.
@@ -88,7 +89,7 @@ WITH server AS (
                  annotations json, category text, extra json)
      ORDER BY tool.position
 )
-SELECT id, name, status::text, registry.rfc3339(created_at), endpoint_id
+SELECT id, name, status::text, registry.rfc3339(created_at), endpoint_id, now()
   FROM server
 """
 
@@ -283,7 +284,7 @@ WITH {_OWN}, server AS (
            category = excluded.category,
            extra = excluded.extra
 )
-SELECT id
+SELECT id, now()
   FROM endpoint
 """  # noqa: S608 - of literals
 
@@ -308,7 +309,7 @@ WITH {_OWN}, server AS (
     INSERT INTO metrics.endpoint_changes (server_id, endpoint_id, url, change, reason)
 {_ADDED}
 )
-SELECT id
+SELECT id, now()
   FROM endpoint
 """  # noqa: S608 - of literals
 
@@ -322,7 +323,7 @@ UPDATE registry.endpoints
  WHERE id = %(endpoint)s
    AND retired_at IS NULL
    AND offer_digest = %(offer_digest)s
-RETURNING id
+RETURNING id, now()
 """
 
 # An endpoint says to be a server that another one was before it. No row where that is known.
@@ -602,7 +603,7 @@ WITH before AS (
        AND before.status = 'inactive'
 )
 SELECT changed.id, name, changed.status::text, registry.rfc3339(created_at), registry.rfc3339(updated_at),
-       e.id, e.url, e.health_url, e.era, CASE before.status WHEN 'error' THEN h.verdict::text END
+       now(), e.id, e.url, e.health_url, e.era, CASE before.status WHEN 'error' THEN h.verdict::text END
   FROM changed
   JOIN before ON before.id = changed.id
   LEFT JOIN looked_for AS e ON e.id = before.endpoint_id
@@ -771,7 +772,8 @@ def _create(database: Database, registration: Registration, quota: Quota, lease:
     if row is None:
         return None
     document = registration.document
-    return Registered(_answer(*row[:4]), (row[0], row[4], document.endpoint_url, document.health_url, None, None))
+    visit = (row[5], row[0], row[4], document.endpoint_url, document.health_url, None, None)
+    return Registered(_answer(*row[:4]), visit)
 
 
 def _replace(
@@ -797,7 +799,7 @@ def _replace(
         REPLACE,
         _columns(registration) | quota.parameters() | _place(registration, found, lease, is_put_back=is_put_back),
     )
-    return None if row is None else _outcome(found, "updated", _visit(registration, found, row[0]))
+    return None if row is None else _outcome(found, "updated", _visit(registration, found, *row))
 
 
 def _announce(database: Database, registration: Registration, found: _Found, lease: int) -> Registered | None:
@@ -811,7 +813,7 @@ def _announce(database: Database, registration: Registration, found: _Found, lea
         return _outcome(found, "unchanged")
     row = database.write(statement, _place(registration, found, lease))
     result = "updated" if is_another else "unchanged"
-    return None if row is None else _outcome(found, result, _visit(registration, found, row[0]))
+    return None if row is None else _outcome(found, result, _visit(registration, found, *row))
 
 
 def _place(
@@ -840,14 +842,14 @@ def _place(
     }
 
 
-def _visit(registration: Registration, found: _Found, endpoint: int) -> Visit | None:
+def _visit(registration: Registration, found: _Found, endpoint: int, at: datetime) -> Visit | None:
     """The endpoint as it is to be looked at, where it is."""
     is_changed = found.is_changed(registration)
     if found.status == "inactive" or not (is_changed or found.is_looked_for):
         return None
     document = registration.document
     verdict = None if is_changed else found.verdict
-    return found.id, endpoint, document.endpoint_url, document.health_url, found.era, verdict
+    return at, found.id, endpoint, document.endpoint_url, document.health_url, found.era, verdict
 
 
 def _outcome(found: _Found, result: str, visit: Visit | None = None) -> Registered:
@@ -896,11 +898,13 @@ def shake_hands(database: Database, digest: bytes, lease: int | None = None) -> 
         raise RegistrationRequired
     *visit, offer, status, is_looked_for, is_lease_over = row
     is_looked_for = is_looked_for and status != "inactive"
-    if is_looked_for or is_lease_over:
-        renewed = {"endpoint": row[1], "lease": lease, "is_looked_for": is_looked_for}
-        if database.write(RENEW, renewed | {"body_digest": digest, "offer_digest": offer}) is None:
-            raise RegistrationRequired
-    return tuple(visit) if is_looked_for else None
+    if not (is_looked_for or is_lease_over):
+        return None
+    place = {"endpoint": row[1], "lease": lease, "is_looked_for": is_looked_for}
+    renewed = database.write(RENEW, place | {"body_digest": digest, "offer_digest": offer})
+    if renewed is None:
+        raise RegistrationRequired
+    return (renewed[1], *visit) if is_looked_for else None
 
 
 def list_page(database: Database, filters: Filters, limit: int, after: int) -> Page:
@@ -963,7 +967,7 @@ def set_status(database: Database, id_: int, status: Literal["active", "inactive
     row = database.write(SET_STATUS, {"id": id_, "status": status})
     if row is None:
         raise ServerNotFound
-    visit = None if row[5] is None else (row[0], *row[5:])
+    visit = None if row[6] is None else (row[5], row[0], *row[6:])
     return Registered({**_answer(*row[:4]), "updated_at": row[4]}, visit)
 
 
