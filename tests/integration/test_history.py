@@ -229,10 +229,27 @@ def test_roll_ups_transitions_and_sweeps_end_when_they_are_too_old(database, ser
             f"""INSERT INTO metrics.status_transitions (server_id, from_status, to_status, reason, occurred_at)
                 VALUES ({server}, 'active', 'error', 'x', {moment})""",
         )
+        rows(
+            database,
+            f"""INSERT INTO metrics.endpoint_changes (server_id, endpoint_id, url, change, reason, occurred_at)
+                VALUES ({server}, 1, 'http://x.example', 'retired', 'x', {moment})""",
+        )
     rows(database, "INSERT INTO metrics.sweeps (slot) VALUES (now() - interval '9 days'), (now() - interval '6 days')")
-    assert maintenance.run(lambda seconds: database.begin(seconds), 7, 400).deleted == 3
-    for table in ("server_health_hours", "status_transitions", "sweeps"):
+    assert maintenance.run(lambda seconds: database.begin(seconds), 7, 400).deleted == 4
+    for table in ("server_health_hours", "status_transitions", "endpoint_changes", "sweeps"):
         assert rows(database, f"SELECT count(*) FROM metrics.{table}") == [(1,)], table
+
+
+def test_endpoints_that_retired_long_ago_are_forgotten(database, server):
+    for days in (9, 6):
+        rows(
+            database,
+            f"""INSERT INTO registry.endpoints (server_id, url, retired_at)
+                VALUES ({server}, 'http://{days}.example', now() - interval '{days} days')""",
+        )
+    assert maintenance.run(lambda seconds: database.begin(seconds), 7, 400).deleted == 1
+    left = f"SELECT url FROM registry.endpoints WHERE server_id = {server} AND retired_at IS NOT NULL"
+    assert rows(database, left) == [("http://6.example",)]
 
 
 def test_checks_of_a_server_that_is_gone_are_not_folded(database, server):

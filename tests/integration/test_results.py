@@ -518,12 +518,12 @@ def test_endpoints_that_go_down_one_after_the_other_call_the_server_down_with_th
     id_, endpoints = pair(database)
     called = [write(database, 1, of(id_, one, "refused"), shard=number)[2] for number, one in enumerate(endpoints)]
     assert (called, status(database, id_)) == ([0, 1], "error")
-    # Of a slot there is one row, whichever message came first, and a better finding makes it better.
     assert metrics_of(database, id_)[1:] == [(slot(1), "refused")]
-    write(database, 1, of(id_, endpoints[1], age_ms=-1), shard=7)
+    # Of a slot there is one row, whichever message comes first, and a better finding makes it better.
+    write(database, 1, of(id_, endpoints[0], age_ms=-1), shard=7)
     assert metrics_of(database, id_)[1:] == [(slot(1), "healthy")]
-    figures = "SELECT sum(checked)::int, sum(up)::int, sum(gone)::int FROM metrics.sweep_shards"
-    assert rows(database, f"{figures} WHERE slot = '{slot(1)}'") == [(1, 1, 0)]
+    figures = "SELECT sum(checked)::int, sum(up)::int FROM metrics.sweep_shards"
+    assert rows(database, f"{figures} WHERE slot = '{slot(1)}'") == [(1, 1)]
     assert status(database, id_) == "active"
     database.close()
 
@@ -570,7 +570,8 @@ def test_the_figures_of_a_sweep_count_servers(database, replicas):
     [
         "DELETE FROM registry.endpoints WHERE id = {}",
         "UPDATE registry.endpoints SET retired_at = '{at}' WHERE id = {}",
-        "UPDATE registry.endpoints SET moved_at = '{at}' WHERE id = {}",
+        "WITH moved AS (UPDATE registry.endpoints SET moved_at = '{at}' WHERE id = {} RETURNING id)"
+        " DELETE FROM registry.endpoint_health WHERE endpoint_id = (SELECT id FROM moved)",
     ],
 )
 def test_what_was_found_of_an_endpoint_that_is_gone_or_has_moved_meanwhile_is_dropped(database, replicas, left):
@@ -581,6 +582,25 @@ def test_what_was_found_of_an_endpoint_that_is_gone_or_has_moved_meanwhile_is_dr
     write(database, 1, of(id_, endpoints[0], "gated"), *[of(id_, one, "refused") for one in endpoints[1:]], shard=1)
     assert metrics_of(database, id_)[1:] == [(slot(1), "refused")]
     assert endpoints[0] not in [one for one, *_ in told(database, id_)[3:]]
+
+
+def test_where_an_endpoint_that_is_up_was_not_asked_its_server_has_no_check(database, replicas):
+    """It asked to be left alone for a while: of the others nothing follows for the server."""
+    id_, endpoints = replicas
+    write(database, 1, of(id_, endpoints[0], "limited"), *[of(id_, one, "refused") for one in endpoints[1:]])
+    write(database, 2, *[of(id_, one, "refused") for one in endpoints[1:]])
+    assert metrics_of(database, id_)[1:] == [(slot(1), "limited")]
+    assert rows(database, f"SELECT checked, up, gone FROM metrics.sweep_shards WHERE slot = '{slot(2)}'") == [(0, 0, 1)]
+    assert status(database, id_) == "active"
+
+
+def test_an_endpoint_in_conflict_is_used_where_no_other_is_up(database, replicas):
+    id_, (first, second, third) = replicas
+    rows(database, f"UPDATE registry.endpoints SET conflict_at = now() WHERE id = {third}")
+    write(database, 1, of(id_, first, "refused"), of(id_, second), of(id_, third))
+    assert endpoint(database, id_) == second
+    write(database, 2, of(id_, first, "refused"), of(id_, second, "refused"), of(id_, third))
+    assert (endpoint(database, id_), status(database, id_)) == (third, "active")
 
 
 def test_how_long_and_how_often_a_verdict_has_been_found_is_kept(database, replicas):
@@ -678,7 +698,7 @@ def test_findings_of_two_endpoints_written_side_by_side_call_their_server_down(n
                 pass
             # The one that waits has read the table already.
             assert write(setup, 2, of(id_, second, "refused"))[2] == 0
-        assert writing.result(20)[:3] == (1, 0, 1)
+        assert writing.result(20)[:3] == (0, 0, 1)
     assert (status(setup, id_), transitions(setup, id_)) == ("error", [("active", "error", "refused")])
     for database in (setup, waits, holder):
         database.close()
@@ -690,7 +710,7 @@ def test_findings_of_two_endpoints_written_side_by_side_call_their_server_down(n
 def test_findings_of_the_release_before_are_of_the_endpoint_that_the_server_uses(database, replicas):
     id_, _ = replicas
     used = endpoint(database, id_)
-    assert write(database, 1, finding(id_, "refused"))[0] == 1
+    write(database, 1, finding(id_, "refused"))
     assert told(database, id_)[3:] == [(used, "verdict", "healthy", "refused")]
     assert status(database, id_) == "active"
     servers.delete(database, id_)

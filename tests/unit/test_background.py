@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mcp_registry.edge.background import JobFailed, Record, batch, job
+from mcp_registry.edge.background import JobFailed, Record, aside, batch, job
 from mcp_registry.errors import Malformed, Unavailable
 
 
@@ -84,3 +84,12 @@ def test_a_job_that_fails_raises_without_a_drivers_words(error, capsys):
 
 def test_a_job_answers_what_it_did():
     assert job(lambda sent: {"was": sent})("x", None) == {"was": "x"}
+
+
+@pytest.mark.parametrize("error", [Unavailable("57P03"), RuntimeError("password=hunter2")])
+def test_what_stands_beside_a_job_fails_by_itself_and_without_a_drivers_words(error, capsys, caplog):
+    def work() -> None:
+        raise error
+
+    aside(work)
+    assert caplog.records and "hunter2" not in capsys.readouterr().out

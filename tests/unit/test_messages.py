@@ -60,3 +60,7 @@ def test_every_sentence_of_a_check_is_taken():
 
 def test_the_writer_knows_a_host_that_cannot_be_reached_by_the_words_of_the_prober():
     assert reach.UNREACHABLE.error == messages.UNREACHABLE
+
+
+def test_texts_are_an_array_of_postgres():
+    assert messages.texts(['a "b" \\ {c}', None, "null", ""]) == r'{"a \"b\" \\ {c}",null,"null",""}'

@@ -680,7 +680,6 @@ def _told(target: Target, known: Pulse | None, question: Question, heard: Heard)
         as_before = as_before and (question is not PLAIN or beat.is_good)
         # Of who was limited it is not known what it wanted of its callers before.
         as_before = as_before and not (target.verdict == "limited" and known.signature.status in GATES)
-        as_before = as_before and (question is not PLAIN or beat.is_good)
     verdict = "gated" if target.verdict == "gated" else "healthy"
     return Found(verdict, beat.status, None, _milliseconds(heard)) if as_before else None
 

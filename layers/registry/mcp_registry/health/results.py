@@ -109,11 +109,23 @@ WITH sent AS (
       FROM first
       JOIN finding AS f USING (endpoint_id)
 ), best AS MATERIALIZED (
-    SELECT DISTINCT ON (server_id) server_id, verdict, status_code, response_time_ms, error_message, checked_at, up
-      FROM finding
-     WHERE (SELECT all_newer FROM counted)
-        OR EXISTS (SELECT FROM registry.endpoints AS e WHERE e.id = finding.endpoint_id)
-     ORDER BY server_id, up DESC, response_time_ms
+    SELECT *
+      FROM (SELECT DISTINCT ON (server_id) server_id, verdict, status_code, response_time_ms, error_message, checked_at,
+                   up, status
+              FROM finding
+             WHERE (SELECT all_newer FROM counted)
+                OR EXISTS (SELECT FROM registry.endpoints AS e WHERE e.id = finding.endpoint_id)
+             ORDER BY server_id, up DESC, response_time_ms) AS one
+     -- It is down as far as was asked, and has another endpoint that is up: whether the server is, nobody has seen.
+     WHERE up
+        OR status = 'error'
+        OR NOT EXISTS (SELECT
+                         FROM registry.endpoints AS e
+                         JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id
+                        WHERE e.server_id = one.server_id
+                          AND e.retired_at IS NULL
+                          AND metrics.is_up(h.verdict)
+                          AND e.id NOT IN (SELECT endpoint_id FROM finding))
 ), whole AS MATERIALIZED (
     SELECT n, up,
            CASE WHEN away * 2 > %(suspect_hosts)s
