@@ -115,9 +115,13 @@ REFUSED = [
     (
         409,
         {"error": "This name belongs to http://h.example/mcp", "code": "CONFLICTING_SERVER"},
-        "belongs to http://h.example/mcp. A server that offers something else has this name",
+        "belongs to http://h.example/mcp. Register this server under another name, by name='...'",
     ),
-    (409, {"error": "Held until noon", "code": "HELD_NAME"}, "it is announced again when that is over"),
+    (
+        409,
+        {"error": "Held until noon", "code": "HELD_NAME"},
+        "Held until noon. It is announced again when that is over",
+    ),
     (413, {"error": "Too large"}, "Shorten"),
     (415, {"error": "Send JSON"}, "Send JSON"),
     (422, b"<html>", "Correct what it names"),
