@@ -268,6 +268,17 @@ def test_a_check_sees_of_a_real_server_what_a_stock_client_would(real, name):
     assert (sight.auth is not None) == bool(SERVERS[name].token)
 
 
+def test_what_a_gated_server_names_is_read_on_its_own_host_or_over_https_alone():
+    with stranger(lambda _: respond(200, {"authorization_servers": ["https://a.example"]})) as other:
+        elsewhere = other.url.replace("127.0.0.1", "localhost")
+        for where, issuer in ((elsewhere, None), (other.url, "https://a.example")):
+            challenge = f'WWW-Authenticate: Bearer resource_metadata="{where}"'
+            with stranger(lambda _, challenge=challenge: respond(401, "", "text/plain", challenge)) as server:
+                auth = introspect.check(server.url).auth
+            assert auth is not None and (auth.resource_metadata, auth.issuer) == (where, issuer)
+        assert len(other.asked) == 1
+
+
 def test_a_declared_health_url_decides_alone(real):
     url = real["older-sse"].url
     assert introspect.check(url, health_url="/health").verdict == "healthy"

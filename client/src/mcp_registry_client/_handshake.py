@@ -137,7 +137,7 @@ class Reply:
         """The beginning of the body, whatever is in it."""
         return self.sample.decode("utf-8", "replace")[:MAX_EXCERPT]
 
-    def read(self, answer: Answer, number: int | None, beginnings: bytes = b"") -> None:
+    def take(self, answer: Answer, number: int | None, beginnings: bytes = b"") -> None:
         """Take the body, as far as it matters to the request of this number. Raises what `answer` does but TooLong.
 
         `beginnings`: where these are given, a body that begins otherwise is not read any further.
@@ -286,7 +286,7 @@ class Handshake:
             with self._open("GET", self._path, {"Accept": EVENTS}, b"", deadline) as answer:
                 stream.begin(answer)
                 if stream.status != 200 or not answer.is_stream:
-                    stream.read(answer, None)
+                    stream.take(answer, None)
                     self._note("GET", stream, began)
                     raise none
                 found = events(answer.pieces())
@@ -437,7 +437,7 @@ class Handshake:
                 with self._open("POST", path or self._path, headers, body, deadline) as answer:
                     reply.begin(answer)
                     self._keep(reply)
-                    reply.read(answer, self._number)
+                    reply.take(answer, self._number)
                     if reply.broke_off and reply.message is None and not self._strict:
                         raise Failed("closed", BROKE_OFF, reply.status)
             except Failed as failed:
