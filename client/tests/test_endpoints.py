@@ -227,6 +227,7 @@ def test_who_started_two_replicas_and_stopped_them_reads_what_happened(run):
     with stranger(having(stored, {"changes": STORY})) as registry:
         lines = run(registry, "show", "new").out.splitlines()
     assert lines[0] == "new  error"
+    assert f"  Last check  refused in 4 ms, 3 s ago, 7 times in a row: {REFUSED}" in lines
     assert [re.split("  +", line.strip()) for line in lines[lines.index("Endpoints (2)") + 1 :][:3]] == [
         ["ADDRESS", "STATE", "CHECK", "LEASE"],
         [ONE, "down for 10 s", "refused, 3 s ago", "6 min left"],
@@ -301,6 +302,7 @@ def test_how_one_gets_into_a_gated_server_and_why_a_status_is_held_is_said(run):
             "Explained at": "https://h.example/meta",
         }.items():
             assert re.search(f"  {field} +{value}\n", out)
+        assert "in a row" not in out
         stored["auth"] = {"status": 401, "schemes": [], "header": "X-API-Key", "scopes": []}
         assert re.search("  Header +X-API-Key\n", run(registry, "show", "new").out)
         stored["auth"] = {"status": 403, "schemes": [], "scopes": []}

@@ -339,7 +339,8 @@ def _health_lines(detail: Mapping[str, Any], health: Mapping[str, Any]) -> Itera
         code, reason = _explained(last)
         took = f" in {_milliseconds(last.get('response_time_ms'))}" if last.get("response_time_ms") is not None else ""
         times = last.get("times")
-        often = f", {times} times in a row" if isinstance(times, int) and times > 1 and reason else ""
+        is_down = last.get("verdict") not in UP
+        often = f", {times} times in a row" if is_down and isinstance(times, int) and times > 1 else ""
         yield "Last check", f"{plain(last.get('verdict'))}{code}{took}, {ago(last.get('checked_at'))}{often}{reason}"
     elif status != "inactive":
         yield "Last check", "none yet: the first comes within seconds, and then one every half minute"
