@@ -854,7 +854,8 @@ def test_a_thousand_that_start_at_once_are_one_row_and_no_error(
     sent.clear()
     assert herd(registry.url, name, caplog) == ["(unchanged)"] * 1_000
     assert len(sent) == 1_000 and sent.total() == 0
-    assert registry.named(name) == [row]
+    # What checks have found of it meanwhile is another matter.
+    assert [(one["id"], one["updated_at"]) for one in registry.named(name)] == [(row["id"], row["updated_at"])]
 
 
 def herd(registry_url: str, name: str, caplog: pytest.LogCaptureFixture) -> list[str]:

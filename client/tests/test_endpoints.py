@@ -246,6 +246,13 @@ def test_who_started_two_replicas_and_stopped_them_reads_what_happened(run):
     ]
 
 
+def test_who_has_not_been_checked_yet_is_told_when_that_will_be(run):
+    with stranger(having(detail(endpoint(ONE, "unknown", "unknown")))) as registry:
+        out = run(registry, "show", "new").out
+    assert "  Last check  none yet: the first comes within seconds, and then one every half minute\n" in out
+    assert re.search(rf"  {ONE} +not checked +never +6 min left\n", out)
+
+
 @pytest.mark.parametrize(
     ("happened", "words"),
     [
