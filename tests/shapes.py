@@ -869,6 +869,7 @@ BY_HAND: dict[str, Shape] = {
     "old-version": Shape("by hand", "up", hand(protocolVersion="2024-11-05"), "legacy"),
     # ---- down
     "future-version": Shape("by hand", "down", hand(protocolVersion="2031-01-01"), client=False),
+    "version-as-list": Shape("by hand", "down", hand(protocolVersion=["2025-06-18"])),
     "no-server-info": Shape("by hand", "down", hand(serverInfo=None), client=False),
     "no-server-version": Shape("by hand", "down", hand(serverInfo={"name": "x"}), client=False),
     "no-capabilities": Shape("by hand", "down", hand(capabilities=None), client=False),

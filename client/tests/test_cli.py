@@ -198,8 +198,13 @@ def test_a_gated_server_is_registered_with_the_header_that_it_wants(run, api, re
     assert "cannot be read" in error(run(*arguments, "--header", f"@{tmp_path / 'none'}"), 2)
 
 
+def test_a_server_over_sse_is_registered_with_its_tools(run, api, real):
+    name = api.new_name("sse")
+    assert run("register", "--url", real["older-sse"].url, "--name", name).out.startswith(f"created {name} (id ")
+    assert run("show", name, "--json").document["server"]["tools"]
+
+
 def test_a_server_that_cannot_be_asked_is_not_registered(run, api, real):
-    assert "over SSE only" in error(run("register", "--url", real["older-sse"].url), 1)
     assert "does not speak MCP" in error(run("register", "--url", f"{real['example'].root}/none"), 1)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -412,15 +417,16 @@ def test_a_list_has_a_row_for_each_server_that_matches(run, api):
     word = api.new_name("row")
     for number in range(3):
         api.register(name=f"{word}-{number}x", display_name="Same" if number else f"{word}-0x", server_type="mock")
-    done = run("list", "--search", word, "--type", "mock", "--status", "active")
-    head, *rows = done.out.splitlines()
-    assert head.split() == ["ID", "NAME", "STATUS", "TYPE", "VERSION", "TOOLS", "CHECKED", "DISPLAY", "NAME"]
-    assert [row.split()[1:] for row in rows] == [
-        [f"{word}-0x", "active", "mock", "-", "1", "never"],
-        [f"{word}-1x", "active", "mock", "-", "1", "never", "Same"],
-        [f"{word}-2x", "active", "mock", "-", "1", "never", "Same"],
+    # They are checked as soon as they are registered, and nothing answers there: sooner or later that is told of them.
+    head, *rows = run("list", "--search", word, "--type", "mock").out.splitlines()
+    assert re.sub(" VERDICT ", " ", head).split() == [
+        *("ID", "NAME", "STATUS", "TYPE", "VERSION", "TOOLS", "CHECKED", "DISPLAY", "NAME"),
     ]
-    assert run("list", "--search", word, "--status", "error") == (
+    for number, row in enumerate(rows):
+        title = "  Same" if number else ""
+        assert re.fullmatch(rf" *\d+  {word}-{number}x +(active|error) .* mock +- +1 +(never|now|.* ago) *{title}", row)
+    assert len(rows) == 3
+    assert run("list", "--search", word, "--status", "inactive") == (
         0,
         "",
         "No server matches: leave a filter out to see more.\n",
@@ -501,7 +507,8 @@ def test_a_pipe_gets_everything_and_no_colours(environment, api):
 def test_there_are_colours_where_they_are_wanted(environment, api, settings, coloured):
     name = api.register()["name"]
     done = Terminal(environment | settings, "show", name).end()
-    assert ("\x1b[32mactive\x1b[0m" in done.out) == coloured
+    # Nothing answers there, which a check may have found by now.
+    assert bool(re.search("\x1b\\[3(2mactive|1merror)\x1b\\[0m", done.out)) == coloured
     assert ("\x1b" in done.out) == coloured
 
 
@@ -511,7 +518,6 @@ def test_there_are_colours_where_they_are_wanted(environment, api, settings, col
 def test_a_server_is_shown_with_its_tools_and_its_health(run, api, real, stack_url):
     name = api.new_name("healthy")
     assert run("register", "--url", real["example"].url, "--name", name).code == 0
-    assert "none yet" in run("show", name).out
     down = api.new_name("down")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -521,7 +527,9 @@ def test_a_server_is_shown_with_its_tools_and_its_health(run, api, real, stack_u
             have_checked(api, server)
     up = run("show", name).out
     assert up.startswith(f"{name}  active\n")
-    assert re.search(r"Last check +healthy \(HTTP 200\) in \d+ ms, (now|\d+ s ago)\n", up)
+    # By the handshake, or by a question that the server refuses as it always does.
+    seen = r"healthy( \(HTTP 200\) in \d+ ms, (now|\d+ s ago)| in .*: it answers as an MCP server does)\n"
+    assert re.search(rf"Last check +{seen}", up)
     assert re.search(r"24 hours +100 % up in \d checks?\n", up)
     assert re.search(r"Answers in +\d+ ms \(median\), \d+ ms \(95 of 100\)\n", up)
     assert up.endswith("Tools (1)\n  forecast  The forecast for a place.\n")
@@ -537,7 +545,7 @@ def test_a_server_is_shown_with_its_tools_and_its_health(run, api, real, stack_u
 def have_checked(api: Api, name: str) -> None:
     """Have sweeps run until one has checked a server. One that follows another within five seconds is the same."""
     deadline = time.monotonic() + 60
-    while not api("GET", f"/api/registry/servers?search={name}").json()["servers"][0]["last_health_check"]:
+    while not api("GET", f"/api/registry/servers/{name}/health").json()["checks"]:
         assert time.monotonic() < deadline, f"{name} was not checked"
         assert api("POST", "/api/jobs/health-check", headers={"x-cron-secret": CRON_SECRET}, auth=None).status == 202
         threading.Event().wait(0.1)
@@ -597,7 +605,7 @@ def test_a_check_says_what_the_registry_would_make_of_a_server(run, real):
     assert (document["status"], document["health"]["verdict"], document["health"]["status_code"]) == (
         "active",
         "healthy",
-        400,
+        200,
     )
     assert document["server"]["protocol_version"] == "2025-06-18" and len(document["server"]["tools"]) == 2
 
@@ -610,11 +618,16 @@ def test_the_exit_code_of_a_check_tells(run, real):
     wrong = run("check", "--url", gated, "--header", "Authorization: Bearer wrong", "--json")
     assert (wrong.code, wrong.document["exit_code"], wrong.document["status"]) == (0, 0, "active")
     assert wrong.document["fault"]["kind"] == "credentials" and wrong.document["server"] is None
-    with stranger(current(tools_list=lambda _: respond(500, ""))) as server:
+    # Up is who can list its tools.
+    with stranger(current(tools_list=lambda _: respond(500, "oops"))) as server:
         done = run("check", "--url", server.url)
-        assert done.code == 0 and re.search(r"Its tools +The server answered tools/list with 500", done.out)
+        assert done.code == 1 and re.search(r"Its tools +The server answered tools/list with 500", done.out)
+        assert re.search(r"A check sees +http_error \(HTTP 500\) in \d+ ms: tools/list was answered 500\n", done.out)
+        assert re.search(r"    tools/list +HTTP 500, application/json, after \d+ ms: oops\n", done.out)
         assert error(run("register", "--url", server.url), 1)
-    assert run("check", "--url", real["older-sse"].url).code == 1
+        # Its owner says where its health is, and that decides.
+        assert run("check", "--url", server.url, "--health-url", "/health").code == 1
+    assert run("check", "--url", real["older-sse"].url).code == 0
     assert run("check", "--url", real["older-sse"].url, "--health-url", "/health").code == 0
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -635,16 +648,38 @@ def test_a_check_says_where_the_registry_would_not_dial(run, real):
 def test_a_check_is_taken_for_one_of_the_registry():
     with stranger(current()) as server:
         introspect.check(server.url)
-        assert [asked.headers["user-agent"] for asked in server.asked] == ["mcp-registry/1.0"]
+        assert {asked.headers["user-agent"] for asked in server.asked} == {"mcp-registry/1.0"}
+
+
+def test_a_check_says_how_one_gets_into_a_gated_server(run):
+    metadata = {"authorization_servers": ["https://login.example"], "scopes_supported": ["read", "write"]}
+
+    def answer(asked: Asked) -> Iterable[bytes]:
+        if asked.path == "/.well-known/oauth-protected-resource":
+            return respond(200, metadata)
+        return respond(404 if asked.path != "/mcp" else 401, "", "text/plain", 'WWW-Authenticate: Bearer realm="x"')
+
+    with stranger(answer) as server:
+        done = run("check", "--url", server.url)
+        document = run("check", "--url", server.url, "--json").document["health"]
+        where = server.url.replace("/mcp", "/.well-known/oauth-protected-resource")
+    assert done.code == 0 and re.search(r"A check sees +gated \(HTTP 401\) in \d+ ms: it is there", done.out)
+    assert re.search(r"Credentials +Bearer \(realm x\)\n  Token from +https://login.example\n", done.out)
+    assert re.search(r"Scopes +read, write\n", done.out) and "was asked" not in done.out
+    assert document["auth"] == {
+        "status": 401,
+        "schemes": ["Bearer"],
+        "realm": "x",
+        "resource_metadata": where,
+        "issuer": "https://login.example",
+        "scopes": ["read", "write"],
+        "header": None,
+        "location": None,
+    }
+    assert [one["status"] for one in document["evidence"]] == [401, 401]
 
 
 def test_what_a_server_that_is_well_answers_is_not_shown_as_a_fault(run):
-    refusal = {"jsonrpc": "2.0", "id": 1, "error": {"code": -32601, "message": "Method not found"}}
-    with stranger(older(server_discover=lambda _: respond(404, refusal))) as server:
-        out = run("check", "--url", server.url).out
-        assert re.search(r"A check sees +healthy in \d+ ms: it answers as an MCP server does\n", out)
-        assert "404" not in out
-        assert run("check", "--url", server.url, "--json").document["health"]["status_code"] == 404
     last = {"verdict": "healthy", "status_code": 404, "response_time_ms": 5, "error_message": None, "checked_at": None}
     nothing = {"servers": [], "total": 0, "next_cursor": None}
     detail = {**nothing, "id": 1, "name": "x", "status": "active", "last_check": last}

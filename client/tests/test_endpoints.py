@@ -227,6 +227,7 @@ def test_who_started_two_replicas_and_stopped_them_reads_what_happened(run):
     with stranger(having(stored, {"changes": STORY})) as registry:
         lines = run(registry, "show", "new").out.splitlines()
     assert lines[0] == "new  error"
+    assert f"  Last check  refused in 4 ms, 3 s ago, 7 times in a row: {REFUSED}" in lines
     assert [re.split("  +", line.strip()) for line in lines[lines.index("Endpoints (2)") + 1 :][:3]] == [
         ["ADDRESS", "STATE", "CHECK", "LEASE"],
         [ONE, "down for 10 s", "refused, 3 s ago", "6 min left"],
@@ -243,6 +244,13 @@ def test_who_started_two_replicas_and_stopped_them_reads_what_happened(run):
         f"  2026-11-30 18:23:20  {ONE} is up: healthy",
         f"  2026-11-30 18:23:19  {ONE} was added: It announced itself",
     ]
+
+
+def test_who_has_not_been_checked_yet_is_told_when_that_will_be(run):
+    with stranger(having(detail(endpoint(ONE, "unknown", "unknown")))) as registry:
+        out = run(registry, "show", "new").out
+    assert "  Last check  none yet: the first comes within seconds, and then one every half minute\n" in out
+    assert re.search(rf"  {ONE} +not checked +never +6 min left\n", out)
 
 
 @pytest.mark.parametrize(
@@ -301,6 +309,7 @@ def test_how_one_gets_into_a_gated_server_and_why_a_status_is_held_is_said(run):
             "Explained at": "https://h.example/meta",
         }.items():
             assert re.search(f"  {field} +{value}\n", out)
+        assert "in a row" not in out
         stored["auth"] = {"status": 401, "schemes": [], "header": "X-API-Key", "scopes": []}
         assert re.search("  Header +X-API-Key\n", run(registry, "show", "new").out)
         stored["auth"] = {"status": 403, "schemes": [], "scopes": []}

@@ -468,7 +468,7 @@ def read_by_client(pieces: list[bytes]) -> Any:
     except _answer.Closed:
         return exchange.CLOSED
     found.begin(answer)
-    found.read(answer, 1)
+    found.take(answer, 1)
     text = b"" if found.overflowed else bytes(found.text)
     return found.status, found.header("location"), found.message, found.overflowed, text
 

@@ -268,12 +268,33 @@ def test_a_check_sees_of_a_real_server_what_a_stock_client_would(real, name):
     assert (sight.auth is not None) == bool(SERVERS[name].token)
 
 
-def test_a_declared_health_url_decides_alone(real):
+def test_what_a_gated_server_names_is_read_on_its_own_host_or_over_https_alone():
+    with stranger(lambda _: respond(200, {"authorization_servers": ["https://a.example"]})) as other:
+        elsewhere = other.url.replace("127.0.0.1", "localhost")
+        for where, issuer in ((elsewhere, None), (other.url, "https://a.example")):
+            challenge = f'WWW-Authenticate: Bearer resource_metadata="{where}"'
+            with stranger(lambda _, challenge=challenge: respond(401, "", "text/plain", challenge)) as server:
+                auth = introspect.check(server.url).auth
+            assert auth is not None and (auth.resource_metadata, auth.issuer) == (where, issuer)
+        assert len(other.asked) == 1
+
+
+def test_a_declared_health_url_that_works_or_fails_decides_alone(real):
     url = real["older-sse"].url
     assert introspect.check(url, health_url="/health").verdict == "healthy"
-    assert introspect.check(url, health_url="/nothing")[:2] == ("http_error", 404)
     with pytest.raises(Failed, match="must have the host"):
         introspect.check(url, health_url="http://127.0.0.2/health")
+    with stranger(lambda asked: respond(503, "") if asked.method == "GET" else older()(asked)) as server:
+        assert introspect.check(server.url, health_url="/health")[:2] == ("http_error", 503)
+        assert server.methods() == ["GET"]
+
+
+def test_a_health_url_that_is_not_there_counts_where_nobody_can_begin(real):
+    assert introspect.check(real["older-sse"].url, health_url="/nothing").verdict == "healthy"
+    with stranger(lambda _: respond(404, "", "text/plain")) as server:
+        sight = introspect.check(server.url, health_url="/status")
+    assert sight[:2] == ("http_error", 404) and sight.error_message == "The health URL answered 404"
+    assert sight.evidence[0].asked == f"GET {server.url.replace('/mcp', '/status')}"
 
 
 # ------------------------------------------------------------------ sessions

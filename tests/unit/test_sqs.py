@@ -79,17 +79,18 @@ def test_who_is_announced_is_in_the_queue_of_introductions(client, queue_service
     url = client.create_queue(QueueName=f"visits-{next(_numbers)}")["QueueUrl"]
     monkeypatch.setenv("AWS_ENDPOINT_URL", queue_service)
     monkeypatch.setenv("INTRODUCE_QUEUE_URL", url)
-    before = datetime.now(UTC)
-    announcing.at_once((1, 2, "https://example.com/mcp", None, "legacy", "refused"))
+    # By the database's clock, whatever ours says.
+    asked_at = datetime(2026, 11, 30, tzinfo=UTC)
+    announcing.at_once((asked_at, 1, 2, "https://example.com/mcp", None, "legacy", "refused"))
     (message,) = client.receive_message(QueueUrl=url)["Messages"]
     visits = messages.visits(message["Body"])
     assert visits.endpoints == [messages.Visit(1, 2, "https://example.com/mcp", None, "legacy", "refused")]
-    assert before <= visits.asked_at <= datetime.now(UTC)
+    assert visits.asked_at == asked_at
 
 
 def test_who_is_announced_where_no_queue_is_named_does_not_fail(monkeypatch, caplog):
     monkeypatch.delenv("INTRODUCE_QUEUE_URL", raising=False)
-    announcing.at_once((1, 2, "https://example.com/mcp", None, None, None))
+    announcing.at_once((datetime.now(UTC), 1, 2, "https://example.com/mcp", None, None, None))
     assert len(told(caplog)) == 1
 
 
@@ -175,7 +176,7 @@ def test_a_refusal_is_one_line_in_the_log_and_no_error(caplog):
 
 
 @pytest.mark.usefixtures("patient")
-@pytest.mark.parametrize("url", ["", "nowhere", "http://127.0.0.1:1/1/queue", "https://127.0.0.1:1/1/queue"])
+@pytest.mark.parametrize("url", ["", "nowhere", "http://127.0.0.1:1/1/queue", "https://no-such-host.invalid/1/queue"])
 def test_whatever_goes_wrong_is_one_line_in_the_log_and_no_error(url, caplog):
     assert not sqs.send(url, "x")
     assert len(told(caplog)) == 1

@@ -28,13 +28,10 @@ State = Literal["off", "waiting", "announcing", "registered", "failed", "refused
 
 # What is not mended by repeating it soon, and may be in five minutes.
 REFUSALS = frozenset({400, 401, 403, 409, 413, 415, 422})
-# Two reasons for 409 that are told apart: what each says of the name, and what to do.
+# What to do about the refusals by 409 that are not about a spelling. The registry says itself what is wrong.
 CONFLICTS = {
-    "CONFLICTING_SERVER": (
-        "A server that offers something else has this name: register this one under another name than {name}, by "
-        "name='...', or run the same release of it everywhere"
-    ),
-    "HELD_NAME": "Somebody has taken {name} out of the registry for a while: it is announced again when that is over",
+    "CONFLICTING_SERVER": "Register this server under another name, by name='...', unless it is the same one",
+    "HELD_NAME": "It is announced again when that is over",
 }
 # How long the registry keeps an endpoint that is not announced again and does not answer: seconds, twice the time
 # between two announcements. A registry of an older release does not read it.
@@ -456,7 +453,7 @@ class Registration:
             code = text(mapping(said).get("code"))
             code = code if code in CONFLICTS else ""
             is_named = any(fault.path == "name" for fault in faults(said))
-            advice = CONFLICTS[code].format(name=name) if code else NAME_IT if is_named else _advice(status, name)
+            advice = CONFLICTS[code] if code else NAME_IT if is_named else _advice(status, name)
             return _Verdict("later", f"{refusal}. {advice}", refusal=code or str(status))
         if status == 429 or status >= 500:
             return _Verdict("again", refusal, _retry_after(answer), busy=status in BUSY)

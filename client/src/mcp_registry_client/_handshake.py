@@ -137,7 +137,7 @@ class Reply:
         """The beginning of the body, whatever is in it."""
         return self.sample.decode("utf-8", "replace")[:MAX_EXCERPT]
 
-    def read(self, answer: Answer, number: int | None, beginnings: bytes = b"") -> None:
+    def take(self, answer: Answer, number: int | None, beginnings: bytes = b"") -> None:
         """Take the body, as far as it matters to the request of this number. Raises what `answer` does but TooLong.
 
         `beginnings`: where these are given, a body that begins otherwise is not read any further.
@@ -255,7 +255,7 @@ class Handshake:
         result, reply = self._call("initialize", self._offer(), {}, share=FIRST_SHARE)
         version = self._agreed(result, reply)
         self.session["MCP-Protocol-Version"] = version
-        self._notify(self._path, self.session)
+        self._notify("", self.session)
         begun = _begun("legacy", result, (version,), result.get("serverInfo"))
         return self._listed(begun, lambda method, params: self._call(method, params, self.session))
 
@@ -286,7 +286,7 @@ class Handshake:
             with self._open("GET", self._path, {"Accept": EVENTS}, b"", deadline) as answer:
                 stream.begin(answer)
                 if stream.status != 200 or not answer.is_stream:
-                    stream.read(answer, None)
+                    stream.take(answer, None)
                     self._note("GET", stream, began)
                     raise none
                 found = events(answer.pieces())
@@ -425,26 +425,38 @@ class Handshake:
     def _ask(
         self, method: str, params: Mapping[str, Any], headers: Mapping[str, str], *, path: str = "", share: float = 1.0
     ) -> Reply:
-        """Ask something and read the answer. One redirect within the origin is followed. Raises Refusal."""
+        """Ask something and read the answer. Raises Refusal where none comes."""
         self._number += 1
-        message = {"jsonrpc": "2.0", "id": self._number, "method": method, "params": params}
-        body = json.dumps(message, separators=(",", ":")).encode()
+        return self._post({"id": self._number, "method": method, "params": params}, headers, path, share)
+
+    def _notify(self, path: str, headers: Mapping[str, str]) -> None:
+        """Say that it is initialized. What is said to it does not matter: the next request tells if it was taken."""
+        try:
+            self._post({"method": "notifications/initialized"}, headers, path, 1.0)
+        except Refusal as refusal:
+            if refusal.lost or refusal.cause == "timeout":
+                raise
+
+    def _post(self, message: Mapping[str, Any], headers: Mapping[str, str], path: str, share: float) -> Reply:
+        """Send a message and read the answer; one redirect within the origin is followed. Raises Refusal."""
+        method, number = message["method"], message.get("id")
+        body = json.dumps({"jsonrpc": "2.0", **message}, separators=(",", ":")).encode()
         while True:
             reply = Reply()
             began = time.monotonic()
             try:
-                deadline = self._part(share)
-                with self._open("POST", path or self._path, headers, body, deadline) as answer:
+                with self._open("POST", path or self._path, headers, body, self._part(share)) as answer:
                     reply.begin(answer)
                     self._keep(reply)
-                    reply.read(answer, self._number)
-                    if reply.broke_off and reply.message is None and not self._strict:
+                    if number is not None or self._strict:
+                        reply.take(answer, number)
+                    if reply.broke_off and reply.message is None and number is not None and not self._strict:
                         raise Failed("closed", BROKE_OFF, reply.status)
             except Failed as failed:
                 self._note(method, reply, began)
                 raise self._unanswered(method, failed) from None
             status = reply.status or 0
-            if status >= 300 or reply.message is None or "error" in reply.message:
+            if status >= 300 or (reply.message is None and number is not None) or "error" in (reply.message or {}):
                 self._note(method, reply, began)
             if status not in REDIRECTS or self._redirected:
                 return reply
@@ -456,15 +468,6 @@ class Handshake:
                 path = led
             else:
                 self._path = led
-
-    def _notify(self, path: str, headers: Mapping[str, str]) -> None:
-        """Say that it is initialized. What is said to it does not matter: the next request tells if it was taken."""
-        body = b'{"jsonrpc":"2.0","method":"notifications/initialized"}'
-        try:
-            with self._open("POST", path, headers, body, self._deadline):
-                pass
-        except Failed as failed:
-            raise self._unanswered("notifications/initialized", failed) from None
 
     def _unanswered(self, method: str, failed: Failed) -> Refusal:
         refusal = Refusal(failed.kind, failed.message, failed=failed)
@@ -600,9 +603,10 @@ def _knows_none(refusal: Refusal) -> bool:
 def _initialize_fault(result: Mapping[str, Any]) -> str | None:
     """What keeps a client from taking the answer to `initialize`, in a few words; None where nothing does."""
     version = result.get("protocolVersion")
+    if not isinstance(version, str):
+        return "it names no version"
     if version not in LEGACY:
-        known = isinstance(version, str)
-        return f"it names the version {str(version)[:20]}, which has no handshake" if known else "it names no version"
+        return f"it names the version {version[:20]}, which has no handshake"
     if not isinstance(result.get("serverInfo"), dict):
         return "it has no serverInfo"
     for field in ("name", "version"):

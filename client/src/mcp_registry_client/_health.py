@@ -280,7 +280,7 @@ class _Look:
         known = f"{_urls.origin(self._url)}/.well-known/oauth-protected-resource"
         deadline = Deadline(GATE_SECONDS)
         for url in [given] if given else [known + _urls.path(self._url).rstrip("/"), known]:
-            document = _document(url, deadline)
+            document = self._document(url, deadline)
             servers = strings(document.get("authorization_servers"))
             if document:
                 return gate._replace(
@@ -289,6 +289,22 @@ class _Look:
                     scopes=gate.scopes or _words(strings(document.get("scopes_supported"))),
                 )
         return gate._replace(resource_metadata=_word(given))
+
+    def _document(self, url: str, deadline: Deadline) -> dict[str, Any]:
+        """A JSON document; empty where there is none.
+
+        From the server's own host, or over https: what a stranger names is no way into the network of who checks.
+        """
+        if _urls.link_fault(url) or _urls.port_fault(url):
+            return {}
+        if _urls.host(url) != _urls.host(self._url) and not _urls.is_secure(url):
+            return {}
+        try:
+            sent = {"User-Agent": f"{NAME}/{VERSION}"}
+            found = _transport.request("GET", url, headers=sent, deadline_seconds=deadline.left())
+        except _transport.Failed:
+            return {}
+        return mapping(parsed(found.body, strict=False)) if found.status == 200 else {}
 
     # ------------------------------------------------------------------ one request
 
@@ -304,7 +320,7 @@ class _Look:
         page = Reply()
         with self.open("GET", path, {"Accept": "*/*"}, b"", deadline) as answer:
             page.begin(answer)
-            page.read(answer, None, JSON_BEGINNING)
+            page.take(answer, None, JSON_BEGINNING)
         return page
 
     def _note(self, page: Reply, began: float) -> None:
@@ -447,19 +463,6 @@ def _challenges(header: str) -> tuple[Sequence[str], dict[str, str]]:
         found.setdefault(name.lower(), text)
     schemes = SCHEME.findall(PARAMETER.sub(" ", header))
     return tuple(dict.fromkeys(schemes))[:MAX_WORDS], found
-
-
-def _document(url: str, deadline: Deadline) -> dict[str, Any]:
-    """A JSON document; empty where there is none."""
-    if _urls.link_fault(url) or _urls.port_fault(url):
-        return {}
-    try:
-        found = _transport.request(
-            "GET", url, headers={"User-Agent": f"{NAME}/{VERSION}"}, deadline_seconds=deadline.left()
-        )
-    except _transport.Failed:
-        return {}
-    return mapping(parsed(found.body, strict=False)) if found.status == 200 else {}
 
 
 def _word(value: str | None) -> str | None:

@@ -49,8 +49,9 @@ def mappings(value: Any) -> list[dict[str, Any]]:
 
 
 def strings(value: Any) -> list[str]:
-    """The strings of a list; none where it is no list."""
-    return [item for item in cast("list[Any]", value) if isinstance(item, str)] if isinstance(value, list) else []
+    """The strings of a list, or of a tuple of our own; none where it is neither."""
+    is_list = isinstance(value, (list, tuple))
+    return [item for item in cast("list[Any]", value) if isinstance(item, str)] if is_list else []
 
 
 def faults(refusal: Any) -> list[Fault]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
-def read(value: Any) -> datetime | None:
+def moment(value: Any) -> datetime | None:
     """A moment that a registry gives; None where it is none."""
     try:
         # Python 3.10 knows offsets, and not the letter.
@@ -19,8 +19,8 @@ def read(value: Any) -> datetime | None:
 
 def passed(value: Any) -> float:
     """The seconds since a moment, which are negative before it; 0 where it is none."""
-    moment = read(value)
-    return (_now() - moment).total_seconds() if moment else 0.0
+    found = moment(value)
+    return (_now() - found).total_seconds() if found else 0.0
 
 
 def length(seconds: float) -> str:
@@ -33,7 +33,7 @@ def length(seconds: float) -> str:
 
 def ago(value: Any) -> str | None:
     """How long ago a moment was; None where it is none. A clock that is behind the registry's makes it now."""
-    if read(value) is None:
+    if moment(value) is None:
         return None
     seconds = passed(value)
     return f"{length(seconds)} ago" if seconds >= 1 else "now"

@@ -202,7 +202,7 @@ def _show_evidence(screen: Screen, evidence: Sequence[Mapping[str, Any]], title:
 def _state(endpoint: Mapping[str, Any]) -> Cell:
     """Whether an endpoint is up, and since when."""
     last = mapping(endpoint.get("last_check"))
-    since = _moments.length(max(_moments.passed(last.get("since")), 0)) if _moments.read(last.get("since")) else ""
+    since = _moments.length(max(_moments.passed(last.get("since")), 0)) if _moments.moment(last.get("since")) else ""
     lasting = f" for {since}" if since else ""
     if endpoint.get("retired_at"):
         return Cell(f"retired {_moments.ago(endpoint['retired_at']) or ''}".rstrip(), "dim")
@@ -248,7 +248,7 @@ def _show_changes(screen: Screen, changes: Sequence[Mapping[str, Any]]) -> None:
     screen.write()
     screen.write(screen.paint("What happened within 24 hours (UTC)", "bold"))
     for change in changes[:MAX_CHANGES]:
-        at = _moments.read(change.get("at"))
+        at = _moments.moment(change.get("at"))
         when = f"{at:%Y-%m-%d %H:%M:%S}" if at else plain(change.get("at"))
         screen.paragraph(f"{plain(change.get('url'))} {_happened(change)}", f"  {when}  ", " " * (len(when) + 4))
     if len(changes) > MAX_CHANGES:
@@ -312,7 +312,8 @@ def show_check(
     ]
     if sight.address is not None and not _health.is_public(sight.address):
         lines.append(("Address", f"{sight.address}: a registry elsewhere does not dial this"))
-    if fault is not None:
+    # Of who wants to be paid, or sends people to a login page, the check has said more.
+    if fault is not None and (sight.verdict != "gated" or fault.kind == "credentials"):
         lines.append(("Its tools", fault.message))
     if found is not None:
         lines.append(("Server", f"{found.name or 'without a name'} {found.version or ''}"))
@@ -338,7 +339,8 @@ def _health_lines(detail: Mapping[str, Any], health: Mapping[str, Any]) -> Itera
         code, reason = _explained(last)
         took = f" in {_milliseconds(last.get('response_time_ms'))}" if last.get("response_time_ms") is not None else ""
         times = last.get("times")
-        often = f", {times} times in a row" if isinstance(times, int) and times > 1 and reason else ""
+        is_down = last.get("verdict") not in UP
+        often = f", {times} times in a row" if is_down and isinstance(times, int) and times > 1 else ""
         yield "Last check", f"{plain(last.get('verdict'))}{code}{took}, {ago(last.get('checked_at'))}{often}{reason}"
     elif status != "inactive":
         yield "Last check", "none yet: the first comes within seconds, and then one every half minute"
@@ -425,7 +427,7 @@ def _fields(screen: Screen, *fields: tuple[str, Any], indent: str = "  ") -> Non
 
 
 def _moment(value: Any) -> str:
-    moment = _moments.read(value)
+    moment = _moments.moment(value)
     return plain(value) if moment is None else f"{moment:%Y-%m-%d %H:%M} UTC, {_moments.ago(value)}"
 
 

@@ -374,7 +374,7 @@ def _asked_too(
     options: argparse.Namespace, headers: Mapping[str, str], sight: Sight
 ) -> tuple[Introspection | None, Failed | None]:
     """What a server that is there says of itself, or why it cannot be asked."""
-    if sight.verdict in UNREACHED or sight.verdict == "blocked":
+    if sight.verdict in UNREACHED or sight.verdict in ("blocked", "limited"):
         return None, None
     try:
         return introspect.introspect(options.url, headers=headers, deadline_seconds=options.timeout), None

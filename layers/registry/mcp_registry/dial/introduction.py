@@ -793,9 +793,10 @@ def _introduced(era: str, result: Mapping[str, Any], versions: tuple[str, ...], 
 def _initialize_fault(result: Mapping[str, Any]) -> str | None:
     """What keeps a client from taking the answer to `initialize`, in a few words; None where nothing does."""
     version = result.get("protocolVersion")
+    if not isinstance(version, str):
+        return "it names no version"
     if version not in LEGACY:
-        known = isinstance(version, str)
-        return f"it names the version {shown(version)[:20]}, which has no handshake" if known else "it names no version"
+        return f"it names the version {shown(version)[:20]}, which has no handshake"
     info = result.get("serverInfo")
     if not isinstance(info, dict):
         return "it has no serverInfo"
