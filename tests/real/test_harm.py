@@ -19,10 +19,10 @@ from tests.real.fixtures import SERVERS, RealServer, running
 from tests.real.watch import PATIENCE, introduced, question, sweep
 
 PROVE = "PROVE" in os.environ
-PULSES = 10_000 if PROVE else 100
-INTRODUCTIONS = 100 if PROVE else 5
+PULSES = 10_000 if PROVE else 50
+INTRODUCTIONS = 100 if PROVE else 2
 # The sweeps of a day, and how often of it the registry introduces itself.
-DAY, HOURS = (2_880, 24) if PROVE else (120, 2)
+DAY, HOURS = (2_880, 24) if PROVE else (40, 2)
 # Under way together at one server: more would say how it bears load, and not what a pulse leaves behind.
 AT_ONCE = 8
 # What may be left of one, on average, and what an allocator does between two rounds. A session of an early server of
@@ -154,7 +154,7 @@ def test_a_bridge_that_was_started_again_between_two_sweeps_is_found_well_by_the
     with running("rust-bridge") as started:
         bridge = started["rust-bridge"]
         target = introduced([bridge])["rust-bridge"]
-        for _ in range(12 if PROVE else 2):
+        for _ in range(12 if PROVE else 1):
             bridge.stop()
             bridge.start()
             watched(target, 2, 1)

@@ -11,6 +11,7 @@ const at = (path) => import(pathToFileURL(`${modules}/@modelcontextprotocol/sdk/
 const { McpServer } = await at("mcp");
 const { StreamableHTTPServerTransport } = await at("streamableHttp");
 
+const stateless = option === "--stateless";
 const sessions = new Map();
 
 function desk() {
@@ -21,31 +22,51 @@ function desk() {
   return server;
 }
 
-async function transport(request) {
-  const known = sessions.get(request.headers["mcp-session-id"]);
-  if (known) return known;
-  const made = new StreamableHTTPServerTransport(
-    option === "--stateless"
-      ? { sessionIdGenerator: undefined }
-      : {
-          sessionIdGenerator: randomUUID,
-          onsessioninitialized: (id) => void sessions.set(id, made),
-          onsessionclosed: (id) => void sessions.delete(id),
-        },
-  );
-  await desk().connect(made);
-  return made;
+function refuse(response, status, code, message) {
+  response.writeHead(status, { "content-type": "application/json" });
+  response.end(JSON.stringify({ jsonrpc: "2.0", error: { code, message }, id: null }));
+}
+
+async function connected(options) {
+  const transport = new StreamableHTTPServerTransport(options);
+  await desk().connect(transport);
+  return transport;
+}
+
+// A session is opened for `initialize` alone, and whatever else names none that is known is refused before any work.
+async function opened() {
+  const transport = await connected({
+    sessionIdGenerator: randomUUID,
+    onsessioninitialized: (id) => void sessions.set(id, transport),
+    onsessionclosed: (id) => void sessions.delete(id),
+  });
+  return transport;
+}
+
+async function body(request) {
+  const parts = [];
+  for await (const part of request) parts.push(part);
+  return parts.length ? JSON.parse(Buffer.concat(parts).toString()) : undefined;
 }
 
 createServer(async (request, response) => {
   if (request.url === "/sessions") return response.end(String(sessions.size));
   if (request.url !== "/mcp") return response.writeHead(404).end();
-  if (option !== "--stateless" && request.headers["mcp-session-id"] && !sessions.has(request.headers["mcp-session-id"])) {
-    const error = { code: -32001, message: "Session not found" };
-    response.writeHead(404, { "content-type": "application/json" });
-    return response.end(JSON.stringify({ jsonrpc: "2.0", error, id: null }));
+  let message;
+  try {
+    message = await body(request);
+  } catch {
+    return refuse(response, 400, -32700, "Parse error");
   }
-  const serving = await transport(request);
-  if (option === "--stateless") response.on("close", () => void serving.close());
-  await serving.handleRequest(request, response);
+  if (stateless) {
+    if (request.method !== "POST") return refuse(response, 405, -32000, "Method not allowed.");
+    const transport = await connected({ sessionIdGenerator: undefined });
+    response.on("close", () => void transport.close());
+    return transport.handleRequest(request, response, message);
+  }
+  const id = request.headers["mcp-session-id"];
+  if (id && !sessions.has(id)) return refuse(response, 404, -32001, "Session not found");
+  if (!id && message?.method !== "initialize") return refuse(response, 400, -32000, "Bad Request: No session");
+  const transport = id ? sessions.get(id) : await opened();
+  return transport.handleRequest(request, response, message);
 }).listen(Number(port), "127.0.0.1");
