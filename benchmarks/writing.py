@@ -92,6 +92,7 @@ def run(server_url: str) -> list[Result]:
     # What the baseline copies is what ours would write.
     for _ in range(2):
         ours(databases["baseline"])
+    connection.deadline = float("inf")  # it is not asked through `Database` any more, which would set one
     connection.execute(
         "CREATE TEMPORARY TABLE template AS SELECT * FROM metrics.server_health_metrics ORDER BY slot DESC LIMIT 1000"
     )

@@ -80,6 +80,8 @@ FORBIDDEN = [
     ("registry_writer", "SELECT metrics.drop_day('2999-01-01')"),
     ("registry_writer", "DELETE FROM metrics.status_transitions"),
     ("registry_sweeper", "UPDATE registry.mcp_servers SET endpoint_url = 'http://evil.example'"),
+    ("registry_sweeper", "UPDATE registry.endpoints SET url = 'http://evil.example'"),
+    ("registry_sweeper", "UPDATE registry.endpoints SET lease_until = NULL"),
     ("registry_sweeper", "DELETE FROM registry.mcp_servers"),
     ("registry_sweeper", "INSERT INTO registry.tools (server_id, name, input_schema) VALUES (1, 'x', '{}')"),
     ("registry_sweeper", "SELECT description FROM registry.mcp_servers"),
