@@ -67,6 +67,15 @@ def registry(stack_url: str) -> Registry:
     return Registry(stack_url)
 
 
+# What checks find, and announcements that write nothing else, at any time after a registration.
+FOUND = {"status", "verdict", "frozen", "checked_at", "announced_at", "last_check", "last_health_check", "endpoints"}
+
+
+def written(row: dict[str, Any]) -> dict[str, Any]:
+    """What registrations alone write of a server."""
+    return {field: value for field, value in row.items() if field not in FOUND | {"observed", "auth"}}
+
+
 class Asked(NamedTuple):
     """A request that a scripted registry got."""
 

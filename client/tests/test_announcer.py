@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from client.tests.conftest import Asked, Registry, Script, Scripted, answers, in_turn
+from client.tests.conftest import Asked, Registry, Script, Scripted, answers, in_turn, written
 from client.tests.test_introspect import Asked as StrangersAsked
 from client.tests.test_introspect import respond, stranger
 from client.tests.test_trimming import older_faults_of
@@ -854,8 +854,7 @@ def test_a_thousand_that_start_at_once_are_one_row_and_no_error(
     sent.clear()
     assert herd(registry.url, name, caplog) == ["(unchanged)"] * 1_000
     assert len(sent) == 1_000 and sent.total() == 0
-    # What checks have found of it meanwhile is another matter.
-    assert [(one["id"], one["updated_at"]) for one in registry.named(name)] == [(row["id"], row["updated_at"])]
+    assert list(map(written, registry.named(name))) == [written(row)]
 
 
 def herd(registry_url: str, name: str, caplog: pytest.LogCaptureFixture) -> list[str]:

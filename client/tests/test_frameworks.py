@@ -9,7 +9,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from client.tests.conftest import Registry
+from client.tests.conftest import Registry, written
 from client.tests.programs import ERAS, Program, free_port, kept, running, settings, shown, wire_tools
 
 TOKEN = "8c2f6a"
@@ -130,7 +130,7 @@ def test_a_restart_writes_nothing_and_a_changed_tool_is_an_update(key: str, regi
     (before,) = registry.named(name)
     with running(case.era, *command(case, name, port), environment=environment) as again:
         again.wait_for_line(r"Registered .* \(unchanged\)")
-    assert registry.named(name) == [before]
+    assert list(map(written, registry.named(name))) == [written(before)]
     with running(case.era, *command(case, name, port, "--changed"), environment=environment) as changed:
         changed.wait_for_line(r"Registered .* \(updated\)")
         (after,) = registry.named(name)
@@ -159,4 +159,4 @@ def test_a_server_that_tells_nobody_its_tools_keeps_those_that_the_registry_has(
     with running("current", *command, "--deaf", environment=settings(registry.url)) as program:
         line = program.wait_for_line("The tools of .* cannot be listed")
         assert "with 1 that are known of it" in line and "over HTTP" in line and not program.complaints()
-    assert registry.named(name) == [before] and len(before["tools"]) == 1
+    assert list(map(written, registry.named(name))) == [written(before)] and len(before["tools"]) == 1

@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from client.tests.conftest import Asked, Registry, Script, Scripted, answers
+from client.tests.conftest import Asked, Registry, Script, Scripted, answers, written
 from client.tests.programs import EXAMPLES, Program, free_port, kept, running, settings, shown, wire_tools
 from mcp_registry_client import Registration, aws_lambda, register_lambda
 from mcp_registry_client.aws_lambda import RUNTIME
@@ -524,7 +524,7 @@ def test_a_sandbox_that_starts_again_writes_nothing_and_a_changed_tool_is_an_upd
         assert handler.registration.state == "registered", handler.registration.error
         rows += registry.named(name)
     said = [record.getMessage().rpartition(" ")[2] for record in caplog.records if "Registered" in record.getMessage()]
-    assert said == ["(created)", "(unchanged)", "(updated)"] and rows[0] == rows[1]
+    assert said == ["(created)", "(unchanged)", "(updated)"] and written(rows[0]) == written(rows[1])
     assert [tool["description"] for row in rows for tool in row["tools"]] == ["Converts."] * 2 + ["Converts anything."]
 
 
