@@ -72,7 +72,7 @@ FIXED = (
 def run() -> list[Result]:
     """Measure and print."""
     subjects = [subject for subject in SUBJECTS if available([subject.name])]
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             "server",
             "asked",
