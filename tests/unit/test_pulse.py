@@ -105,11 +105,16 @@ def test_the_cheapest_question_is_kept_and_a_declared_health_url_before_all():
 
 @pytest.mark.parametrize(
     ("era", "gated", "last"),
-    [("legacy", False, "ping"), ("modern", False, "server/discover"), ("sse", False, None), (None, True, None)],
+    [
+        ("legacy", False, ["no stream", "ping"]),
+        ("modern", False, ["server/discover"]),
+        ("sse", False, []),
+        (None, True, []),
+    ],
 )
 def test_nobody_is_asked_what_only_another_era_understands(era, gated, last):
     asked = [question.name for question in pulse.questions(declared=True, era=era, gated=gated)]
-    assert asked == ["health_url", "no JSON", "unknown session", *([last] if last else [])]
+    assert asked == ["health_url", "no JSON", "unknown session", *last]
 
 
 def test_of_who_wants_credentials_is_told_that_it_still_wants_them_in_the_same_way():
@@ -157,8 +162,17 @@ def test_a_media_type_that_is_none_is_not_kept():
 def test_who_takes_anything_without_a_word_tells_nothing_of_who_is_behind_it():
     """The bridge dcc-mcp-server 0.20.49 answers 202 to what is no JSON, whether its child lives or not."""
     accepted, answered = Signature(202, "", ""), Signature(200, JSON, '{"id":int,"jsonrpc":str,"result":{}}')
-    samples = {"no JSON": [Sample(accepted, 0.1)] * 2, "unknown session": [Sample(answered, 0.1)] * 2}
-    assert (found := learnt(samples, {})) and found.question == "unknown session"
+    samples = {"no JSON": [Sample(accepted, 0.1)] * 2, "ping": [Sample(answered, 0.1)] * 2}
+    assert (found := learnt(samples, {})) and found.question == "ping"
+
+
+def test_who_works_for_a_question_that_is_asked_to_be_refused_is_asked_a_cheaper_one():
+    """The bridge supergateway 4.0.0 starts a process for every POST; a GET it refuses by itself."""
+    answered = Signature(200, "text/event-stream", '{"id":int,"jsonrpc":str,"result":{}}')
+    refused = Signature(405, JSON, '{"error":{"code":int,"message":str},"id":null,"jsonrpc":str}')
+    samples = {name: [Sample(answered, 0.6)] * 2 for name in ("unknown session", "ping")}
+    assert (found := learnt(samples, {})) and found.question == "ping"
+    assert (found := learnt({**samples, "no stream": [Sample(refused, 0.1)] * 2}, {})) and found.question == "no stream"
 
 
 @pytest.mark.parametrize("status", [302, 402, 429, 500, 503])

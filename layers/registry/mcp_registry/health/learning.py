@@ -92,7 +92,7 @@ class _Learner:
     async def tries(self, question: Question, gate: int | None) -> Pulse | None:
         """Ask a question as often as is needed to know whether it tells of the endpoint."""
         first = await self.ask(question)
-        if first is None or (question.method == "GET" and not first.beat.is_good):
+        if first is None or (question.is_health and not first.beat.is_good):
             return None
         samples = [_sample(first)]
         # Who opens a session for it, or does not answer soon, is not asked once more.

@@ -50,6 +50,11 @@ class Question(NamedTuple):
     body: bytes
     declared: bool = False
 
+    @property
+    def is_health(self) -> bool:
+        """Whether it asks a page for its health, which has to say that it is good."""
+        return self.declared or self is PLAIN
+
 
 class Signature(NamedTuple):
     """An answer without its values: status, media type, and of JSON which names and kinds it has."""
@@ -91,6 +96,13 @@ QUESTIONS: Final = (
         Mcp_Session_Id=UNKNOWN_SESSION,
         MCP_Protocol_Version=OFFERED,
     ),
+    # What a client asks for a stream of its own, and cannot read: who has none refuses, and starts nothing for it.
+    Question(
+        "no stream",
+        "GET",
+        {"Accept": "application/json", "Mcp-Session-Id": UNKNOWN_SESSION, "MCP-Protocol-Version": OFFERED},
+        b"",
+    ),
     _post(
         "server/discover",
         {"jsonrpc": "2.0", "id": 1, "method": "server/discover", "params": {"_meta": META}},
@@ -105,8 +117,10 @@ HEALTH_URL: Final = QUESTIONS[0]
 # Of a plain HTTP service, to which nobody can be introduced: GET {endpoint}/health.
 PLAIN: Final = Question("plain health", "GET", {"Accept": "*/*"}, b"")
 BY_NAME: Final = {question.name: question for question in (*QUESTIONS, PLAIN)}
+# What is asked in order to be refused. Who answers it all the same has worked for it: a bridge has started a process.
+REFUSED: Final = frozenset({"no JSON", "unknown session", "no stream"})
 # What only somebody understands who speaks this era. Who does not is never asked: a bridge may die of it.
-OF_AN_ERA: Final = {"server/discover": "modern", "ping": "legacy"}
+OF_AN_ERA: Final = {"no stream": "legacy", "server/discover": "modern", "ping": "legacy"}
 
 
 def questions(*, declared: bool, era: str | None, gated: bool = False) -> tuple[Question, ...]:
@@ -193,7 +207,7 @@ def learnt(
         if first is None or not _tells(question, first, gate):
             continue
         alike = first == nonsense.get(question.name) and not (first.status < 300 and RESULT in first.shape)
-        if alike and (gate is None or question.method == "GET"):
+        if alike and (gate is None or question.is_health):
             continue
         if all(one.signature == first and not one.opened and one.seconds <= QUICK_SECONDS for one in asked):
             return Pulse(question.name, first, patience([one.seconds for one in asked]))
@@ -206,11 +220,11 @@ def _tells(question: Question, answer: Signature, gate: int | None) -> bool:
     A 5xx is also what is answered for one that does not, a 429 is about the caller, and a health URL is to say 2xx. Who
     takes anything without a word, as a bridge does by 202, has asked nobody behind it.
     """
-    if question.method == "GET":
+    if question.is_health:
         return 200 <= answer.status < 300
     if gate is not None:
         return answer.status == gate
-    if answer.status < 300 and not answer.shape.startswith("{"):
+    if answer.status < 300 and ((question.name in REFUSED and RESULT in answer.shape) or answer.shape[:1] != "{"):
         return False
     return answer.status < 500 and answer.status not in (402, 429) and not 300 <= answer.status < 400
 
