@@ -88,10 +88,13 @@ def test_who_is_announced_is_in_the_queue_of_introductions(client, queue_service
     assert visits.asked_at == asked_at
 
 
-def test_who_is_announced_where_no_queue_is_named_does_not_fail(monkeypatch, caplog):
+@pytest.mark.parametrize("queue", [None, ""])
+def test_who_is_announced_where_no_queue_is_named_is_not_told_of(queue, monkeypatch, caplog):
     monkeypatch.delenv("INTRODUCE_QUEUE_URL", raising=False)
+    if queue is not None:
+        monkeypatch.setenv("INTRODUCE_QUEUE_URL", queue)
     announcing.at_once((datetime.now(UTC), 1, 2, "https://example.com/mcp", None, None, None))
-    assert len(told(caplog)) == 1
+    assert told(caplog) == []
 
 
 class Queue(BaseHTTPRequestHandler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 
 
@@ -11,12 +12,13 @@ def at_once(visit: tuple[datetime, int, int, str, str | None, str | None, str | 
     Takes 300 ms at most and never raises. Where the message is lost, the dispatcher makes it good half a minute later.
     The moment is the database's, as `moved_at` is, which it is compared with.
     """
+    queue = os.environ.get("INTRODUCE_QUEUE_URL")
+    if not queue:  # nobody is to be asked, as in a local run without checks
+        return
     # A request that announces nobody, as most do, is not to pay for the way to SQS.
-    import os
-
     from mcp_registry.aws import sqs
     from mcp_registry.health import messages
 
     asked_at, *endpoint = visit
     asked = messages.Visits(asked_at, [messages.Visit._make(endpoint)])  # pyright: ignore[reportArgumentType]
-    sqs.send(os.environ.get("INTRODUCE_QUEUE_URL", ""), messages.encode(asked))
+    sqs.send(queue, messages.encode(asked))
