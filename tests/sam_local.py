@@ -54,7 +54,13 @@ WRONG_CREDENTIALS = (
 NO_ROUTE = (403, {"message": "Missing Authentication Token"})  # where API Gateway answers 404, and 405 to a method
 
 # It has no queues. These send to one, and say so: by 503, or by a failure after which Lambda would try again.
-NEED_A_QUEUE = {"start-sweep": 503, "health-check-now": None, "health-check-late": None, "health-sweep": None}
+NEED_A_QUEUE = {
+    "start-sweep": 503,
+    "health-check-now": None,
+    "health-check-late": None,
+    "health-sweep": None,
+    "introduce": None,
+}
 
 DOCUMENT = {
     "name": "sam-local",
@@ -177,6 +183,7 @@ def _begin(database_url: str) -> None:
     """A catalogue whose one server has the id 1."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("DELETE FROM registry.mcp_servers")
+        connection.execute("DELETE FROM registry.held_names")
         connection.execute("DELETE FROM metrics.sweeps")
         connection.execute("ALTER TABLE registry.mcp_servers ALTER COLUMN id RESTART WITH 1")
         connection.execute("SELECT metrics.add_days('2026-11-22', '2026-11-22')")  # the day of the events

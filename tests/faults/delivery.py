@@ -212,8 +212,9 @@ class Day:
                 shard._probed = self._environments[random.randrange(2) if again else 0]
                 self._batch(self._sweep, batch)
                 slot = messages.shard(batch[0]["body"]).slot
+                # Who is down is looked at more than once by one check.
                 for path, hits in (self._farm.hits - before).items():
-                    self.probed[path, slot] += hits
+                    self.probed[path, slot] += 1 if path in self._farm.down else hits
             case _:
                 self._batch(self._write, batch)
         self._collect()

@@ -51,7 +51,7 @@ REGISTERS, REPLACES, DELETES = "INSERT INTO registry.mcp_servers", "revision = r
 STATEMENTS = 7  # cases of _cut_at_statements
 # Replies are cut after each number of bytes up to this one: that of the look-up has 700, and that of the write follows.
 LONGEST_CUT = 900
-SETS_STATUS, LISTS, SHOWS = "FOR NO KEY UPDATE", "row_to_json(shown)", "row_to_json(server)"
+SETS_STATUS, LISTS, SHOWS = "FOR NO KEY UPDATE", "concat('{\"id\":'", "row_to_json(server)"
 
 
 class Asked(NamedTuple):
@@ -311,7 +311,7 @@ FAULTS: tuple[tuple[str, Putting, frozenset[str] | None], ...] = (
     (
         "a table is locked",
         _by_lock("LOCK TABLE registry.mcp_servers IN ACCESS EXCLUSIVE MODE"),
-        WRITES | {"list", "detail", "history"},
+        WRITES | {"list", "detail", "history", "metrics"},
     ),
     ("rows are locked", _by_lock("SELECT FROM registry.mcp_servers FOR UPDATE"), CHANGES),
     (

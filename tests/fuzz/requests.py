@@ -86,7 +86,8 @@ def prove(scale: int) -> list[Line]:
         # First the walks: their sweeps ask every server that is there, and these register none but on this machine.
         walks = walked(local.url, server.url, ROUNDS * scale, seed)
         of_document = of_the_document(local.url, server.url, CASES * scale, seed)
-        odd = oddly(local.url, scale, seed)
+        with contract.server_with_checks(local.url, server.url):
+            odd = oddly(local.url, scale, seed)
         defects = [line for line in local.output if "unexpected exception" in line or "Traceback" in line]
     for line in defects[:SHOWN]:
         print(f"defect: {line[:500]}", file=sys.stderr)

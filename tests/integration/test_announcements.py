@@ -105,6 +105,7 @@ def move_back(database: Database, url: str, column: str, interval: str) -> None:
 @pytest.fixture
 def catalogue(database: Database) -> Database:
     rows(database, "DELETE FROM registry.mcp_servers")
+    rows(database, "DELETE FROM registry.held_names")
     return database
 
 

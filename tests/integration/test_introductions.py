@@ -160,10 +160,12 @@ def alone(database):
 
 
 def due(database: Database, id_: int) -> Visit:
-    """An endpoint of a new server, which is due; as it is visited."""
+    """An endpoint of a new server, which is due because its first visit was lost; as it is visited."""
     name, url = f"due-{id_}", f"http://due-{id_}.example/mcp"
     server_id = made(database, name, endpoint_url=url)
-    return Visit(server_id, endpoint(database, server_id), url, None, None, None)
+    visit = Visit(server_id, endpoint(database, server_id), url, None, None, None)
+    rows(database, f"UPDATE registry.endpoints SET introduce_at = now() WHERE id = {visit.id}")
+    return visit
 
 
 def checked(database: Database, visit: Visit, verdict: str) -> None:

@@ -14,7 +14,7 @@ from tests.real.watch import PATIENCE, introduced, question, sweep
 
 # Who answers what nobody else answers at no path of its own: a POST beside the stream of an SSE server in Express is
 # 404 as anywhere else. They are introduced in every sweep.
-WITHOUT_PULSE = {"typescript-everything-sse", "bridge-sse"}
+WITHOUT_PULSE = {"typescript-everything-sse", "typescript-playwright", "bridge-sse"}
 
 
 @pytest.fixture(scope="module")
