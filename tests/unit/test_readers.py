@@ -57,11 +57,6 @@ OURS = {
     ("local/sources.py", "*"): "the run's own queues",
     ("client/src/mcp_registry_client/cli.py", "*"): "who sits before the command",
     ("client/src/mcp_registry_client/_options.py", "*"): "who sits before the command",
-    (
-        "client/src/mcp_registry_client/_moments.py",
-        "*",
-    ): "a moment in an answer of the registry, which is there already",
-    ("client/src/mcp_registry_client/_views.py", "*"): "a moment in an answer of the registry, which is there already",
     ("client/src/mcp_registry_client/_transport.py", "_look_up"): "the resolver of the system, which bounds it",
     ("client/src/mcp_registry_client/_presence.py", "*"): "the tools of the server that the library is in",
     ("client/src/mcp_registry_client/aws_lambda.py", "*"): "the tools of the server that the library is in",
