@@ -45,7 +45,9 @@ from tests.unit import test_exchange, test_urls
 
 OPEN = Policy.of({"GUARD_OPEN_CIDRS": "127.0.0.0/8,::1/128"})
 
-RESULT: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "result": {"supportedVersions": ["2026-07-28"]}}
+# Stands for the id of the request that is answered: it is as long as those that are asked with.
+ID = 1234567890
+RESULT: dict[str, Any] = {"jsonrpc": "2.0", "id": ID, "result": {"supportedVersions": ["2026-07-28"]}}
 INITIALIZED: dict[str, Any] = {
     "protocolVersion": "2025-06-18",
     "capabilities": {"tools": {}},
@@ -54,6 +56,11 @@ INITIALIZED: dict[str, Any] = {
 ERROR: dict[str, Any] = {"jsonrpc": "2.0", "id": None, "error": {"code": -32603, "message": "Internal server error"}}
 HTML = b"HTTP/1.1 %s\r\nContent-Type: text/html\r\n\r\n<html>"
 JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+
+
+def to(asked: Asked, data: bytes) -> bytes:
+    """What is sent, with the id of the request."""
+    return data.replace(b"%d" % ID, b"%d" % asked.message.get("id", 0))
 
 
 def text(status: int, body: str) -> Answer:
@@ -142,9 +149,9 @@ ANSWERS: dict[str, Answer] = {
     "/health-hangs/health": hang(b""),
     "/health-resets": text(404, "no"),
     "/health-resets/health": reset_after(raw()),
-    "/other-id": data(200, RESULT | {"id": "1"}),
-    "/null-result": data(200, '{"jsonrpc":"2.0","id":1,"result":null}'),
-    "/nan": data(200, '{"jsonrpc":"2.0","id":1,"result":{"x":NaN}}'),
+    "/other-id": data(200, RESULT | {"id": str(ID)}),
+    "/null-result": data(200, '{"jsonrpc":"2.0","id":1234567890,"result":null}'),
+    "/nan": data(200, '{"jsonrpc":"2.0","id":1234567890,"result":{"x":NaN}}'),
     "/no-utf8": data(400, b'{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":"ung\xfcltig"}}'),
     "/mark": data(200, b"\xef\xbb\xbf" + json.dumps(RESULT).encode()),
     "/batch": data(200, json.dumps([ERROR])),
@@ -156,9 +163,9 @@ ANSWERS: dict[str, Answer] = {
     "/html-refusal": text(400, "<p>Invalid session ID"),
     "/long-refusal": text(400, "x" * 600 + "Invalid session ID"),
     "/refusal-200": text(200, "Invalid session ID"),
-    "/big": data(200, '{"jsonrpc":"2.0","id":1,"result":{"x":"' + "a" * 9_000_000 + '"}}'),
+    "/big": data(200, '{"jsonrpc":"2.0","id":1234567890,"result":{"x":"' + "a" * 9_000_000 + '"}}'),
     "/big-nothing": data(200, '{"x":"' + "a" * 100_000 + '"}'),
-    "/endless-json": endless(JSON + b'\r\n{"jsonrpc":"2.0","id":1,"result":{"x":"', b"a" * 0x1000),
+    "/endless-json": endless(JSON + b'\r\n{"jsonrpc":"2.0","id":1234567890,"result":{"x":"', b"a" * 0x1000),
     "/endless-head": endless(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 1000),
     "/early-hints": lambda _: [b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n", *respond(400, ERROR)],
     "/many-headers": data(400, ERROR, *(f"X-{number}: 1" for number in range(150))),
@@ -171,15 +178,17 @@ ANSWERS: dict[str, Answer] = {
     "/short": raw(JSON + b"Content-Length: 5\r\n\r\n" + json.dumps(RESULT).encode()),
     "/two-lengths": data(400, ERROR, "Content-Length: 5"),
     "/chunked": raw(
-        JSON + b"Transfer-Encoding: chunked\r\n\r\n46\r\n" + json.dumps(RESULT).encode() + b"\r\n0\r\n\r\n"
+        JSON + b"Transfer-Encoding: chunked\r\n\r\n4F\r\n" + json.dumps(RESULT).encode() + b"\r\n0\r\n\r\n"
     ),
     "/broken-chunks": raw(JSON + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n" + json.dumps(RESULT).encode()),
-    "/gzip": packed(gzip.compress(json.dumps(RESULT).encode())),
-    "/gzip-and-more": lambda asked: [*packed(gzip.compress(json.dumps(RESULT).encode()), b"\x00" * 99)(asked)],
+    "/gzip": lambda asked: packed(gzip.compress(to(asked, json.dumps(RESULT).encode())))(asked),
+    "/gzip-and-more": lambda asked: packed(gzip.compress(to(asked, json.dumps(RESULT).encode())), b"\x00" * 99)(asked),
     "/two-gzips": packed(gzip.compress(b'{"jsonrpc":"2.0",') + gzip.compress(b'"result":1}')),
     "/broken-gzip": packed(gzip.compress(b"hello" * 50)[:20] + b"\xff" * 20),
     "/broken-gzip/health": text(200, "ok"),
-    "/gzip-of-much": packed(gzip.compress(b'{"jsonrpc":"2.0","id":1,"result":{"x":"' + b"a" * 1_000_000)),
+    "/gzip-of-much": lambda asked: packed(
+        gzip.compress(to(asked, b'{"jsonrpc":"2.0","id":1234567890,"result":{"x":"' + b"a" * 1_000_000))
+    )(asked),
     "/no-reason": raw(b"HTTP/1.1 400\r\n\r\n" + json.dumps(ERROR).encode()),
     "/http10": raw(b"HTTP/1.0 400 Bad\r\n\r\n" + json.dumps(ERROR).encode()),
     "/line-feeds": raw(b"HTTP/1.1 400 Bad\nContent-Type: application/json\n\n" + json.dumps(ERROR).encode()),
@@ -260,9 +269,13 @@ DECLARED = [
 ]
 
 
-def answered(asked: Asked) -> Iterable[bytes]:
+def answered(asked: Asked) -> Iterator[bytes]:
     found = ANSWERS.get(asked.path.partition("?")[0] if asked.path != "/" else "")
-    return found(asked) if found else respond(404, "not here", "text/plain")
+    if found is None:
+        yield from respond(404, "not here", "text/plain")
+        return
+    for piece in found(asked):
+        yield piece if piece is RESET else to(asked, piece)
 
 
 # What is longer than the prober reads of an answer in a sweep.

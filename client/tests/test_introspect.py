@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 import trustme
 
-from mcp_registry_client import _handshake, _transport, introspect
+from mcp_registry_client import _handshake, _numbers, _transport, introspect
 from mcp_registry_client.introspect import Failed
 from tests.real.fixtures import SERVERS, TOKEN, RealServer, running
 
@@ -625,6 +625,18 @@ def test_a_server_of_before_is_never_asked_the_present_question():
         introspect.introspect(server.url, deadline_seconds=5)
         introspect.check(server.url)
         assert "server/discover" not in server.methods()
+
+
+def test_requests_have_ids_that_nobody_has_who_counts_from_one_nor_another_handshake():
+    begun: list[int] = []
+    for ask in (introspect.introspect, introspect.check):
+        with stranger(older()) as server:
+            ask(server.url, deadline_seconds=5)
+            ids = [asked.message["id"] for asked in server.asked if "id" in asked.message]
+        assert len(ids) > 1 and ids == [*range(ids[0], ids[0] + len(ids))]
+        assert all(type(one) is int and 10**6 < one < 2**31 for one in ids)
+        begun.append(ids[0])
+    assert begun[0] != begun[1] and _numbers.QUESTION_ID not in _numbers.FIRST_IDS
 
 
 def test_a_server_of_today_that_is_too_slow_is_said_to_be_slow():

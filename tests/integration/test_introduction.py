@@ -131,6 +131,17 @@ def test_a_server_that_knows_initialize_is_asked_nothing_else_before_and_no_disc
     assert "mcp-session-id" not in visits(farm, name)[0].headers
 
 
+@pytest.mark.usefixtures("found")
+def test_requests_have_ids_that_nobody_has_who_counts_from_one_nor_another_introduction(farm):
+    begun: list[int] = []
+    for name in SHAPES:
+        ids = [message(visit)["id"] for visit in visits(farm, name) if "id" in message(visit)]
+        assert all(type(one) is int and 10**6 < one < 2**31 for one in ids)
+        assert ids == list(range(ids[0], ids[0] + len(ids)))
+        begun.append(ids[0])
+    assert len({*begun}) == len(begun) and introduction.PULSE_ID not in introduction.FIRST_IDS
+
+
 def test_every_session_is_closed_and_nobody_s_else(farm, introduced):
     assert introduced[1] == {}
     opened = [visit for visit in farm.visits if visit.method == "DELETE"]
@@ -391,7 +402,8 @@ def test_a_tool_of_more_than_64_levels_is_left_out_and_that_is_said(levels, coun
 
 def test_an_answer_deeper_than_python_reads_is_none():
     async def deep(visit: Visit) -> None:
-        await send(visit, Answer(200, JSON, b'{"jsonrpc":"2.0","id":1,"result":' + b"[" * 100_000))
+        body = f'{{"jsonrpc":"2.0","id":{message(visit).get("id")},"result":{"[" * 100_000}'
+        await send(visit, Answer(200, JSON, body.encode()))
 
     with Farm(shapes.gives(lambda _: Answer(200, JSON, b"[" * 100_000))) as farm:
         assert introduce(f"{farm.url}/mcp").verdict == "down"
@@ -502,23 +514,24 @@ def test_a_redirect_to_a_login_page_is_a_gate_and_another_is_none(location, verd
         assert introduce(f"{farm.url}/mcp").verdict == verdict
 
 
-def streaming(*events: str) -> Callable[[Visit], Awaitable[None]]:
-    """A server of 2024-11-05 that sends these events, and no others."""
+def streaming(*events: str, **results: dict[str, Any]) -> Callable[[Visit], Awaitable[None]]:
+    """A server of 2024-11-05 that sends these events, and these results by method, with `_` for `/`."""
+    streams: list[Visit] = []
 
     async def answer(visit: Visit) -> None:
         if visit.method != "GET":
             await send(visit, text(405, "") if visit.path.endswith("/sse") else text(202, ""))
+            found = results.get(message(visit).get("method", "").replace("/", "_"))
+            if found is not None and not visit.path.endswith("/sse"):
+                await streams[-1].send(f"data: {json.dumps(result(visit, found))}\n\n".encode())
         else:
+            streams.append(visit)
             await visit.send(b"HTTP/1.1 200 X\r\nContent-Type: text/event-stream\r\n\r\n")
             for event in events:
                 await visit.send(event.encode())
             await visit.hold()
 
     return answer
-
-
-def sse(value: dict[str, Any]) -> str:
-    return f"data: {json.dumps({'jsonrpc': '2.0', **value})}\n\n"
 
 
 def test_a_list_too_long_for_us_comes_by_a_stream_too():
@@ -528,9 +541,8 @@ def test_a_list_too_long_for_us_comes_by_a_stream_too():
         "serverInfo": {"name": "x", "version": "1"},
     }
     where = "event: endpoint\ndata: /message\n\n"
-    # Two questions have been asked by POST before.
-    first, second = sse({"id": 3, "result": begin}), sse({"id": 4, "result": {"tools": [], "x": "y" * MAX_BYTES}})
-    with Farm(streaming(where, first, second)) as farm:
+    listed = {"tools": [], "x": "y" * MAX_BYTES}
+    with Farm(streaming(where, initialize=begin, tools_list=listed)) as farm:
         seen = introduce(f"{farm.url}/sse")
     assert (seen.verdict, seen.era) == ("up", "sse")
     assert seen.incomplete == {"tools": "The answers are longer than 4 MiB"}

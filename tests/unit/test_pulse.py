@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 
+from mcp_registry.dial.introduction import PULSE_ID
 from mcp_registry.health import pulse
 from mcp_registry.health.pulse import Pulse, Question, Sample, Signature, is_as_before, learnt, patience, signature
 from tests import shapes
@@ -223,3 +224,5 @@ def test_a_made_up_session_is_a_uuid_and_questions_are_what_they_seem():
     assert not bodies["health_url"] and json.loads(bodies["ping"])["method"] == "ping"
     with pytest.raises(ValueError, match="Expecting value"):
         json.loads(bodies["no JSON"])
+    ids = {json.loads(body)["id"] for name, body in bodies.items() if body and name != "no JSON"}
+    assert ids == {PULSE_ID} and 10**6 < PULSE_ID < 2**31

@@ -21,6 +21,7 @@ from mcp_registry_client import _transport, _urls
 from mcp_registry_client._answer import Answer, TooLong, events
 from mcp_registry_client._fault import Failed
 from mcp_registry_client._json import mapping, parsed, strings
+from mcp_registry_client._numbers import first_id
 from mcp_registry_client._transport import Deadline
 
 NAME, VERSION = "mcp-registry", "1.0"
@@ -226,7 +227,7 @@ class Handshake:
         self._deadline = deadline
         self._most = most
         self._strict = strict
-        self._number = 0
+        self._number = first_id()
         self._redirected = False
 
     def find(self) -> Begun | None:

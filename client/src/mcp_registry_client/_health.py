@@ -473,19 +473,15 @@ def _words(values: Sequence[str]) -> Sequence[str]:
     return tuple(value[:MAX_WORD] for value in values[:MAX_WORDS])
 
 
-def _is_json(media_type: str) -> bool:
-    """Whether a media type is one of JSON, such as application/health+json (RFC 6839, section 3.1)."""
-    return media_type == JSON or media_type.endswith("+json")
-
-
 def _is_for_people(page: Reply) -> bool:
     return page.media_type in ("text/html", "application/xhtml+xml") or page.text.startswith(b"<")
 
 
 def _down_state(page: Reply) -> str | None:
-    """What the JSON object of a health page gives as its `status`, where that means that the service does not work."""
-    if not _is_json(page.media_type):
-        return None
+    """What the JSON object of a health page gives as its `status`, where that means that the service does not work.
+
+    Whatever the page says that it is: many that are written by hand say nothing.
+    """
     state = mapping(parsed(bytes(page.text), strict=False)).get("status")
     return state if isinstance(state, str) and state.lower() in DOWN else None
 

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from mcp_registry_client import _document, _listening, _settings, _stdio, _tools, _transport
 from mcp_registry_client._json import mapping, parsed, text
+from mcp_registry_client._numbers import QUESTION_ID
 
 if TYPE_CHECKING:
     from mcp_registry_client.introspect import Introspection
@@ -41,12 +42,11 @@ APART_SECONDS = 60.0
 SHORTEST, SHORTEST_UNHEARD, LONGEST = 0.05, 1.0, 60.0
 MAX_TRIES = 3
 
-# What a server is asked that takes no routes, and every server once whether it is at the path that is registered. It is
-# what the registry asks. The session exists nowhere, for a server of an older protocol would otherwise open one, and
-# keep it.
+# What a server is asked that takes no routes, and every server once whether it is at the path that is registered. The
+# session exists nowhere, for a server of an older protocol would otherwise open one, and keep it.
 DISCOVER = {
     "jsonrpc": "2.0",
-    "id": 1,
+    "id": QUESTION_ID,
     "method": "server/discover",
     "params": {
         "_meta": {

@@ -17,6 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
+from random import SystemRandom
 from typing import Any, Final, NamedTuple, Self, cast
 
 from mcp_registry.dial import exchange, guard, reach, urls
@@ -63,6 +64,12 @@ META: Final = {
     "io.modelcontextprotocol/clientCapabilities": {},
 }
 SERVER_INFO: Final = "io.modelcontextprotocol/serverInfo"
+# The ids of our requests. A bridge may pass on what several clients ask under the ids that they chose, and mix up those
+# who chose the same one at the same time; nearly all count from 1. So ours begin where nobody counts to: each
+# introduction somewhere in FIRST_IDS, with room to count on, and the question of a pulse, which is the same one each
+# time, below that. All are numbers of at most 31 bits, because not everybody reads longer ones, nor texts.
+FIRST_IDS: Final = range(1 << 30, 3 << 29)
+PULSE_ID: Final = 847_261_935
 
 JSON, EVENTS = "application/json", "text/event-stream"
 SESSION_ID: Final = re.compile(r"[!-~]{1,1024}")
@@ -274,7 +281,7 @@ class _Visit:
         self._left = MAX_BRIEF_BYTES if brief else MAX_BYTES
         # Who is known by one way and is silent now is as silent in the others: a check gives all its time to that one.
         self._share = 1.0 if brief and before else FIRST_SHARE
-        self._number = 0
+        self._number = SystemRandom().choice(FIRST_IDS)
         self._path = ""
         self._addresses: tuple[str, ...] = ()
         self._redirected = False

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, cast
 
-from mcp_registry.dial.introduction import META, MODERN, OFFERED
+from mcp_registry.dial.introduction import META, MODERN, OFFERED, PULSE_ID
 
 # A session that nobody has. It is a UUID, because php-sdk up to 0.5 dies of any other form.
 UNKNOWN_SESSION: Final = "8f14e45f-ceea-4e7a-9c4b-0d6e5b1f7a2c"
@@ -92,7 +92,7 @@ QUESTIONS: Final = (
     _post("no JSON", b"no JSON"),
     _post(
         "unknown session",
-        {"jsonrpc": "2.0", "id": 1, "method": "ping"},
+        {"jsonrpc": "2.0", "id": PULSE_ID, "method": "ping"},
         Mcp_Session_Id=UNKNOWN_SESSION,
         MCP_Protocol_Version=OFFERED,
     ),
@@ -105,11 +105,11 @@ QUESTIONS: Final = (
     ),
     _post(
         "server/discover",
-        {"jsonrpc": "2.0", "id": 1, "method": "server/discover", "params": {"_meta": META}},
+        {"jsonrpc": "2.0", "id": PULSE_ID, "method": "server/discover", "params": {"_meta": META}},
         MCP_Protocol_Version=MODERN,
         Mcp_Method="server/discover",
     ),
-    _post("ping", {"jsonrpc": "2.0", "id": 1, "method": "ping"}, MCP_Protocol_Version=OFFERED),
+    _post("ping", {"jsonrpc": "2.0", "id": PULSE_ID, "method": "ping"}, MCP_Protocol_Version=OFFERED),
 )
 
 
