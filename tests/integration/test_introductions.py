@@ -163,7 +163,9 @@ def due(database: Database, id_: int) -> Visit:
     """An endpoint of a new server, which is due; as it is visited."""
     name, url = f"due-{id_}", f"http://due-{id_}.example/mcp"
     server_id = made(database, name, endpoint_url=url)
-    return Visit(server_id, endpoint(database, server_id), url, None, None, None)
+    visit = Visit(server_id, endpoint(database, server_id), url, None, None, None)
+    rows(database, f"UPDATE registry.endpoints SET introduce_at = now() WHERE id = {visit.id}")
+    return visit
 
 
 def checked(database: Database, visit: Visit, verdict: str) -> None:
@@ -191,9 +193,10 @@ def test_a_new_endpoint_is_visited_and_visited_again_in_an_hour_or_so_or_soon_wh
 
 def test_a_visit_says_what_is_known_of_the_endpoint(alone):
     one = due(alone, 1)
-    rows(alone, f"UPDATE registry.endpoints SET health_url = '/up', era = 'sse' WHERE id = {one.id}")
+    known = '["no JSON",400,"application/json","{}",5.0]'
+    rows(alone, f"UPDATE registry.endpoints SET health_url = '/up', era = 'sse', pulse = '{known}' WHERE id = {one.id}")
     checked(alone, one, "gated")
-    assert claim(alone) == [one._replace(health_url="/up", era="sse", verdict="gated")]
+    assert claim(alone) == [one._replace(health_url="/up", era="sse", verdict="gated", pulse=known)]
 
 
 @pytest.mark.parametrize("verdict", ["limited", "refused", "mcp_error"])
