@@ -42,8 +42,8 @@ SUBJECTS = (
     Subject("SDK for Python 1.x", "older-sdk", 300, 300, 10, 1.0),
     Subject("SDK for Python 1.22", "early-sdk", 300, 300, 10, 1.0),
     Subject("SDK for Python 2.x", "current-sdk", 300, 300, 10, 1.0),
-    Subject("SDK for TypeScript 1.x", "typescript-1", 500, 500, 20, 1.0),
-    Subject("SDK for TypeScript 2.x", "typescript-2", 500, 500, 20, 1.0),
+    Subject("SDK for TypeScript 1.x", "typescript-1", 3000, 3000, 20, 1.0),
+    Subject("SDK for TypeScript 2.x", "typescript-2", 2000, 2000, 20, 1.0),
 )
 
 DISCOVER = json.dumps(

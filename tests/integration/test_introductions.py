@@ -193,9 +193,10 @@ def test_a_new_endpoint_is_visited_and_visited_again_in_an_hour_or_so_or_soon_wh
 
 def test_a_visit_says_what_is_known_of_the_endpoint(alone):
     one = due(alone, 1)
-    rows(alone, f"UPDATE registry.endpoints SET health_url = '/up', era = 'sse' WHERE id = {one.id}")
+    known = '["no JSON",400,"application/json","{}",5.0]'
+    rows(alone, f"UPDATE registry.endpoints SET health_url = '/up', era = 'sse', pulse = '{known}' WHERE id = {one.id}")
     checked(alone, one, "gated")
-    assert claim(alone) == [one._replace(health_url="/up", era="sse", verdict="gated")]
+    assert claim(alone) == [one._replace(health_url="/up", era="sse", verdict="gated", pulse=known)]
 
 
 @pytest.mark.parametrize("verdict", ["limited", "refused", "mcp_error"])

@@ -415,7 +415,7 @@ def test_a_plain_service_that_says_down_in_the_shape_of_up_is_down():
         assert check(f"{farm.url}/api", known=pulse.write(found), era=None).verdict == "not_mcp"
 
 
-def learn(url: str, health: str | None = None, era: str | None = None) -> Pulse | None:
+def learn(url: str, health: str | None = None, era: str | None = None, known: str | None = None) -> Pulse | None:
     """What is learnt of an endpoint by introducing oneself."""
 
     async def run() -> Pulse | None:
@@ -424,10 +424,56 @@ def learn(url: str, health: str | None = None, era: str | None = None) -> Pulse 
         introducer = Introducer(dialler, names, OPEN)
         introduction = await introducer.introduce(url, seconds=PATIENCE)
         await introducer.close()
-        target = Target(1, 1, url, health, None, era)
+        target = Target(1, 1, url, health, known, era)
         return await learning.learn(dialler, names, OPEN, target, introduction, PATIENCE)
 
     return on_our_loop(run())
+
+
+def placed(manner: Manner) -> Manner:
+    """A server that is at /mcp, and whose handler dies of what is no JSON."""
+
+    async def answer(visit: Visit) -> None:
+        found = drop if _asked(visit) == "no JSON" else manner
+        await (found if visit.path == "/mcp" else fixed(text(404, "")))(visit)
+
+    return answer
+
+
+def test_who_breaks_at_a_question_breaks_once_and_not_each_time_that_is_learnt():
+    with Farm(placed(hand())) as farm:
+        found = learn(f"{farm.url}/mcp")
+        assert found is not None and found.question == QUESTION and "no JSON" in asked(farm)
+        farm.visits.clear()
+        again = learn(f"{farm.url}/mcp", known=pulse.write(found))
+        assert again is not None and again[:2] == found[:2]
+        assert asked(farm) == [*HANDSHAKE, "tools/list", *[QUESTION] * 3]
+
+
+def test_what_does_not_tell_any_more_is_asked_once_and_then_the_cheapest_first():
+    with Farm(placed(hand())) as farm:
+        known = pulse.write(Pulse("server/discover", ANSWER, 5.0))
+        of_another_era = learn(f"{farm.url}/mcp", known=known)
+        assert of_another_era == learn(f"{farm.url}/mcp") and "server/discover" not in asked(farm)
+    with Farm(placed(in_turn(*[hand()] * 4, drop, hand()))) as farm:
+        found = learn(f"{farm.url}/mcp", known=PULSE)
+        assert found is not None and found.question == "no stream"
+        assert [(visit.method, _asked(visit)) for visit in farm.visits[4:8]] == [
+            ("POST", QUESTION),
+            ("POST", QUESTION),  # no request, in the session that nobody has
+            ("POST", "no JSON"),
+            ("GET", QUESTION),  # a stream, in the same session that nobody has
+        ]
+
+
+def test_a_declared_health_url_is_asked_before_what_told_before():
+    async def answer(visit: Visit) -> None:
+        healthy = fixed(doc(200, {"status": "UP"})) if visit.path == "/up" else fixed(text(404, ""))
+        await (hand() if visit.path == "/mcp" else healthy)(visit)
+
+    with Farm(answer) as farm:
+        found = learn(f"{farm.url}/mcp", "/up", known=PULSE)
+    assert found is not None and found.question == "health_url"
 
 
 # ------------------------------------------------------------------ a declared health URL

@@ -99,7 +99,7 @@ def test_a_question_is_kept_where_it_was_answered_twice_alike_quickly_and_opened
 
 def test_the_cheapest_question_is_kept_and_a_declared_health_url_before_all():
     samples = {question.name: [Sample(OK, 0.1)] * 2 for question in pulse.QUESTIONS}
-    assert (found := learnt(samples, {})) and found.question == "no JSON"
+    assert (found := learnt(samples, {})) and found.question == "no request"
     up = {**samples, "health_url": [Sample(OK._replace(status=200), 0.1)] * 2}
     assert (found := learnt(up, {})) and found.question == "health_url"
 
@@ -115,7 +115,7 @@ def test_the_cheapest_question_is_kept_and_a_declared_health_url_before_all():
 )
 def test_nobody_is_asked_what_only_another_era_understands(era, gated, last):
     asked = [question.name for question in pulse.questions(declared=True, era=era, gated=gated)]
-    assert asked == ["health_url", "no JSON", "unknown session", *last]
+    assert asked == ["health_url", "no request", "no JSON", "unknown session", *last]
 
 
 def test_of_who_wants_credentials_is_told_that_it_still_wants_them_in_the_same_way():
@@ -224,5 +224,6 @@ def test_a_made_up_session_is_a_uuid_and_questions_are_what_they_seem():
     assert not bodies["health_url"] and json.loads(bodies["ping"])["method"] == "ping"
     with pytest.raises(ValueError, match="Expecting value"):
         json.loads(bodies["no JSON"])
-    ids = {json.loads(body)["id"] for name, body in bodies.items() if body and name != "no JSON"}
+    assert json.loads(bodies["no request"]) == {}
+    ids = {json.loads(body)["id"] for name, body in bodies.items() if body and name not in ("no JSON", "no request")}
     assert ids == {PULSE_ID} and 10**6 < PULSE_ID < 2**31

@@ -20,5 +20,5 @@ def at_once(visit: tuple[datetime, int, int, str, str | None, str | None, str | 
     from mcp_registry.health import messages
 
     asked_at, *endpoint = visit
-    asked = messages.Visits(asked_at, [messages.Visit._make(endpoint)])  # pyright: ignore[reportArgumentType]
+    asked = messages.Visits(asked_at, [messages.Visit(*endpoint)])  # pyright: ignore[reportArgumentType]
     sqs.send(queue, messages.encode(asked))

@@ -39,11 +39,11 @@ WITH due AS MATERIALIZED (
                                        ELSE after.time END * (1 + e.id %% 61 / 600.0)
       FROM (SELECT %(minutes)s * interval '1 minute' AS time) AS after
      WHERE e.id = ANY (ARRAY(SELECT id FROM due))
-    RETURNING e.server_id, e.id, e.url, e.health_url, e.era
+    RETURNING e.server_id, e.id, e.url, e.health_url, e.era, e.pulse
 )
 SELECT now(),
-       COALESCE(json_agg(json_build_array(c.server_id, c.id, c.url, c.health_url, c.era, h.verdict) ORDER BY c.url),
-                '[]')
+       COALESCE(json_agg(json_build_array(c.server_id, c.id, c.url, c.health_url, c.era, h.verdict, c.pulse)
+                         ORDER BY c.url), '[]')
   FROM claimed AS c
   JOIN registry.mcp_servers AS s ON s.id = c.server_id
   LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = c.id

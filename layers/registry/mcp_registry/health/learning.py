@@ -37,6 +37,11 @@ class Endpoint(Protocol):
         """The way of the last introduction that succeeded."""
         ...
 
+    @property
+    def pulse(self) -> str | None:
+        """What was learnt of it before."""
+        ...
+
 
 async def learn(
     dialler: Dialler, names: Names, policy: Policy, endpoint: Endpoint, introduction: Introduction, seconds: float
@@ -44,9 +49,10 @@ async def learn(
     """Learn which question tells of an endpoint that it is as the introduction found it; None where none does.
 
     Of an endpoint that nobody was ever introduced to, a health URL or a plain HTTP service's health below its address
-    may tell: where the introduction was in vain, a pulse means that the endpoint is healthy by this. Each question is
-    asked twice, and once at a path that cannot exist; after so many seconds it is over. Sessions that are opened are
-    deleted. Raises nothing but CancelledError.
+    may tell: where the introduction was in vain, a pulse means that the endpoint is healthy by this. What told before
+    is asked before all but a declared health URL: who breaks at a cheaper question is to break once, not every hour.
+    Each question is asked twice, and once at a path that cannot exist; after so many seconds it is over. Sessions that
+    are opened are deleted. Raises nothing but CancelledError.
     """
     learner = _Learner(dialler, names, policy, endpoint)
     try:
@@ -55,7 +61,12 @@ async def learn(
                 era = introduction.era or endpoint.era
                 gate = introduction.status_code if introduction.verdict == "gated" else None
                 declared = endpoint.health_url is not None
-                for question in pulse.questions(declared=declared, era=era, gated=gate is not None):
+                questions = pulse.questions(declared=declared, era=era, gated=gate is not None)
+                known = pulse.read(endpoint.pulse) if endpoint.pulse else None
+                if known is not None:
+                    told = known.question
+                    questions = sorted(questions, key=lambda question: (not question.declared, question.name != told))
+                for question in questions:
                     if (found := await learner.tries(question, gate)) is not None:
                         return found
             elif introduction.verdict == "down" and endpoint.era is None:

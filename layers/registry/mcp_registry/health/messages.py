@@ -91,7 +91,10 @@ class Finding(NamedTuple):
 
 
 class Visit(NamedTuple):
-    """An endpoint to be introduced to. `era`: the way of the last introduction that succeeded."""
+    """An endpoint to be introduced to. `era`: the way of the last introduction that succeeded.
+
+    `pulse`: what was learnt of it before; None where nothing was, or it has just been registered.
+    """
 
     server_id: Id
     id: Id
@@ -99,6 +102,7 @@ class Visit(NamedTuple):
     health_url: str | None
     era: str | None
     verdict: Verdict | None
+    pulse: str | None = None
 
 
 class Tick(Struct, forbid_unknown_fields=True):
