@@ -25,7 +25,7 @@ CROWD = 200
 ROUNDS = 3  # in the bounded run
 # As many execution environments as have a connection at once: the local run has four of a function, the cloud more.
 SESSIONS = 150
-# In the bounded run, beside which others go on: 150 in a row at one row outlast the deadline of a request there.
+# In the bounded run, beside which others go on: 150 take turns at one row for long there.
 FEWER_SESSIONS = 60
 RACERS = 10
 RACES = 20  # deletes that hit, in the bounded run
