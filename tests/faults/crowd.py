@@ -16,7 +16,7 @@ from mcp_registry.aws.db import Database
 from mcp_registry.catalogue import registration, servers
 from mcp_registry.catalogue.registration import Registration
 from mcp_registry.errors import DuplicateServer, Unavailable
-from tests.conftest import REGISTER, SERVERS
+from tests.conftest import PATIENCE, REGISTER, SERVERS
 from tests.faults import stage
 from tests.faults.ledger import STORED, Client, document, revision_of
 from tests.proof import Line, interrupted, some
@@ -25,7 +25,7 @@ CROWD = 200
 ROUNDS = 3  # in the bounded run
 # As many execution environments as have a connection at once: the local run has four of a function, the cloud more.
 SESSIONS = 150
-# In the bounded run, beside which others go on: 150 in a row at one row outlast the deadline of a request there.
+# In the bounded run, beside which others go on: 150 take turns at one row for long there.
 FEWER_SESSIONS = 60
 RACERS = 10
 RACES = 20  # deletes that hit, in the bounded run
@@ -96,14 +96,14 @@ def _sessions(database_url: str, sessions: int, rounds: int) -> Line:
     outcomes: Counter[str] = Counter()
 
     def ask(number: int, method: str, sent: Registration) -> str:
-        database = databases[number].begin()
+        database = databases[number].begin(PATIENCE)
         database.read("SELECT 1")
         together.wait(60)
         try:
             if method == "POST":
-                servers.register(database.begin(), sent)
+                servers.register(database.begin(PATIENCE), sent)
                 return "created"
-            return servers.replace(database.begin(), sent)["result"]
+            return servers.replace(database.begin(PATIENCE), sent)["result"]
         except DuplicateServer:
             return "duplicate"
         except Unavailable as error:
