@@ -111,12 +111,21 @@ def test_a_name_whose_server_answers_at_another_address_is_only_given_to_who_say
         assert "x-registration-lease" not in registry.asked[-1].headers
 
 
+def test_the_other_addresses_of_a_server_are_only_removed_where_somebody_says_so(run):
+    with stranger(current()) as server, stranger(having(detail(endpoint(server.url), endpoint(ONE)))) as registry:
+        sentence = " ".join(error(run(registry, "register", "--url", server.url), 1).split())
+        assert f"new is also registered at {ONE} (up, checked 3 s ago): leave it this one address by " in sentence
+        assert "PUT" not in registry.methods()
+        done = run(registry, "register", "--url", server.url, "--replace")
+        assert done.code == 0 and ONE in done.err
+
+
 @pytest.mark.parametrize(
     "others",
     [
         [endpoint(ONE, "error", "refused")],
         [endpoint(ONE, retired_at=ago(9))],
-        [endpoint("HERE"), endpoint(ONE)],
+        [endpoint("HERE"), endpoint(ONE, "error", "refused")],
         [endpoint("HERE", "error", "timeout")],
     ],
 )

@@ -192,7 +192,7 @@ def _explain_register(commands: Any, run: Command) -> None:
     command.add_argument(
         "--tag", metavar="TAG", action="append", default=[], help="word to find it by; may be repeated"
     )
-    command.add_argument("--replace", action="store_true", help="also where the name belongs to another address")
+    command.add_argument("--replace", action="store_true", help="also where the server has other addresses")
     command.add_argument("--dry-run", action="store_true", help="only show what would be sent; asks no registry")
     _add_common(command)
 

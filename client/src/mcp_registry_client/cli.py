@@ -182,8 +182,8 @@ def _register(options: argparse.Namespace, screen: Screen) -> int:
     with waiting("Reading the server of that name"):
         former = registry.registered(registration["name"])
     removed = _endpoints.others(former, options.url) if former else []
-    if former and removed and not options.replace and not _endpoints.has(former, options.url):
-        raise _elsewhere(registration["name"], removed)
+    if former and removed and not options.replace:
+        raise _elsewhere(registration["name"], removed, is_here=_endpoints.has(former, options.url))
     with waiting("Sending the registration"):
         answer = registry.put(trimming)
     registration = trimming.document
@@ -208,15 +208,20 @@ def _register(options: argparse.Namespace, screen: Screen) -> int:
     return Exit.OK
 
 
-def _elsewhere(name: str, others: Sequence[Mapping[str, Any]]) -> Stopped:
-    """The end of a registration whose name belongs to a server that is there, at another address."""
+def _elsewhere(name: str, others: Sequence[Mapping[str, Any]], *, is_here: bool) -> Stopped:
+    """The end of a registration whose name belongs to a server that is there, at another address.
+
+    `is_here`: it has the address that is given as well.
+    """
     first = others[0]
     state = "up" if first.get("status") == "active" else "not checked yet"
     checked = ago(mapping(first.get("last_check")).get("checked_at"))
     seen = f"{state}, checked {checked}" if first.get("status") == "active" else state
     more = f", and at {len(others) - 1} more" if len(others) > 1 else ""
-    sentence = f"{name} is registered at {plain(first.get('url'))} ({seen}){more}"
+    sentence = f"{name} is {'also ' if is_here else ''}registered at {plain(first.get('url'))} ({seen}){more}"
     advice = "give this server another name by --name, or put it in that one's place by --replace"
+    if is_here:
+        advice = "leave it this one address by --replace"
     return Stopped(Exit.FAILED, "OTHER_ADDRESS", f"{sentence}: {advice}")
 
 
