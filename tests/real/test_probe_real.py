@@ -13,7 +13,7 @@ from tests.real.fixtures import FLEET, SERVERS, RealServer, together
 from tests.real.watch import PATIENCE, introduced, question, sweep
 
 # Who answers what nobody else answers at no path of its own: a POST beside the stream of an SSE server in Express is
-# 404 as anywhere else. They are introduced in every sweep.
+# 404 as anywhere else, and Playwright's speaks MCP at every path. They are introduced in every sweep.
 WITHOUT_PULSE = {"typescript-everything-sse", "typescript-playwright", "bridge-sse"}
 
 
