@@ -46,7 +46,7 @@ from tests.unit import test_exchange, test_urls
 OPEN = Policy.of({"GUARD_OPEN_CIDRS": "127.0.0.0/8,::1/128"})
 
 # Stands for the id of the request that is answered: it is as long as those that are asked with.
-ID = 1234567890
+ID = test_exchange.ID
 RESULT: dict[str, Any] = {"jsonrpc": "2.0", "id": ID, "result": {"supportedVersions": ["2026-07-28"]}}
 INITIALIZED: dict[str, Any] = {
     "protocolVersion": "2025-06-18",
@@ -449,7 +449,7 @@ def test_what_is_sent_and_looked_for_is_what_the_registry_sends_and_looks_for():
 
 
 def read_by_registry(pieces: list[bytes]) -> Any:
-    found = Reply(1, exchange.LIMIT)
+    found = Reply(ID, exchange.LIMIT)
     for piece in pieces:
         found.feed(piece)
     found.end()
@@ -481,7 +481,7 @@ def read_by_client(pieces: list[bytes]) -> Any:
     except _answer.Closed:
         return exchange.CLOSED
     found.begin(answer)
-    found.take(answer, 1)
+    found.take(answer, ID)
     text = b"" if found.overflowed else bytes(found.text)
     return found.status, found.header("location"), found.message, found.overflowed, text
 
