@@ -301,6 +301,9 @@ def seen_by_both(targets: list[tuple[str, str | None]]) -> Iterator[tuple[str, A
             theirs |= {result.server_id: result for result in probe.sweep(again, seconds=SWEEP, policy=OPEN)}
         for target, future in zip(asked, ours, strict=True):
             result, sight = theirs[target.server_id], future.result()
+            if sight.verdict == "timeout" != result.verdict:
+                # So may these threads be, of which there are a hundred.
+                sight = check(target.url, health_url=target.health_url, deadline_seconds=PATIENCE)
             yield (
                 f"{target.url} {target.health_url or ''}",
                 (result.verdict, result.status_code, timeless(result.error)),
