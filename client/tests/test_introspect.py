@@ -657,9 +657,10 @@ class Streaming:
 
     def __call__(self, asked: Asked) -> Iterator[bytes]:
         if asked.method == "GET":
+            # Before anybody is told where to post to: what is posted at once is answered too.
+            events = self._events = queue.Queue[bytes]()
             yield b"HTTP/1.1 200 X\r\nContent-Type: Text/Event-Stream\r\n\r\nevent: ping\ndata: 1\n\n"
             yield f"event: endpoint\ndata: {self._where}\n\n".encode()
-            events = self._events = queue.Queue[bytes]()
             while True:
                 yield events.get()
         elif asked.path != "/messages":

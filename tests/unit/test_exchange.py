@@ -1,9 +1,8 @@
-"""The reading of an answer: what counts as JSON-RPC, where reading stops, and that packets change nothing."""
+"""The reading of an answer: what is in it, where reading stops, and that packets change nothing."""
 
 from __future__ import annotations
 
 import gzip
-import json
 import zlib
 from itertools import pairwise
 
@@ -11,14 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_registry.dial.exchange import CLOSED, LIMIT, NOT_HTTP, TOO_LONG, Answer, is_response
+from mcp_registry.dial.exchange import CLOSED, LIMIT, NOT_HTTP, TOO_LONG, Answer, is_refusal
+from mcp_registry.dial.reply import Reply, response
+from mcp_registry.health.asking import Beat
 
-RESULT = b'{"jsonrpc":"2.0","id":1,"result":{"supportedVersions":["2026-07-28"]}}'
+# As long as the ids that we ask with.
+ID = 1234567890
+RESULT = b'{"jsonrpc":"2.0","id":1234567890,"result":{"supportedVersions":["2026-07-28"]}}'
 ERROR = b'{"jsonrpc":"2.0","id":null,"error":{"code":-32601,"message":"Method not found"}}'
 NOTIFICATION = b'{"jsonrpc":"2.0","method":"notifications/message","params":{}}'
-
-# What an answer came to: status, fault, location, whether it speaks JSON-RPC, the state that it tells.
-Outcome = tuple[int | None, str | None, bytes | None, bool, str | None]
 
 
 def answer(status: bytes, headers: bytes, body: bytes = b"") -> bytes:
@@ -39,29 +39,48 @@ def events(text: bytes, more: bytes = b"") -> bytes:
     return answer(b"200 OK", b"Content-Type: text/event-stream; charset=utf-8\r\n" + more, text)
 
 
-def read(data: bytes, cuts: list[int] | None = None, *, wants_response: bool = True, ended: bool = True) -> Answer:
-    found = Answer(wants_response=wants_response)
-    places = [0, *sorted(cut % (len(data) + 1) for cut in cuts or []), len(data)]
+def fed(found: Answer, data: bytes, cuts: list[int], *, ended: bool = True) -> None:
+    places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     for begin, end in pairwise(places):
         found.feed(data[begin:end])
     if ended:
         found.end()
+
+
+def replied(data: bytes, cuts: list[int] | None = None, *, ended: bool = True) -> Reply:
+    """What an introduction reads."""
+    found = Reply(ID, LIMIT)
+    fed(found, data, cuts or [], ended=ended)
     return found
 
 
-def outcome(found: Answer) -> Outcome:
-    return found.status, found.fault, found.location, found.speaks, found.state
+def beaten(data: bytes, cuts: list[int] | None = None, *, ended: bool = True) -> Beat:
+    """What a check reads."""
+    found = Beat()
+    fed(found, data, cuts or [], ended=ended)
+    return found
+
+
+def outcome(data: bytes, cuts: list[int] | None = None) -> tuple[object, ...]:
+    """What both make of an answer."""
+    reply, beat = replied(data, cuts), beaten(data, cuts)
+    assert reply.done and beat.done
+    text = reply.message, reply.body, reply.sample, reply.headers, reply.overflowed, reply.is_begun
+    told = beat.signature, beat.complaint, beat.is_page, beat.session, beat.wait
+    return *((one.status, one.fault, one.location) for one in (reply, beat)), text, told
 
 
 def plain(body: bytes, status: bytes = b"400 Bad Request") -> bytes:
     return answer(status, b"Content-Length: %d\r\n" % len(body), body)
 
 
-SPEAKING = {
+REFUSALS = {
     "no valid session, SDK for Python 1.8 to 1.25": plain(b"Bad Request: No valid session ID provided"),
     "no such session, SDK for Go": plain(b"session not found\n", b"404 Not Found"),
     "no such version, SDK for Go": plain(b"Bad Request: Unsupported protocol version (supported versions: 2025-06-18)"),
     "unexpected message, SDK for Rust": plain(b"Unexpected message, expect initialize", b"422 Unprocessable Entity"),
+}
+SPEAKING = {
     "result": with_length(RESULT, b"200 OK"),
     "error in a 400": with_length(ERROR),
     "error in a 404": with_length(ERROR, b"404 Not Found"),
@@ -88,24 +107,26 @@ SPEAKING = {
     "after a notification": events(b"data: " + NOTIFICATION + b"\n\ndata: " + RESULT + b"\n\n"),
     "an event without its end": events(b"data: " + RESULT),
     "events in chunks": chunked(b"data: " + RESULT + b"\n\n", more=b"Content-Type: text/event-stream\r\n"),
+    "cut off, but complete": answer(b"200 OK", b"Content-Length: 500\r\n", RESULT),
+    "JSON-RPC in a 500": with_length(ERROR, b"500 Oh no"),
+    "JSON-RPC in a redirect": with_length(ERROR, b"307 There", b"Location: /there\r\n"),
+    "gated": with_length(RESULT, b"401 Unauthorized"),
+    "a list": with_length(b"[" + RESULT + b"]"),
+}
+LONG = {
     "longer than is read": with_length(RESULT[:-2] + b',"icons":"' + b"x" * LIMIT + b'"}}'),
     "longer than is read, the result first": with_length(b'{"result":{"x":"' + b"x" * LIMIT + b'"},"jsonrpc":"2.0"}'),
     "an event longer than is read": events(b'data: {"result":{"x":"' + b"x" * LIMIT),
     "a bomb of JSON-RPC": with_length(
         gzip.compress(b'{"jsonrpc":"2.0","id":"1","result":{"x":"' + b"x" * LIMIT), more=b"Content-Encoding: gzip\r\n"
     ),
-    "cut off, but complete": answer(b"200 OK", b"Content-Length: 500\r\n", RESULT),
 }
 SILENT = {
     "web page": answer(b"200 OK", b"Content-Type: text/html\r\n", b"<html></html>"),
     "bare 404": answer(b"404 Not Found", b"Content-Length: 0\r\n"),
     "JSON that is no JSON-RPC": with_length(b'{"detail":"Not Found"}', b"404 Not Found"),
-    "a list": with_length(b"[" + RESULT + b"]"),
     "JSON-RPC 1.0": with_length(b'{"result":1,"id":1}'),
     "a request": with_length(NOTIFICATION),
-    "JSON-RPC in a 500": with_length(ERROR, b"500 Oh no"),
-    "JSON-RPC in a redirect": with_length(ERROR, b"307 There", b"Location: /there\r\n"),
-    "gated": with_length(RESULT, b"401 Unauthorized"),
     "no body by its status": with_length(RESULT, b"204 No Content"),
     "half": answer(b"200 OK", b"Content-Length: 500\r\n", RESULT[:-1]),
     "broken chunks": answer(b"200 OK", b"Transfer-Encoding: chunked\r\n", b"5\r\n{\"js\r\nxyz\r\n"),
@@ -134,22 +155,35 @@ NO_ANSWERS = {
     "a head that ends too late": (answer(b"200 OK", b"X: " + b"y" * LIMIT + b"\r\n"), TOO_LONG),
     "interim answers without end": (b"HTTP/1.1 102 Processing\r\n\r\n" * LIMIT, TOO_LONG),
 }
-STREAMS = [*SPEAKING.values(), *SILENT.values(), *(data for data, _ in NO_ANSWERS.values())]
+STREAMS = [
+    *(data for answers in (REFUSALS, SPEAKING, LONG, SILENT) for data in answers.values()),
+    *(data for data, _ in NO_ANSWERS.values()),
+]
 
 
 @pytest.mark.parametrize("data", SPEAKING.values(), ids=SPEAKING)
 def test_a_json_rpc_response_is_recognised_in_every_shape(data):
-    found = read(data)
-    assert found.speaks
-    assert found.done
+    found = replied(data)
+    assert found.message is not None and found.done
+
+
+@pytest.mark.parametrize("data", LONG.values(), ids=LONG)
+def test_a_json_rpc_response_that_is_longer_than_is_read_is_known_by_its_beginning(data):
+    found = replied(data)
+    assert found.done and found.overflowed and found.is_begun and found.message is None
 
 
 @pytest.mark.parametrize("data", SILENT.values(), ids=SILENT)
 def test_anything_else_is_not_json_rpc(data):
-    found = read(data)
-    assert found.status is not None
-    assert found.done
-    assert not found.speaks
+    found = replied(data)
+    assert found.status is not None and found.done
+    assert found.message is None and not (found.overflowed and found.is_begun)
+
+
+@pytest.mark.parametrize("data", REFUSALS.values(), ids=REFUSALS)
+def test_a_refusal_in_plain_words_is_one_of_mcp(data):
+    found = replied(data)
+    assert is_refusal(found.status, found.body)
 
 
 @pytest.mark.parametrize(
@@ -164,73 +198,76 @@ def test_anything_else_is_not_json_rpc(data):
     ],
 )
 def test_what_only_looks_like_a_refusal_of_mcp_is_none(data):
-    assert not read(data).speaks
-    assert not read(data, [*range(0, len(data), 7)]).speaks
+    found = replied(data)
+    assert not is_refusal(found.status, found.body)
 
 
+@pytest.mark.parametrize("read", [replied, beaten])
 @pytest.mark.parametrize(("data", "fault"), NO_ANSWERS.values(), ids=NO_ANSWERS)
-def test_what_is_no_answer_has_its_reason(data, fault):
+def test_what_is_no_answer_has_its_reason(read, data, fault):
     found = read(data)
     assert (found.status, found.fault, found.done) == (None, fault, True)
 
 
+@pytest.mark.parametrize("read", [replied, beaten])
 @pytest.mark.parametrize(
     "data",
     [
         with_length(RESULT) + b"HTTP/1.1 200 OK",
         chunked(RESULT),
         events(b"data: " + RESULT + b"\n\n: and on it goes"),
-        answer(b"200 OK", b"Content-Length: 1000\r\n", b"<"),
-        answer(b"401 Unauthorized", b"Content-Length: 1000\r\n"),
-        answer(b"503 Busy", b"Content-Length: 1000\r\n"),
+        answer(b"304 Not Modified", b"Content-Length: 1000\r\n"),
         answer(b"404 Not Found", b"Content-Length: 0\r\n"),
-        answer(b"307 There", b"Content-Length: 1000\r\nLocation: /there\r\n"),
         answer(b"101 Switching Protocols", b"Upgrade: websocket\r\n"),
         b"220 mail ESMTP\r\n",
         answer(b"200 OK", b"X: y\r\n" * LIMIT),
     ],
 )
-def test_reading_ends_where_no_more_can_change_the_verdict(data):
+def test_reading_ends_where_no_more_can_change_anything(read, data):
     assert read(data, ended=False).done
 
 
+def test_a_check_reads_no_more_of_what_is_no_json_and_an_introduction_keeps_it():
+    page = answer(b"200 OK", b"Content-Length: 1000\r\n", b"<")
+    assert beaten(page, ended=False).done and not replied(page, ended=False).done
+
+
+@pytest.mark.parametrize("read", [replied, beaten])
 @pytest.mark.parametrize("data", [events(b": hello\n\n"), with_length(RESULT)[:-1], b"HTTP/1.1 200", b""])
-def test_reading_goes_on_where_more_may_come(data):
+def test_reading_goes_on_where_more_may_come(read, data):
     assert not read(data, ended=False).done
 
 
-def test_for_the_status_alone_the_head_is_enough():
-    found = read(answer(b"200 OK", b"Content-Length: 1000\r\n"), wants_response=False, ended=False)
-    assert (found.done, found.status) == (True, 200)
-
-
 def test_the_reason_and_headers_may_hold_any_byte():
-    found = read(b"HTTP/1.1 503 \x00\x1b[31m\xff\r\nX-\xc3\xa4: \x00\r\nLocation: /a\r\n\r\n")
+    found = replied(b"HTTP/1.1 503 \x00\x1b[31m\xff\r\nX-\xc3\xa4: \x00\r\nLocation: /a\r\n\r\n")
     assert (found.status, found.location) == (503, b"/a")
 
 
-def test_a_header_counts_only_at_the_start_of_a_line():
+@pytest.mark.parametrize("read", [replied, beaten])
+def test_a_header_counts_only_at_the_start_of_a_line(read):
     found = read(answer(b"200 OK", b"X-Location: /x\r\nX: location: /y\r\n"))
     assert found.location is None
 
 
-def test_an_id_of_any_kind_is_a_response():
+def test_an_error_is_a_response_whatever_its_id_and_a_result_where_its_id_is_ours_as_a_text_too():
     for identifier in (None, 1, "1", 1.5):
-        assert is_response(json.dumps({"jsonrpc": "2.0", "id": identifier, "result": {}}).encode())
+        assert response({"jsonrpc": "2.0", "id": identifier, "error": {}}, ID)
+        assert not response({"jsonrpc": "2.0", "id": identifier, "result": {}}, ID)
+        assert response({"jsonrpc": "2.0", "id": identifier, "result": {}}, ID, in_stream=True)
+    assert response({"jsonrpc": "2.0", "id": str(ID), "result": {}}, ID)
 
 
 cuts = st.lists(st.integers(0, 4 * LIMIT), max_size=12)
 
 
-@given(st.sampled_from(STREAMS), cuts, st.booleans())
-def test_the_verdict_does_not_depend_on_how_bytes_are_split(data, cuts, wants_response):
-    whole = read(data, wants_response=wants_response)
-    assert outcome(read(data, cuts, wants_response=wants_response)) == outcome(whole)
+@given(st.sampled_from(STREAMS), cuts)
+def test_what_is_read_does_not_depend_on_how_bytes_are_split(data, cuts):
+    assert outcome(data, cuts) == outcome(data)
 
 
 @pytest.mark.parametrize("data", [data for data in STREAMS if len(data) < 1_000])
-def test_the_verdict_is_the_same_byte_by_byte(data):
-    assert outcome(read(data, [*range(len(data))])) == outcome(read(data))
+def test_what_is_read_is_the_same_byte_by_byte(data):
+    assert outcome(data, [*range(len(data))]) == outcome(data)
 
 
 HEADERS = [
@@ -260,7 +297,7 @@ PIECES = [
         b"\xef\xbb\xbf",
         b"\xef",
     ),
-    *(b"0\r\n\r\n", b"5\r\n", b"46\r\n", b"%x\r\n%b\r\n" % (len(RESULT), RESULT), b"HTTP/1.1 200 OK\r\n\r\n"),
+    *(b"0\r\n\r\n", b"5\r\n", b"4F\r\n", b"%x\r\n%b\r\n" % (len(RESULT), RESULT), b"HTTP/1.1 200 OK\r\n\r\n"),
 ]
 heads = st.builds(
     lambda status, headers: b"HTTP/1.1 " + status + b" X\r\n" + b"".join(headers) + b"\r\n",
@@ -276,6 +313,4 @@ streams = st.builds(
 
 @given(streams, cuts)
 def test_no_bytes_break_the_reading_however_they_are_split(data, cuts):
-    whole = read(data)
-    assert whole.done
-    assert outcome(read(data, cuts)) == outcome(whole)
+    assert outcome(data, cuts) == outcome(data)

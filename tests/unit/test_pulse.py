@@ -12,7 +12,7 @@ import pytest
 
 from mcp_registry.dial.introduction import PULSE_ID
 from mcp_registry.health import pulse
-from mcp_registry.health.pulse import Pulse, Question, Sample, Signature, is_as_before, learnt, patience, signature
+from mcp_registry.health.pulse import Pulse, Question, Sample, Signature, learnt, patience, signature
 from tests import shapes
 from tests.hostile import Farm
 from tests.shapes import KINDS, SESSIONS
@@ -54,7 +54,7 @@ def test_of_every_sdk_a_question_is_found_that_opens_nothing_and_that_no_other_a
     assert found is not None
     question = next(question for question in pulse.QUESTIONS if question.name == found.question)
     before = len(SESSIONS[name])
-    assert is_as_before(found, ask(farm, question, f"/{name}/mcp"))
+    assert ask(farm, question, f"/{name}/mcp").signature == found.signature
     assert len(SESSIONS[name]) == before
     # Whatever may stand in its place one day.
     for other in (
@@ -67,7 +67,7 @@ def test_of_every_sdk_a_question_is_found_that_opens_nothing_and_that_no_other_a
         "no-route",
         "429",
     ):
-        assert not is_as_before(found, ask(farm, question, f"/{other}/mcp")), other
+        assert ask(farm, question, f"/{other}/mcp").signature != found.signature, other
 
 
 @pytest.mark.parametrize("name", ["parked-domain", "bad-gateway", "429", "402", "login-elsewhere", "unavailable"])
@@ -207,15 +207,6 @@ def test_a_signature_has_no_values(one, other, equal):
 )
 def test_patience_is_what_a_server_usually_takes_and_never_without_bounds(seconds, expected):
     assert patience(seconds) == expected
-
-
-def test_a_pulse_is_as_before_or_in_doubt():
-    found = Pulse("ping", OK, 5.0)
-    assert is_as_before(found, Sample(OK, 4.9))
-    assert not any(
-        is_as_before(found, one)
-        for one in (Sample(OTHER, 0.1), Sample(None, 0.1), Sample(OK, 5.1), Sample(OK, 0.1, True))
-    )
 
 
 def test_a_made_up_session_is_a_uuid_and_questions_are_what_they_seem():

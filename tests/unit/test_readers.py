@@ -44,6 +44,7 @@ OURS = {
         "_Engine._find",
     ): "the pulse that an introduction of ours has learnt",
     ("layers/registry/mcp_registry/health/probe.py", "_group"): "the pulse that an introduction of ours has learnt",
+    ("layers/registry/mcp_registry/health/learning.py", "learn"): "the pulse that an introduction of ours has learnt",
     ("functions/health/app.py", "lambda_handler"): "our database",
     ("sql/app.py", "*"): "CloudFormation's answer, of which the status alone is looked at",
     ("local/account.py", "*"): "a process that the run has started",

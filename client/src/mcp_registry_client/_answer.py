@@ -2,7 +2,7 @@
 
 A parser of our own, because the bytes come from strangers. A server may say what it was asked for at the beginning of a
 stream that never ends, name a session in a head whose body never comes, or send three heads before the one that counts.
-It follows the registry's `health.exchange`, and a test holds both to the same answers: what a check sees here is what
+It follows the registry's `dial.exchange`, and a test holds both to the same answers: what a check sees here is what
 the registry sees.
 """
 

@@ -1,8 +1,8 @@
-"""One HTTP/1.1 request on one connection, and what comes back, read as far as a verdict needs it and no further.
+"""One HTTP/1.1 request on one connection, and what comes back, read as far as somebody needs it and no further.
 
-A parser of our own, because the bytes come from strangers and most of them do not matter: the status line, five
-headers, and of the body only whether it is a JSON-RPC response. How the bytes are split into packets never changes what
-is found.
+A parser of our own, because the bytes come from strangers and most of them do not matter: the status line, a few
+headers, and of the body what `dial.reply` and `health.asking` make of it. How the bytes are split into packets never
+changes what is found.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import json
 import re
 import ssl
 import zlib
-from collections.abc import Mapping
 from typing import Any, cast
 
 # All that is read of one answer: head, body, and what a compressed body grows to.
@@ -37,12 +36,6 @@ LINE_END = re.compile(rb"\r\n|\n|\r(?=[^\n])")
 
 # White space, and the bytes of a byte order mark, which some servers on Windows put before their JSON.
 BEFORE_JSON = b" \t\r\n\xef\xbb\xbf"
-# A JSON-RPC response that is longer than we read: it cannot be parsed, but how it begins is enough. SDKs write `result`
-# either first or after `jsonrpc` and `id`, and icons in a result may well have 64 KiB.
-BEGINNING = re.compile(
-    rb'\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*|"id"\s*:\s*(?:"[^"\\]*"|-?[0-9.]+|null)\s*,\s*)*"(?:result|error)"\s*:\s*\{'
-)
-
 # How a server says in plain words that it does not know our session, or our version of the protocol.
 REFUSAL = re.compile(
     rb"session[ -]?id|session not found|invalid session|protocol version|unexpected message, expect", re.IGNORECASE
@@ -58,17 +51,16 @@ NOT_HTTP = "not HTTP"
 TOO_LONG = "too long"
 CLOSED = "closed"
 
-BODILESS = frozenset({204, 205})
+# Answers without a body, whatever their headers say (RFC 9110, sections 6.4.1 and 15).
+BODILESS = frozenset({101, 204, 205, 304})
 GZIP = frozenset({b"gzip", b"x-gzip"})
-GATED = frozenset({401, 403})
 
 
 class Answer:
-    """What came back on one connection: bytes go in, and what a verdict needs comes out.
+    """What came back on one connection: bytes go in, and what is made of them is that of whoever extends this.
 
-    `status` is the HTTP status once the head is complete; `fault` says why there is none. `speaks`: whether the body is
-    a JSON-RPC response; `state`: what a health page in JSON calls the service, where that is one of DOWN. `done`:
-    nothing that could still come would change any of this.
+    `status` is the HTTP status once the head is complete; `fault` says why there is none. `done`: nothing that could
+    still come would change anything.
     """
 
     __slots__ = (
@@ -85,29 +77,20 @@ class Answer:
         "_searched",
         "_size",
         "_text",
-        "_wants_response",
         "done",
         "fault",
         "location",
         "room",
-        "speaks",
-        "state",
         "status",
     )
 
-    def __init__(self, *, wants_response: bool, limit: int = LIMIT) -> None:
-        """`wants_response`: whether a JSON-RPC response is looked for, or the state that a health page tells.
-
-        `limit`: bytes read at most.
-        """
+    def __init__(self, limit: int = LIMIT) -> None:
+        """`limit`: bytes read at most."""
         self.status: int | None = None
         self.fault: str | None = None
         self.location: bytes | None = None
-        self.speaks = False
-        self.state: str | None = None
         self.done = False
         self.room = self._limit = limit
-        self._wants_response = wants_response
         self._head: bytes | bytearray = b""
         self._place = self._searched = 0
 
@@ -166,7 +149,7 @@ class Answer:
         rest = bytes(head[end:])
         self._head = b""
         self.location = headers.get(b"location")
-        if status in BODILESS or not self._reads(status, headers):
+        if status in BODILESS:
             self.done = True
             return
         self._begin_body(headers)
@@ -178,12 +161,6 @@ class Answer:
         for name, value in HEADERS.findall(head, start, end):
             headers.setdefault(name.lower(), value.strip())
         return headers
-
-    def _reads(self, status: int, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether the body of an answer with this status and these headers is looked at."""
-        if self._wants_response:
-            return (200 <= status < 300 or 400 <= status < 500) and status not in GATED
-        return 200 <= status < 300 and is_json(headers.get(b"content-type", b""))
 
     def _head_end(self, head: bytes | bytearray) -> int:
         """Where the body begins, or -1. Bare line feeds end lines too."""
@@ -274,37 +251,17 @@ class Answer:
         if self._events:
             self._take_lines(data)
             return
-        if self._text:
-            text = self._text = bytearray(self._text) if isinstance(self._text, bytes) else self._text
-            text += data
-        else:
-            self._text = data.lstrip(BEFORE_JSON)
-        # What is neither JSON nor perhaps a refusal is told by its first byte: neither its length nor its pace matters.
-        if self._text and self._text[0] != ord("{") and not may_refuse(self.status, self._text):
-            self.done = True
+        text = self._text = bytearray(self._text) if isinstance(self._text, bytes) else self._text
+        text += data
 
     def _finish(self) -> None:
-        """Judge a body that is complete, or will never be."""
-        if self._events:
-            # The last event may lack its blank line, and the last line its end.
-            for line in (bytes(self._text[self._line :]), b""):
-                self._take_line(line)
-        elif self._wants_response:
-            self.speaks = is_response(self._text) or is_refusal(self.status, self._text)
-        else:
-            self.state = down_state(self._text)
+        """Take note of a body that is complete, or will never be."""
         self.done = True
 
     def _overflow(self) -> None:
-        """Judge an answer that is longer than we read."""
+        """Take note of an answer that is longer than we read."""
         if self.status is None:
             self.fault = TOO_LONG
-        elif self._wants_response:
-            text = self._text
-            if self._events:
-                field, _, value = bytes(text[self._line :]).partition(b":")
-                text = value if field == b"data" and not self._data else b""
-            self.speaks = is_response(text) or BEGINNING.match(text.lstrip(BEFORE_JSON)) is not None
         self.done = True
 
     # ------------------------------------------------------------------ server-sent events
@@ -322,19 +279,7 @@ class Answer:
             self._take_line(line)
 
     def _take_line(self, line: bytes) -> None:
-        """Take a line of an event; the blank one ends it, and the first event that is a response ends the search.
-
-        Events without data open a stream in the protocol of 2025-11-25, and notifications may precede the response.
-        """
-        if line:
-            field, _, value = line.partition(b":")
-            if field.lstrip(b"\xef\xbb\xbf") == b"data":
-                self._data.append(value)
-        elif self._data:
-            # Joined by the line feeds that JSON takes for white space.
-            if is_response(b"\n".join(self._data)):
-                self.speaks = self.done = True
-            self._data = []
+        """Take a line of an event; the blank one ends it."""
 
 
 def _sound(inflate: zlib._Decompress, data: bytes, room: int) -> bytes:
@@ -350,46 +295,25 @@ def _sound(inflate: zlib._Decompress, data: bytes, room: int) -> bytes:
     return text
 
 
-def may_refuse(status: int | None, text: bytes | bytearray) -> bool:
-    """Whether a text may become one that `is_refusal` takes for one."""
-    refused = status is not None and 400 <= status < 500
-    return refused and len(text) <= MAX_REFUSAL and text[:1] != b"{" and b"<" not in text
-
-
 def is_refusal(status: int | None, text: bytes | bytearray) -> bool:
     """Whether a text refuses a session or a version of the protocol, as only MCP servers do, in plain words.
 
     So the SDKs for Python (1.8 to 1.25), Go and Rust say that our session is none of theirs.
     """
-    return may_refuse(status, text) and REFUSAL.search(text) is not None
-
-
-def is_response(text: bytes | bytearray) -> bool:
-    """Whether a text is a JSON-RPC 2.0 response: a result or an error, to whatever id."""
-    message = _object(text)
-    return message.get("jsonrpc") == "2.0" and ("result" in message or "error" in message)
-
-
-def is_json(media_type: bytes) -> bool:
-    """Whether a media type is one of JSON, such as application/health+json (RFC 6839, section 3.1)."""
-    essence = media_type.partition(b";")[0].strip().lower()
-    return essence == b"application/json" or essence.endswith(b"+json")
+    refused = status is not None and 400 <= status < 500
+    may_refuse = refused and len(text) <= MAX_REFUSAL and text[:1] != b"{" and b"<" not in text
+    return may_refuse and REFUSAL.search(text) is not None
 
 
 def down_state(text: bytes | bytearray) -> str | None:
     """What the JSON object of a health page gives as its `status`, where that means that the service does not work."""
-    state = _object(text).get("status")
-    return state if isinstance(state, str) and state.lower() in DOWN else None
-
-
-def _object(text: bytes | bytearray) -> dict[str, Any]:
-    """The JSON object that a text is; an empty one where it is none."""
     try:
-        # Bytes that are no UTF-8 stand in somebody's message; they say nothing against the protocol.
+        # Bytes that are no UTF-8 stand in somebody's message; they say nothing against the rest.
         value: Any = json.loads(text.decode("utf-8-sig", "replace"))
     except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+        return None
+    state = cast("dict[str, Any]", value).get("status") if isinstance(value, dict) else None
+    return state if isinstance(state, str) and state.lower() in DOWN else None
 
 
 class Exchange(asyncio.BufferedProtocol):

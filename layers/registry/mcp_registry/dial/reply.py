@@ -1,6 +1,6 @@
 """An answer that is read whole: its headers, and the JSON-RPC response in it, by itself or in a stream of events.
 
-Where a check of every half minute wants to know whether there is a response (`exchange.Answer`), an introduction wants
+Where a check of every half minute wants to know whether an answer is as before (`health.asking`), an introduction wants
 to know what it says. The bytes are parsed by the same code.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 from mcp_registry.dial import exchange
@@ -20,6 +20,11 @@ REPEATED: Final = frozenset({b"www-authenticate"})
 # Enough bytes for 500 characters, whatever they are.
 SAMPLE: Final = 2_000
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+# A JSON-RPC response that is longer than we read: it cannot be parsed, but how it begins is enough. SDKs write `result`
+# either first or after `jsonrpc` and `id`, and icons in a result may well have 64 KiB.
+BEGINNING: Final = re.compile(
+    rb'\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*|"id"\s*:\s*(?:"[^"\\]*"|-?[0-9.]+|null)\s*,\s*)*"(?:result|error)"\s*:\s*\{'
+)
 
 
 class Reply(Answer):
@@ -34,7 +39,7 @@ class Reply(Answer):
 
     def __init__(self, number: int | None, limit: int) -> None:
         """`number`: the id of the request; None where there is none, as of a notification or a GET."""
-        super().__init__(wants_response=True, limit=limit)
+        super().__init__(limit)
         self.headers: dict[bytes, bytes] = {}
         self.message: dict[str, Any] | None = None
         self.overflowed = False
@@ -75,7 +80,7 @@ class Reply(Answer):
         if self._events:
             field, _, value = text[self._line :].partition(b":")
             text = value if field == b"data" else b""
-        return exchange.BEGINNING.match(text.lstrip(exchange.BEFORE_JSON)) is not None
+        return BEGINNING.match(text.lstrip(exchange.BEFORE_JSON)) is not None
 
     def parsed(self) -> Any:
         """The body as JSON; None where it is none."""
@@ -90,17 +95,10 @@ class Reply(Answer):
                 self.headers[key] += b", " + value.strip()
         return self.headers
 
-    def _reads(self, status: int, headers: Mapping[bytes, bytes]) -> bool:  # noqa: ARG002 - as the answer says
-        return status != 304
-
     def _take_text(self, data: bytes) -> None:
         if len(self.sample) < SAMPLE:
             self.sample += data[: SAMPLE - len(self.sample)]
-        if self._events:
-            self._take_lines(data)
-            return
-        text = self._text = bytearray(self._text) if isinstance(self._text, bytes) else self._text
-        text += data
+        super()._take_text(data)
 
     def _finish(self) -> None:
         if self._events:
@@ -109,13 +107,11 @@ class Reply(Answer):
                 self._take_line(line)
         elif self._number is not None:
             self.message = response(self.parsed(), self._number)
-        self.done = True
+        super()._finish()
 
     def _overflow(self) -> None:
-        if self.status is None:
-            self.fault = exchange.TOO_LONG
         self.overflowed = True
-        self.done = True
+        super()._overflow()
 
     def _take_line(self, line: bytes) -> None:
         field, _, value = line.partition(b":")

@@ -63,7 +63,7 @@ class Beat(Answer):
     __slots__ = ("media_type", "session", "wait")
 
     def __init__(self) -> None:
-        super().__init__(wants_response=True)
+        super().__init__()
         self.media_type = ""
         self.session: bytes | None = None
         self.wait: int | None = None
@@ -106,9 +106,6 @@ class Beat(Answer):
             self.wait = retry_after(headers[b"retry-after"].decode("latin-1"))
         return headers
 
-    def _reads(self, status: int, headers: object) -> bool:  # noqa: ARG002 - as the answer says
-        return status != 304
-
     def _take_text(self, data: bytes) -> None:
         if self._events:
             self._take_lines(data)
@@ -130,14 +127,6 @@ class Beat(Answer):
             data = b"".join(self._data)
             self._data = []
             self.done = b'"jsonrpc"' in data and (b'"result"' in data or b'"error"' in data)
-
-    def _finish(self) -> None:
-        self.done = True
-
-    def _overflow(self) -> None:
-        if self.status is None:
-            self.fault = exchange.TOO_LONG
-        self.done = True
 
 
 class Heard(NamedTuple):

@@ -236,8 +236,3 @@ def patience(seconds: Sequence[float]) -> float:
     """How long a server is waited for that usually takes as long as these."""
     usual = sorted(seconds)[max(len(seconds) * 95 // 100 - 1, len(seconds) // 2)] if seconds else 0.0
     return min(max(usual * PATIENCE, MIN_SECONDS), MAX_SECONDS)
-
-
-def is_as_before(pulse: Pulse, sample: Sample) -> bool:
-    """Whether an answer says that nothing has changed. If not, it says nothing more than that."""
-    return sample.signature == pulse.signature and not sample.opened and sample.seconds <= pulse.patience
