@@ -89,8 +89,9 @@ def _post(name: str, message: Mapping[str, Any] | bytes, **headers: str) -> Ques
 # From the cheapest on: a bridge starts a process for a question that it understands.
 QUESTIONS: Final = (
     Question("health_url", "GET", {"Accept": "*/*"}, b"", declared=True),
-    # JSON that asks for nothing, in a version that has no sessions: who knows it looks no session up (a third of the time
-    # that one of both eras takes for `server/discover`, 2026-11-30), and no handler dies of it as some do of no JSON.
+    # JSON that asks for nothing, in a version that has no sessions: who knows it looks no session up (a third of the
+    # time that one of both eras takes for `server/discover`, 2026-11-30), and no handler dies of it as some do of no
+    # JSON.
     _post("no request", b"{}", Mcp_Session_Id=UNKNOWN_SESSION, MCP_Protocol_Version=MODERN),
     _post("no JSON", b"no JSON"),
     _post(
