@@ -120,21 +120,28 @@ def test_the_other_addresses_of_a_server_are_only_removed_where_somebody_says_so
         assert done.code == 0 and ONE in done.err
 
 
+GONE = f"It has this one address now, and no longer {ONE}"
+
+
 @pytest.mark.parametrize(
-    "others",
+    ("others", "said"),
     [
-        [endpoint(ONE, "error", "refused")],
-        [endpoint(ONE, retired_at=ago(9))],
-        [endpoint("HERE"), endpoint(ONE, "error", "refused")],
-        [endpoint("HERE", "error", "timeout")],
+        ([endpoint(ONE, "error", "refused")], f"{GONE}; one that announces itself is back at its next announcement."),
+        ([endpoint(ONE, "error", "refused", lease_until=ago(5))], f"{GONE}."),
+        ([endpoint(ONE, retired_at=ago(9))], ""),
+        ([endpoint("HERE"), endpoint(ONE, "error", "refused", lease_until=None)], f"{GONE}."),
+        ([endpoint("HERE", "error", "timeout")], ""),
     ],
 )
-def test_a_server_that_is_down_or_the_same_is_registered_without_a_word_more(run, others):
+def test_a_server_that_is_down_or_the_same_is_registered_and_the_addresses_that_it_loses_are_named(run, others, said):
     with stranger(current()) as server:
         here = server.url.replace("http://127", "HTTP://127")  # the same address
         stored = detail(*(one | {"url": one["url"].replace("HERE", here)} for one in others))
         with stranger(having(stored)) as registry:
-            assert run(registry, "register", "--url", server.url).code == 0
+            done = run(registry, "register", "--url", server.url)
+    assert done.code == 0
+    notes = [line for line in " ".join(done.err.split()).split("mcp-registry: ") if "address" in line]
+    assert [line.strip() for line in notes] == ([said] if said else [])
 
 
 def test_a_registry_of_before_has_one_address_for_each_server(run):
@@ -153,18 +160,27 @@ def test_a_registry_of_before_has_one_address_for_each_server(run):
 
 
 def test_a_server_that_announces_itself_is_said_to_come_back_and_how_to_keep_it_out(run):
-    stored = detail(endpoint(ONE), endpoint(TWO, lease_until=ago(5)))
+    ended = endpoint("http://10.0.0.3:8000/mcp", "error", "refused")
+    stored = detail(endpoint(ONE), endpoint(TWO, lease_until=ago(5)), ended)
     with stranger(having(stored)) as registry:
         done = run(registry, "deregister", "new", "--yes")
         assert done.out == "removed new (id 7)\n"
         said = " ".join(done.err.split())
-        assert f"new announces itself from {ONE} (last 4 min ago)" in said and "--for 1h" in said and TWO not in said
+        assert f"new announces itself from {ONE} (last 4 min ago)" in said and "--for 1h" in said
         done = run(registry, "deregister", "new", "--yes", "--for", "90m")
         assert (done.out, done.err) == ("removed new (id 7): nobody can register the name for 90 min\n", "")
         document = run(registry, "deregister", "new", "--yes", "--for", "2d", "--json").document
         assert document["held_seconds"] == 172_800 and document["announced_from"] == [ONE]
         paths = [asked.path.partition("7")[2] for asked in registry.asked if asked.method == "DELETE"]
         assert paths == ["", "?hold=5400", "?hold=172800"]
+
+
+def test_of_a_server_that_has_ended_nobody_says_that_it_will_be_back(run):
+    ended = endpoint(ONE, "error", "refused")
+    with stranger(having(detail(ended))) as registry:
+        assert run(registry, "deregister", "new", "--yes").err == ""
+    with stranger(having(detail(endpoint(ONE, "unknown", "unknown"), ended | {"url": TWO}))) as registry:
+        assert f"from {ONE} (last" in " ".join(run(registry, "deregister", "new", "--yes").err.split())
 
 
 @pytest.mark.parametrize("given", ["", "1", "59", "0m", "8d", "169h", "1h30m", "-1h", "1 h", "1H", "9" * 30 + "m"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mcp_registry_client import _moments, _urls
@@ -25,12 +25,13 @@ def kept(detail: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def others(detail: Mapping[str, Any], url: str) -> list[dict[str, Any]]:
-    """The endpoints at other addresses than this one that are up, or not yet checked."""
-    return [
-        endpoint
-        for endpoint in kept(detail)
-        if endpoint.get("status") in ("active", "unknown") and not is_at(endpoint, url)
-    ]
+    """The endpoints at other addresses than this one."""
+    return [endpoint for endpoint in kept(detail) if not is_at(endpoint, url)]
+
+
+def living(endpoints: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those of them that are up, or not yet checked."""
+    return [endpoint for endpoint in endpoints if endpoint.get("status") in ("active", "unknown")]
 
 
 def has(detail: Mapping[str, Any], url: str) -> bool:
@@ -38,9 +39,9 @@ def has(detail: Mapping[str, Any], url: str) -> bool:
     return any(is_at(endpoint, url) for endpoint in kept(detail))
 
 
-def announcing(detail: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The endpoints that announce themselves: their lease is running."""
-    return [endpoint for endpoint in kept(detail) if _moments.left(endpoint.get("lease_until"))]
+def leased(endpoints: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Those of them that have announced themselves: their lease is running, though they may have ended since."""
+    return [endpoint for endpoint in endpoints if _moments.left(endpoint.get("lease_until"))]
 
 
 def is_at(endpoint: Mapping[str, Any], url: str) -> bool:

@@ -182,8 +182,9 @@ def _register(options: argparse.Namespace, screen: Screen) -> int:
     with waiting("Reading the server of that name"):
         former = registry.registered(registration["name"])
     removed = _endpoints.others(former, options.url) if former else []
-    if former and removed and not options.replace:
-        raise _elsewhere(registration["name"], removed, is_here=_endpoints.has(former, options.url))
+    rivals = _endpoints.living(removed)
+    if former and rivals and not options.replace:
+        raise _elsewhere(registration["name"], rivals, is_here=_endpoints.has(former, options.url))
     with waiting("Sending the registration"):
         answer = registry.put(trimming)
     registration = trimming.document
@@ -201,7 +202,7 @@ def _register(options: argparse.Namespace, screen: Screen) -> int:
         given_by = ", ".join(OPTIONAL.get(field, "--type") for field in lost)
         note(f"The former registration had what this one has not: {', '.join(lost)}. Give it again by {given_by}.")
     if removed:
-        back = "; one that announces itself is back at its next announcement"
+        back = "; one that announces itself is back at its next announcement" if _endpoints.leased(removed) else ""
         note(f"It has this one address now, and no longer {_addresses(removed)}{back}.")
     if status == "inactive":
         note(f"An operator has taken it out of service (mcp-registry enable {name} puts it back).")
@@ -427,7 +428,8 @@ def _deregister(options: argparse.Namespace, screen: Screen) -> int:
     if options.hold and "endpoints" not in detail:
         sentence = "This registry is of an older release, which holds no names: leave --for out"
         raise Stopped(Exit.FAILED, "NOT_SUPPORTED", sentence)
-    announcing = _endpoints.announcing(detail)
+    # A lease runs on for minutes after its process has ended.
+    announcing = _endpoints.living(_endpoints.leased(_endpoints.kept(detail)))
     if announcing and not options.hold:
         heard = ago(max(str(endpoint.get("announced_at")) for endpoint in announcing))
         back = "will be back within minutes; deregister it with --for 1h to hold the name for so long"
