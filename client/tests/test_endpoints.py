@@ -232,6 +232,7 @@ def change(
 
 
 REFUSED = "Nothing listens there: the connection was refused"
+ANSWERED = "The server answered the check"
 # Two replicas, of which the second ends, and then the first.
 STORY = [
     change(10, ONE, "verdict", "healthy", "refused", REFUSED),
@@ -281,19 +282,58 @@ def test_who_has_not_been_checked_yet_is_told_when_that_will_be(run):
 @pytest.mark.parametrize(
     ("happened", "words"),
     [
-        (change(1, ONE, "verdict", "refused", "healthy"), "came back, and is healthy"),
-        (change(1, ONE, "verdict", "refused", "gated", "It wants credentials"), "is gated: It wants credentials"),
+        (change(1, ONE, "verdict", "refused", "healthy", ANSWERED), "came back, and is healthy"),
+        (change(1, ONE, "verdict", "healthy", "gated", ANSWERED), "mcp is now gated"),
+        (
+            change(1, ONE, "verdict", "refused", "gated", ANSWERED) | {"evidence": [{"status": None}, {"status": 401}]},
+            "came back, and is gated (HTTP 401: it wants credentials)",
+        ),
+        (
+            change(1, ONE, "verdict", None, "gated", ANSWERED) | {"evidence": [{"status": 402}]},
+            "is up: gated (HTTP 402: it wants to be paid)",
+        ),
+        (
+            change(1, ONE, "verdict", None, "gated", ANSWERED) | {"evidence": [{"status": 302}]},
+            "is up: gated (HTTP 302: it has a login page)",
+        ),
         (change(1, ONE, "verdict", "healthy", "limited", "429"), "is now limited: 429"),
         (change(1, ONE, "verdict", "refused", "timeout", "Late"), "is still down, now (timeout): Late"),
         (change(1, ONE, "verdict", None, "dns", "No name"), "is down (dns): No name"),
         (change(1, ONE, "retired", reason="No lease"), "was retired, and is not checked any more: No lease"),
         (change(1, ONE, "removed", reason="By hand"), "was removed: By hand"),
-        (change(1, ONE, "conflict", reason="Two"), "offers something else under the same name: Two"),
+        (change(1, ONE, "conflict", reason="It offers another"), "is another server: It offers another"),
         (change(1, ONE, "of tomorrow", reason="?"), "of tomorrow: ?"),
     ],
 )
 def test_a_change_is_told_in_words(happened, words):
-    assert _views._happened(happened).endswith(words)
+    assert f"{happened['url']} {_views._happened(happened)}".endswith(words)
+
+
+@pytest.mark.parametrize(("registered", "is_told"), [(ago(86_000), True), (ago(86_500), False), (None, False)])
+def test_what_happened_begins_with_the_registration_and_within_a_second_one_is_added_before_it_is_up(
+    run, registered, is_told
+):
+    # The clock of who looked is behind that of who was told.
+    changes = [
+        change(8, TWO, "verdict", None, "healthy", ANSWERED),
+        change(9.2, TWO, "added", reason="It announced itself"),
+        change(9.8, TWO, "verdict", "healthy", "refused", REFUSED),
+        change(9.9, TWO, "verdict", None, "healthy", ANSWERED),
+        change(20, ONE, "verdict", None, "healthy", ANSWERED),
+    ]
+    stored = detail(endpoint(ONE), endpoint(TWO), created_at=registered)
+    with stranger(having(stored, {"changes": changes})) as registry:
+        lines = run(registry, "show", "new").out.splitlines()
+    begin = lines.index("What happened within 24 hours (UTC)") + 1
+    told = [line[23:] for line in lines[begin : lines.index("", begin)]]
+    assert told == [
+        f"{TWO} is up: healthy",
+        f"{TWO} went down (refused): {REFUSED}",
+        f"{TWO} is up: healthy",
+        f"{TWO} was added: It announced itself",
+        f"{ONE} is up: healthy",
+        *(["The server was registered"] if is_told else []),
+    ]
 
 
 @pytest.mark.parametrize(

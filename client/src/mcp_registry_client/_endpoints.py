@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from mcp_registry_client import _moments, _urls
 from mcp_registry_client._json import mapping, mappings, text
+
+DAY_SECONDS: Final = 86_400
+# So much of a moment tells the second: 2026-11-30T18:30:00.
+SECOND: Final = 19
 
 
 def listed(detail: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -42,6 +46,18 @@ def has(detail: Mapping[str, Any], url: str) -> bool:
 def leased(endpoints: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Those of them that have announced themselves: their lease is running, though they may have ended since."""
     return [endpoint for endpoint in endpoints if _moments.left(endpoint.get("lease_until"))]
+
+
+def story(detail: Mapping[str, Any], changes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """What happened within the last day, newest first: that the server was registered is told beside the changes.
+
+    Within a second an endpoint is first added and then looked at: the two moments are told by different clocks.
+    """
+    told = sorted(changes, key=lambda one: (text(one.get("at"))[:SECOND], one.get("change") != "added"), reverse=True)
+    registered = detail.get("created_at")
+    if _moments.moment(registered) is not None and _moments.passed(registered) < DAY_SECONDS:
+        told.append({"at": registered, "change": "registered"})
+    return told
 
 
 def is_at(endpoint: Mapping[str, Any], url: str) -> bool:

@@ -120,7 +120,7 @@ def show_server(screen: Screen, detail: Mapping[str, Any], health: Mapping[str, 
     _show_gate(screen, mapping(detail.get("auth")))
     if "endpoints" in detail:
         _show_endpoints(screen, detail)
-    _show_changes(screen, mappings(health.get("changes")))
+    _show_changes(screen, _endpoints.story(detail, mappings(health.get("changes"))))
     _show_tools(screen, mappings(detail.get("tools")))
 
 
@@ -250,7 +250,8 @@ def _show_changes(screen: Screen, changes: Sequence[Mapping[str, Any]]) -> None:
     for change in changes[:MAX_CHANGES]:
         at = _moments.moment(change.get("at"))
         when = f"{at:%Y-%m-%d %H:%M:%S}" if at else plain(change.get("at"))
-        screen.paragraph(f"{plain(change.get('url'))} {_happened(change)}", f"  {when}  ", " " * (len(when) + 4))
+        words = f"{plain(change.get('url'))} {_happened(change)}".strip()
+        screen.paragraph(words, f"  {when}  ", " " * (len(when) + 4))
     if len(changes) > MAX_CHANGES:
         screen.write(f"  and {len(changes) - MAX_CHANGES} more before: --json has them")
 
@@ -262,18 +263,31 @@ def _happened(change: Mapping[str, Any]) -> str:
     because = f": {reason}" if reason else ""
     if kind != "verdict":
         words = {
+            "registered": "The server was registered",
             "added": "was added",
             "removed": "was removed",
             "retired": "was retired, and is not checked any more",
-            "conflict": "offers something else under the same name",
+            "conflict": "is another server",
         }
         return f"{words.get(kind, kind)}{because}"
     was_up, is_known = former in UP, former not in ("", "unknown")
     if verdict in UP:
         words = "is now" if was_up else "came back, and is" if is_known else "is up:"
-        return f"{words} {verdict}{because if verdict != 'healthy' else ''}"
+        # Of the two that are as they should be the registry gives no reason, but says that they have answered.
+        how = {"healthy": "", "gated": _gated(mappings(change.get("evidence")))}.get(verdict, because)
+        return f"{words} {verdict}{how}"
     words = "went down" if was_up else "is still down, now" if is_known else "is down"
     return f"{words} ({verdict}){because}"
+
+
+def _gated(evidence: Sequence[Mapping[str, Any]]) -> str:
+    """What somebody answered who wants something of its callers; nothing where that is not known."""
+    statuses = [one["status"] for one in evidence if isinstance(one.get("status"), int)]
+    if not statuses:
+        return ""
+    status = statuses[-1]
+    wish = "wants to be paid" if status == 402 else "has a login page" if status < 400 else "wants credentials"
+    return f" (HTTP {status}: it {wish})"
 
 
 def show_registration(screen: Screen, registration: Mapping[str, Any], found: Introspection) -> None:
