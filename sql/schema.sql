@@ -249,12 +249,11 @@ DECLARE
     number bigint;
 BEGIN
     DELETE FROM registry.endpoints WHERE server_id = NEW.id AND url <> NEW.endpoint_url;
-    INSERT INTO registry.endpoints AS e (server_id, url, health_url)
-    VALUES (NEW.id, NEW.endpoint_url, NEW.health_url)
+    INSERT INTO registry.endpoints AS e (server_id, url, health_url, declared, lease_until)
+    VALUES (NEW.id, NEW.endpoint_url, NEW.health_url, false, now() + interval '1 day')
         ON CONFLICT (server_id, url) DO UPDATE
        SET health_url = excluded.health_url,
-           declared = true,
-           lease_until = NULL,
+           lease_until = CASE WHEN NOT e.declared THEN excluded.lease_until END,
            retired_at = NULL,
            pulse = NULL,
            moved_at = now(),
@@ -431,6 +430,7 @@ CREATE TABLE registry.endpoints (
     introduction json,
     auth json,
     learnt_at timestamp with time zone,
+    visited_at timestamp with time zone,
     introduce_at timestamp with time zone DEFAULT now() NOT NULL
 )
 WITH (fillfactor='80');

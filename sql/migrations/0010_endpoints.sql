@@ -45,6 +45,8 @@ CREATE TABLE registry.endpoints (
     auth           json,
     -- When pulse and auth were learnt: what an older introduction says of them changes nothing.
     learnt_at      timestamptz,
+    -- When a request last had it looked at, at once.
+    visited_at     timestamptz,
     -- When it is to be introduced again.
     introduce_at   timestamptz NOT NULL DEFAULT now(),
     -- Also the endpoints of a server, and the cascade from mcp_servers.
@@ -164,7 +166,8 @@ END
 $$;
 REVOKE EXECUTE ON FUNCTION registry.remove_and_hold(bigint, integer) FROM PUBLIC;
 
--- For the release before, which knows mcp_servers alone: what it writes there is what it means by an address.
+-- For the release before, which knows mcp_servers alone: what it writes there is what it means by an address. Nobody knows whether
+-- a person did so, or the server itself, which then may have moved and never says so: a lease of a day lets what is down retire.
 CREATE FUNCTION registry.set_endpoint() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = ''
@@ -173,12 +176,11 @@ DECLARE
     number bigint;
 BEGIN
     DELETE FROM registry.endpoints WHERE server_id = NEW.id AND url <> NEW.endpoint_url;
-    INSERT INTO registry.endpoints AS e (server_id, url, health_url)
-    VALUES (NEW.id, NEW.endpoint_url, NEW.health_url)
+    INSERT INTO registry.endpoints AS e (server_id, url, health_url, declared, lease_until)
+    VALUES (NEW.id, NEW.endpoint_url, NEW.health_url, false, now() + interval '1 day')
         ON CONFLICT (server_id, url) DO UPDATE
        SET health_url = excluded.health_url,
-           declared = true,
-           lease_until = NULL,
+           lease_until = CASE WHEN NOT e.declared THEN excluded.lease_until END,
            retired_at = NULL,
            pulse = NULL,
            moved_at = now(),

@@ -68,9 +68,10 @@ WITH server AS (
     RETURNING id, name, status, created_at, endpoint_id, endpoint_url, health_url, body_digest, offer_digest
 ), endpoint AS (
     INSERT INTO registry.endpoints
-           (id, server_id, url, health_url, declared, lease_until, body_digest, offer_digest, introduce_at)
+           (id, server_id, url, health_url, declared, lease_until, body_digest, offer_digest, visited_at, introduce_at)
     SELECT endpoint_id, id, endpoint_url, health_url, %(lease)s::integer IS NULL,
-           now() + make_interval(secs => %(lease)s::integer), body_digest, offer_digest, now() + interval '30 seconds'
+           now() + make_interval(secs => %(lease)s::integer), body_digest, offer_digest, now(),
+           now() + interval '30 seconds'
       FROM server
 ), metadata AS (
     INSERT INTO registry.server_metadata (server_id, author, repository_url, documentation_url, tags, tags_fold)
@@ -93,19 +94,23 @@ SELECT id, name, status::text, registry.rfc3339(created_at), endpoint_id, now()
   FROM server
 """
 
-# Whether an endpoint is to be looked at because it announces itself. One that nobody has checked yet is about to be.
-_LOOKED_FOR: LiteralString = "NOT COALESCE(metrics.is_up(h.verdict), e.announced_at > now() - interval '10 seconds')"
+# Whether the last visit of an endpoint that a request sent is so long ago that another may be sent: else each worker of
+# a server, and each of many requests, would send one. The statement that writes visited_at says whether it took it.
+_MAY_BE_VISITED: LiteralString = "COALESCE(e.visited_at < now() - interval '10 seconds', true)"
+_IS_VISITED: LiteralString = "new.visited_at IS DISTINCT FROM old.visited_at"
+# Whether an endpoint is to be looked at because it announces itself.
+_LOOKED_FOR: LiteralString = f"NOT COALESCE(metrics.is_up(h.verdict), false) AND {_MAY_BE_VISITED}"
 # An announcement of an endpoint that is up is written once for each length of its lease.
 _LEASE_IS_OVER: LiteralString = "COALESCE(e.lease_until < now(), true)"
 
 # The server that a name is taken for, and of its endpoints the one that a registration names. Of two servers, because
-# a name may be one with each of them, the one that is spelled so. `rival`: the oldest other endpoint that is up and
-# offers what the server does.
+# a name may be one with each of them, the one that is spelled so. `rival`: the other endpoint that offers what the
+# server does and is up, or is not checked yet and about to be: the declared one, else the oldest.
 FIND: LiteralString = f"""
 SELECT s.id, s.name, s.status::text, registry.rfc3339(s.created_at), s.revision, s.body_digest, s.offer_digest, s.bytes,
        e.id, e.health_url, e.declared, e.retired_at IS NOT NULL, e.conflict_at IS NOT NULL, e.body_digest,
        e.offer_digest, e.era, h.verdict::text, e.id = s.endpoint_id, {_LOOKED_FOR}, {_LEASE_IS_OVER},
-       other.n, other.live, rival.url, rival.came_first
+       other.n, other.live, rival.url, rival.declared, rival.came_first
   FROM registry.mcp_servers AS s
   LEFT JOIN registry.endpoints AS e ON e.server_id = s.id AND e.url = %(endpoint_url)s::varchar
   LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id
@@ -113,15 +118,15 @@ SELECT s.id, s.name, s.status::text, registry.rfc3339(s.created_at), s.revision,
                        FROM registry.endpoints AS o
                       WHERE o.server_id = s.id
                         AND o.id IS DISTINCT FROM e.id) AS other
-  LEFT JOIN LATERAL (SELECT o.url, (o.created_at, o.id) < (e.created_at, e.id) AS came_first
+  LEFT JOIN LATERAL (SELECT o.url, o.declared, (o.created_at, o.id) < (e.created_at, e.id) AS came_first
                        FROM registry.endpoints AS o
-                       JOIN registry.endpoint_health AS found ON found.endpoint_id = o.id
+                       LEFT JOIN registry.endpoint_health AS found ON found.endpoint_id = o.id
                       WHERE o.server_id = s.id
-                        AND o.id <> e.id
-                        AND o.offer_digest = s.offer_digest
+                        AND o.id IS DISTINCT FROM e.id
+                        AND o.offer_digest IS NOT DISTINCT FROM s.offer_digest
                         AND o.retired_at IS NULL
-                        AND metrics.is_up(found.verdict)
-                      ORDER BY o.created_at, o.id
+                        AND COALESCE(metrics.is_up(found.verdict), o.moved_at > now() - interval '5 minutes')
+                      ORDER BY o.declared DESC, o.created_at, o.id
                       LIMIT 1) AS rival ON true
  WHERE s.name_key = %(name_key)s
     OR s.look_key = %(look_key)s
@@ -129,6 +134,13 @@ SELECT s.id, s.name, s.status::text, registry.rfc3339(s.created_at), s.revision,
  ORDER BY s.name = %(name)s DESC, s.id
  LIMIT 1
 """  # noqa: S608 - of literals
+
+# Whether a registration may be a new release of a server: they have a tool in common, or the server has none.
+MAY_BE_RELEASE = """
+SELECT COALESCE(bool_or(name = ANY (%(names)s::text[])), true)
+  FROM registry.tools
+ WHERE server_id = %(id)s
+"""
 
 # Of an endpoint that a server which exists is given: its number, and whether it is the one to use from now on. It is
 # where it is set by hand; where it announces itself, only if the one in use is known to be down, has gone, or is in
@@ -153,13 +165,13 @@ _USE: LiteralString = """
            health_url = CASE WHEN own.is_used THEN %(health_url)s::varchar ELSE s.health_url END,
            revision = revision + 1"""
 # Writes the endpoint of `server`. Where it has moved, to another health URL or away and back, nothing is known of it
-# any more; and who was away is the youngest.
-_ENDPOINT: LiteralString = """
+# any more; and who was away is the youngest. What is to be looked at and not visited is looked at by the dispatcher.
+_ENDPOINT: LiteralString = f"""
 endpoint AS (
     INSERT INTO registry.endpoints AS e
-           (id, server_id, url, health_url, declared, lease_until, body_digest, offer_digest, introduce_at)
+           (id, server_id, url, health_url, declared, lease_until, body_digest, offer_digest, visited_at, introduce_at)
     SELECT own.id, server.id, %(endpoint_url)s, %(health_url)s, %(lease)s::integer IS NULL,
-           now() + make_interval(secs => %(lease)s::integer), %(body_digest)s, %(offer_digest)s,
+           now() + make_interval(secs => %(lease)s::integer), %(body_digest)s, %(offer_digest)s, now(),
            now() + interval '30 seconds'
       FROM server
      CROSS JOIN own
@@ -175,14 +187,19 @@ endpoint AS (
            offer_digest = excluded.offer_digest,
            conflict_at = NULL,
            pulse = CASE WHEN NOT %(is_moved)s THEN e.pulse END,
-           introduce_at = CASE WHEN %(is_looked_for)s THEN excluded.introduce_at ELSE e.introduce_at END
-    RETURNING e.server_id, e.id, e.url, e.declared, old.id IS NULL OR old.retired_at IS NOT NULL AS is_added
+           visited_at = CASE WHEN %(is_looked_for)s AND {_MAY_BE_VISITED} THEN excluded.visited_at
+                             ELSE e.visited_at END,
+           introduce_at = CASE WHEN NOT %(is_looked_for)s THEN e.introduce_at
+                               WHEN {_MAY_BE_VISITED} THEN excluded.introduce_at
+                               ELSE LEAST(e.introduce_at, excluded.introduce_at) END
+    RETURNING e.server_id, e.id, e.url, e.declared, old.id IS NULL OR old.retired_at IS NOT NULL AS is_added,
+              {_IS_VISITED} AS is_visited
 ), forgotten AS (
     DELETE FROM registry.endpoint_health
      USING server
      WHERE endpoint_id = %(endpoint)s
        AND %(is_moved)s
-)"""
+)"""  # noqa: S608 - of literals
 _ADDED: LiteralString = """
     SELECT server_id, id, url, 'added',
            CASE WHEN declared THEN 'It was registered by hand' ELSE 'It announced itself' END
@@ -284,7 +301,7 @@ WITH {_OWN}, server AS (
            category = excluded.category,
            extra = excluded.extra
 )
-SELECT id, now()
+SELECT id, now(), is_visited
   FROM endpoint
 """  # noqa: S608 - of literals
 
@@ -309,30 +326,34 @@ WITH {_OWN}, server AS (
     INSERT INTO metrics.endpoint_changes (server_id, endpoint_id, url, change, reason)
 {_ADDED}
 )
-SELECT id, now()
+SELECT id, now(), is_visited
   FROM endpoint
 """  # noqa: S608 - of literals
 
 # An endpoint goes on as it is. No row where it has gone meanwhile.
-RENEW = """
-UPDATE registry.endpoints
+RENEW: LiteralString = f"""
+UPDATE registry.endpoints AS e
    SET announced_at = now(),
        lease_until = now() + make_interval(secs => %(lease)s::integer),
        body_digest = %(body_digest)s,
-       introduce_at = CASE WHEN %(is_looked_for)s THEN now() + interval '30 seconds' ELSE introduce_at END
+       visited_at = CASE WHEN %(is_looked_for)s AND {_MAY_BE_VISITED} THEN now() ELSE visited_at END,
+       introduce_at = CASE WHEN %(is_looked_for)s AND {_MAY_BE_VISITED} THEN now() + interval '30 seconds'
+                           ELSE introduce_at END
  WHERE id = %(endpoint)s
    AND retired_at IS NULL
    AND offer_digest = %(offer_digest)s
-RETURNING id, now()
-"""
+RETURNING e.id, now(), {_IS_VISITED}
+"""  # noqa: S608 - of literals
 
-# An endpoint says to be a server that another one was before it. No row where that is known.
+# An endpoint says to be a server that another one was before it. No row where that is known, or it is none of the
+# server's.
 DISPUTE = """
 WITH disputed AS (
     UPDATE registry.endpoints
        SET conflict_at = now()
      WHERE id = %(endpoint)s
        AND conflict_at IS NULL
+       AND retired_at IS NULL
     RETURNING server_id, id, url
 ), changes AS (
     INSERT INTO metrics.endpoint_changes (server_id, endpoint_id, url, change, reason)
@@ -358,7 +379,7 @@ SELECT sum(servers)::bigint, sum(bytes)::bigint,
   FROM registry.server_counts
 """
 
-# By hand: whether a server was sent as this, and has no endpoint besides.
+# By hand: whether a server was sent as this, by hand as far as is known, and has no endpoint besides.
 HAS_DIGEST = """
 SELECT EXISTS (SELECT
                  FROM registry.mcp_servers AS s
@@ -377,6 +398,7 @@ SELECT s.id, e.id, e.url, e.health_url, e.era, h.verdict::text, e.offer_digest, 
   LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id
  WHERE e.body_digest = %(body_digest)s
    AND e.retired_at IS NULL
+   AND e.conflict_at IS NULL
  LIMIT 1
 """  # noqa: S608 - of literals
 
@@ -564,7 +586,7 @@ SELECT left(row_to_json(server)::text, -1) || ',"observed":'
 # A server in error is in the sweeps already; only a probe may say that it is well again. The row is locked first, so
 # that `before` is its newest version even where it had to wait for another session's change. What was found before it
 # was taken out says nothing of it now.
-SET_STATUS = """
+SET_STATUS: LiteralString = f"""
 WITH before AS (
     SELECT id, endpoint_id, status, CASE WHEN status = 'error' AND %(status)s = 'active' THEN status
                                          ELSE %(status)s::registry.server_status END AS wanted
@@ -587,14 +609,16 @@ WITH before AS (
      WHERE status <> wanted
 ), looked_for AS (
     UPDATE registry.endpoints AS e
-       SET introduce_at = CASE WHEN e.id = before.endpoint_id THEN now() + interval '30 seconds' ELSE now() END,
+       SET visited_at = CASE WHEN e.id = before.endpoint_id AND {_MAY_BE_VISITED} THEN now() ELSE e.visited_at END,
+           introduce_at = CASE WHEN e.id = before.endpoint_id AND {_MAY_BE_VISITED} THEN now() + interval '30 seconds'
+                               ELSE now() END,
            moved_at = CASE before.status WHEN 'inactive' THEN now() ELSE e.moved_at END
       FROM before
      WHERE e.server_id = before.id
        AND e.retired_at IS NULL
        AND %(status)s = 'active'
        AND before.status <> 'active'
-    RETURNING e.id, e.url, e.health_url, e.era
+    RETURNING e.id, e.url, e.health_url, e.era, {_IS_VISITED} AS is_visited
 ), forgotten AS (
     DELETE FROM registry.endpoint_health AS h
      USING looked_for
@@ -606,9 +630,9 @@ SELECT changed.id, name, changed.status::text, registry.rfc3339(created_at), reg
        now(), e.id, e.url, e.health_url, e.era, CASE before.status WHEN 'error' THEN h.verdict::text END
   FROM changed
   JOIN before ON before.id = changed.id
-  LEFT JOIN looked_for AS e ON e.id = before.endpoint_id
+  LEFT JOIN looked_for AS e ON e.is_visited
   LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id
-"""
+"""  # noqa: S608 - of literals
 
 # Its metadata, endpoints and last checks go by foreign keys, its tools and metrics by triggers.
 DELETE = """
@@ -694,6 +718,7 @@ class _Found(NamedTuple):
     others: int
     live_others: int
     rival: str | None
+    is_rival_declared: bool | None
     rival_came_first: bool | None
 
     def offers(self, registration: Registration) -> bool:
@@ -740,7 +765,7 @@ def replace(
     `result` is created, updated or unchanged. The same content writes nothing, however it is spelled, but for the
     lease. An operator's `inactive` stays. A server that exists is always replaced by what is no larger, however full
     the registry is. Raises what `register` raises, DuplicateServer where the name exists in another spelling; and
-    ConflictingServer where an endpoint announces again what another one that was first under this name is not.
+    ConflictingServer where what is announced is another server than the one that answers under this name.
     """
     for _ in range(MAX_RACES):
         row = database.read(FIND, _named(registration))
@@ -780,19 +805,16 @@ def _replace(
     database: Database, registration: Registration, found: _Found, lease: int | None, quota: Quota
 ) -> Registered | None:
     """Replace what is stored of a server; None where that may not be, or it is not as it was found any more."""
+    is_contested = lease is not None and found.rival is not None
     # Two servers that each say to be this one, by turns, while both answer. A new release is announced once by each.
-    is_put_back = (
-        lease is not None
-        and found.rival is not None
-        and not found.is_retired
-        and found.endpoint_offer == registration.offer_digest
-    )
-    if is_put_back and found.rival_came_first:
+    is_again = not found.is_retired and found.endpoint_offer == registration.offer_digest
+    is_put_back = is_contested and is_again
+    if is_contested and not found.is_declared and _is_another(database, registration, found, is_again=is_again):
         if database.write(DISPUTE, {"endpoint": found.endpoint}):
             database.write(USE_ENDPOINT, {"id": found.id})
         raise ConflictingServer(
-            f"{ConflictingServer.__doc__}, at {found.rival}: give this one another name, or run the same release"
-            " everywhere",
+            f"{ConflictingServer.__doc__}, at {found.rival}: give this one another name, run the same release"
+            " everywhere, or register the new release without a lease",
             [Fault("name", f"Taken for the server at {found.rival}", "conflict")],
         )
     row = database.write(
@@ -800,6 +822,21 @@ def _replace(
         _columns(registration) | quota.parameters() | _place(registration, found, lease, is_put_back=is_put_back),
     )
     return None if row is None else _outcome(found, "updated", _visit(registration, found, *row))
+
+
+def _is_another(database: Database, registration: Registration, found: _Found, *, is_again: bool) -> bool:
+    """Whether what announces another offer than a rival is another server than that, and no new release of it.
+
+    What was registered by hand is changed from its own address, or by hand. Who was first keeps the name. And who is
+    new here has no tool of a server that answers: a new release would have kept some.
+    """
+    if found.is_rival_declared:
+        return True
+    if found.endpoint is not None and not found.is_retired:
+        return is_again and bool(found.rival_came_first)
+    names = _array(tool.name for tool in registration.document.tools)
+    row = database.read(MAY_BE_RELEASE, {"id": found.id, "names": names})
+    return row is not None and not row[0]
 
 
 def _announce(database: Database, registration: Registration, found: _Found, lease: int) -> Registered | None:
@@ -837,18 +874,17 @@ def _place(
         "offer_digest": registration.offer_digest,
         "lease": lease,
         "is_moved": is_changed and found.endpoint is not None,
-        "is_looked_for": is_changed or found.is_looked_for,
+        "is_looked_for": (is_changed or found.is_looked_for) and found.status != "inactive",
         "is_put_back": is_put_back,
     }
 
 
-def _visit(registration: Registration, found: _Found, endpoint: int, at: datetime) -> Visit | None:
+def _visit(registration: Registration, found: _Found, endpoint: int, at: datetime, is_visited: bool) -> Visit | None:
     """The endpoint as it is to be looked at, where it is."""
-    is_changed = found.is_changed(registration)
-    if found.status == "inactive" or not (is_changed or found.is_looked_for):
+    if found.status == "inactive" or not is_visited:
         return None
     document = registration.document
-    verdict = None if is_changed else found.verdict
+    verdict = None if found.is_changed(registration) else found.verdict
     return at, found.id, endpoint, document.endpoint_url, document.health_url, found.era, verdict
 
 
@@ -904,7 +940,8 @@ def shake_hands(database: Database, digest: bytes, lease: int | None = None) -> 
     renewed = database.write(RENEW, place | {"body_digest": digest, "offer_digest": offer})
     if renewed is None:
         raise RegistrationRequired
-    return (renewed[1], *visit) if is_looked_for else None
+    _, at, is_visited = renewed
+    return (at, *visit) if is_visited else None
 
 
 def list_page(database: Database, filters: Filters, limit: int, after: int) -> Page:
