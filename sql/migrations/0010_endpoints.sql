@@ -103,7 +103,10 @@ CREATE INDEX endpoint_changes_time_idx ON metrics.endpoint_changes USING brin (o
 
 -- Names that an operator took out of the registry for a while, although their servers go on announcing themselves.
 CREATE TABLE registry.held_names (
+    -- The three keys of mcp_servers: what reads like the name is held with it.
     name_key   varchar(100) COLLATE "C" PRIMARY KEY,
+    look_key   varchar(100) COLLATE "C" NOT NULL,
+    figure_key varchar(100) COLLATE "C" NOT NULL,
     name       varchar(100) NOT NULL,
     held_until timestamptz NOT NULL
 );
@@ -152,15 +155,23 @@ AS $$
 DECLARE
     held record;
 BEGIN
+    PERFORM FROM registry.mcp_servers WHERE id = given;
+    IF NOT FOUND THEN -- nobody waits for a server that there is not
+        RETURN false;
+    END IF;
     LOCK TABLE registry.mcp_servers IN SHARE ROW EXCLUSIVE MODE;
-    DELETE FROM registry.mcp_servers WHERE id = given RETURNING name, name_key INTO held;
+    DELETE FROM registry.mcp_servers WHERE id = given RETURNING name, name_key, look_key, figure_key INTO held;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
     DELETE FROM registry.held_names WHERE held_until < now();
-    INSERT INTO registry.held_names (name_key, name, held_until)
-    VALUES (held.name_key, held.name, now() + make_interval(secs => seconds))
-        ON CONFLICT (name_key) DO UPDATE SET name = excluded.name, held_until = excluded.held_until;
+    INSERT INTO registry.held_names (name_key, look_key, figure_key, name, held_until)
+    VALUES (held.name_key, held.look_key, held.figure_key, held.name, now() + make_interval(secs => seconds))
+        ON CONFLICT (name_key) DO UPDATE
+       SET look_key = excluded.look_key,
+           figure_key = excluded.figure_key,
+           name = excluded.name,
+           held_until = excluded.held_until;
     RETURN true;
 END
 $$;

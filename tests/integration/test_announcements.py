@@ -332,6 +332,22 @@ def test_who_retired_over_a_day_ago_makes_room_for_the_next(catalogue):
     assert endpoints(catalogue, "url") == [(TWO,), (THREE,), ("http://localhost:8084/mcp",)]
 
 
+@pytest.mark.parametrize("fields", [{}, {"version": "2"}])
+def test_of_those_that_retired_the_newest_hundred_are_kept(catalogue, fields):
+    announce(catalogue, "pruned", ONE)
+    rows(
+        catalogue,
+        "INSERT INTO registry.endpoints (server_id, url, declared, retired_at)"
+        " SELECT server_id, 'http://localhost/' || n, false, now() - n * interval '1 minute'"
+        "   FROM registry.endpoints CROSS JOIN generate_series(1, 150) AS n",
+    )
+    announce(catalogue, "pruned", TWO, **fields)
+    kept = rows(catalogue, "SELECT count(*), max(url) FILTER (WHERE url LIKE '%/100') FROM registry.endpoints")
+    assert kept == [(102, "http://localhost/100")]
+    announce(catalogue, "pruned", "http://localhost/1", **fields)
+    assert endpoints(catalogue, "count(*) OVER ()")[0] == (102,)
+
+
 def test_a_server_has_a_hundred_endpoints_at_most_and_those_it_has_go_on(catalogue):
     announce(catalogue, "many", ONE)
     rows(
@@ -588,6 +604,29 @@ def test_a_hold_that_is_over_goes_with_the_next_one(catalogue):
     assert rows(catalogue, "SELECT name FROM registry.held_names") == [("two",)]
 
 
+@pytest.mark.parametrize(("held", "look_alike"), [("hello", "heIlo"), ("port-10", "port-1O")])
+def test_what_reads_like_a_name_is_held_with_it(catalogue, held, look_alike):
+    servers.delete(catalogue, announce(catalogue, held, ONE)["id"], hold=3600)
+    for register in (servers.register, announce_registration):
+        with pytest.raises(HeldName, match="3600 seconds more"):
+            register(catalogue, sent(look_alike, ONE))
+
+
+def announce_registration(database: Database, given: registration.Registration) -> Registered:
+    return servers.replace(database, given, lease=LEASE)
+
+
+def test_a_hold_is_ended_by_its_name_and_the_name_can_be_registered(catalogue):
+    servers.delete(catalogue, announce(catalogue, "held", ONE)["id"], hold=3600)
+    servers.end_hold(catalogue, "Held")
+    id_ = announce(catalogue, "held", ONE)["id"]
+    # What is not held has no hold that ends; and no server goes with one.
+    for name in ("held", "other", id_):
+        with pytest.raises(ServerNotFound):
+            servers.end_hold(catalogue, name)
+    assert servers.identify(catalogue, "held") == id_
+
+
 def test_no_server_is_no_hold(catalogue):
     with pytest.raises(ServerNotFound):
         servers.delete(catalogue, 1, hold=60)
@@ -602,7 +641,8 @@ def test_a_hold_is_a_minute_to_a_week(query):
 
 
 def test_a_hold_that_is_well_said_is_read():
-    assert [servers.parse_hold(query) for query in ({}, {"hold": "60"}, {"hold": "604800"})] == [None, 60, 604_800]
+    queries = ({}, {"hold": "0"}, {"hold": "60"}, {"hold": "604800"})
+    assert [servers.parse_hold(query) for query in queries] == [None, 0, 60, 604_800]
 
 
 # ------------------------------------------------------------------ at the same moment
@@ -718,6 +758,17 @@ def test_a_registration_that_waited_for_a_removal_sees_the_hold(racing):
     answer = after(racing, lambda one: servers.delete(one, number, hold=60), lambda two: announce(two, "raced", TWO))
     assert isinstance(answer, HeldName)
     assert of_raced(racing[0], "e.id") == []
+
+
+def test_nobody_waits_for_a_removal_of_a_server_that_there_is_not(racing):
+    first, second = racing
+    second.read("SELECT")
+    assert first._connection is not None
+    with first._connection.transaction():
+        announce(first, "raced", TWO)
+        rows(second, "SET lock_timeout = '1ms'")
+        with pytest.raises(ServerNotFound):
+            servers.delete(second, 2**62, hold=60)
 
 
 def test_a_new_server_that_waited_for_a_removal_sees_the_hold(racing):

@@ -37,7 +37,7 @@ MEGABYTE = 1024 * 1024
 UNKNOWN = "unknown"
 # The largest bigint of Postgres: where there is no bound.
 MAX_ID = 2**63 - 1
-# Of one server, those that are retired not counted.
+# Of one server, those that are retired not counted. So many that are retired are kept besides, the newest.
 MAX_ENDPOINTS = 100
 # For how many seconds the name of a removed server may be held: a minute to a week.
 MIN_HOLD, MAX_HOLD = 60, 7 * 24 * 3600
@@ -63,7 +63,11 @@ WITH server AS (
       LEFT JOIN registry.mcp_servers AS taken ON taken.canonical_name = before.name
      WHERE (SELECT sum(servers) < %(max_servers)s AND sum(bytes) + %(bytes)s <= %(max_bytes)s
               FROM registry.server_counts)
-       AND NOT EXISTS (SELECT FROM registry.held_names WHERE name_key = %(name_key)s::varchar AND held_until > now())
+       AND NOT EXISTS (SELECT
+                         FROM registry.held_names
+                        WHERE held_until > now()
+                          AND (name_key = %(name_key)s::varchar OR look_key = %(look_key)s::varchar
+                               OR figure_key = %(figure_key)s::varchar))
         ON CONFLICT DO NOTHING
     RETURNING id, name, status, created_at, endpoint_id, endpoint_url, health_url, body_digest, offer_digest
 ), endpoint AS (
@@ -110,14 +114,13 @@ FIND: LiteralString = f"""
 SELECT s.id, s.name, s.status::text, registry.rfc3339(s.created_at), s.revision, s.body_digest, s.offer_digest, s.bytes,
        e.id, e.health_url, e.declared, e.retired_at IS NOT NULL, e.conflict_at IS NOT NULL, e.body_digest,
        e.offer_digest, e.era, h.verdict::text, e.id = s.endpoint_id, {_LOOKED_FOR}, {_LEASE_IS_OVER},
-       other.n, other.live, rival.url, rival.declared, rival.came_first
+       EXISTS (SELECT FROM registry.endpoints AS o WHERE o.server_id = s.id AND o.id IS DISTINCT FROM e.id),
+       (SELECT count(*) FROM registry.endpoints AS o
+         WHERE o.server_id = s.id AND o.id IS DISTINCT FROM e.id AND o.retired_at IS NULL),
+       rival.url, rival.declared, rival.came_first
   FROM registry.mcp_servers AS s
   LEFT JOIN registry.endpoints AS e ON e.server_id = s.id AND e.url = %(endpoint_url)s::varchar
   LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id
- CROSS JOIN LATERAL (SELECT count(*) AS n, count(*) FILTER (WHERE o.retired_at IS NULL) AS live
-                       FROM registry.endpoints AS o
-                      WHERE o.server_id = s.id
-                        AND o.id IS DISTINCT FROM e.id) AS other
   LEFT JOIN LATERAL (SELECT o.url, o.declared, (o.created_at, o.id) < (e.created_at, e.id) AS came_first
                        FROM registry.endpoints AS o
                        LEFT JOIN registry.endpoint_health AS found ON found.endpoint_id = o.id
@@ -200,6 +203,22 @@ endpoint AS (
      WHERE endpoint_id = %(endpoint)s
        AND %(is_moved)s
 )"""  # noqa: S608 - of literals
+# Of those that are retired so many are kept as a server may have endpoints: who announces a new address each minute
+# would leave a thousand a day. A registration by hand removes them all.
+_PRUNED: LiteralString = """
+pruned AS (
+    DELETE FROM registry.endpoints AS e
+     USING server
+     WHERE %(lease)s::integer IS NOT NULL
+       AND e.id IN (SELECT id
+                      FROM (SELECT o.id, o.retired_at, row_number() OVER (ORDER BY o.retired_at DESC, o.id DESC) AS n
+                              FROM registry.endpoints AS o
+                             WHERE o.server_id = %(id)s
+                               AND o.url <> %(endpoint_url)s::varchar
+                               AND o.retired_at IS NOT NULL) AS retired
+                     WHERE n > 100
+                        OR retired_at < now() - interval '1 day')
+)"""
 _ADDED: LiteralString = """
     SELECT server_id, id, url, 'added',
            CASE WHEN declared THEN 'It was registered by hand' ELSE 'It announced itself' END
@@ -229,7 +248,7 @@ WITH {_OWN}, server AS (
        AND (bytes >= %(bytes)s
             OR %(bytes)s - bytes + (SELECT sum(bytes) FROM registry.server_counts) <= %(max_bytes)s)
     RETURNING s.id, old.offer_digest
-), {_ENDPOINT}, removed AS (
+), {_ENDPOINT}, {_PRUNED}, removed AS (
     DELETE FROM registry.endpoints AS e
      USING server
      WHERE e.server_id = server.id
@@ -243,8 +262,9 @@ WITH {_OWN}, server AS (
      WHERE e.server_id = server.id
        AND e.url <> %(endpoint_url)s::varchar
        AND %(lease)s::integer IS NOT NULL
+       AND e.retired_at IS NULL
        AND CASE WHEN e.conflict_at IS NOT NULL THEN e.offer_digest = %(offer_digest)s
-                ELSE %(is_put_back)s AND e.offer_digest = server.offer_digest AND e.retired_at IS NULL END
+                ELSE %(is_put_back)s AND e.offer_digest = server.offer_digest END
     RETURNING e.server_id, e.id, e.url, e.conflict_at
 ), changes AS (
     INSERT INTO metrics.endpoint_changes (server_id, endpoint_id, url, change, reason)
@@ -306,8 +326,7 @@ SELECT id, now(), is_visited
 """  # noqa: S608 - of literals
 
 # An endpoint more, or one that has come back, of a server that offers what it does; its conflict is over. Others may do
-# so at the same moment: the revision counts only where the server is to use this one. Those that retired over a day ago
-# go.
+# so at the same moment: the revision counts only where the server is to use this one.
 ADD_ENDPOINT: LiteralString = f"""
 WITH {_OWN}, server AS (
     UPDATE registry.mcp_servers AS s
@@ -316,13 +335,7 @@ WITH {_OWN}, server AS (
      WHERE s.id = %(id)s
        AND (revision = %(revision)s OR NOT own.is_used AND offer_digest = %(offer_digest)s)
     RETURNING s.id
-), {_ENDPOINT}, pruned AS (
-    DELETE FROM registry.endpoints AS e
-     USING server
-     WHERE e.server_id = server.id
-       AND e.url <> %(endpoint_url)s::varchar
-       AND e.retired_at < now() - interval '1 day'
-), changes AS (
+), {_ENDPOINT}, {_PRUNED}, changes AS (
     INSERT INTO metrics.endpoint_changes (server_id, endpoint_id, url, change, reason)
 {_ADDED}
 )
@@ -372,11 +385,19 @@ SELECT registry.use_endpoints(ARRAY[%(id)s::bigint])
 # How much the registry holds, and for how many seconds more a name is held.
 HELD = """
 SELECT sum(servers)::bigint, sum(bytes)::bigint,
-       (SELECT ceil(extract(epoch FROM held_until - now()))::integer
+       (SELECT ceil(extract(epoch FROM max(held_until) - now()))::integer
           FROM registry.held_names
-         WHERE name_key = %(name_key)s
-           AND held_until > now())
+         WHERE held_until > now()
+           AND (name_key = %(name_key)s OR look_key = %(look_key)s OR figure_key = %(figure_key)s))
   FROM registry.server_counts
+"""
+
+# However the name is spelled. No row where it is not held.
+END_HOLD = """
+DELETE FROM registry.held_names
+ WHERE name_key = registry.name_key(%(name)s)
+   AND held_until > now()
+RETURNING name
 """
 
 # By hand: whether a server was sent as this, by hand as far as is known, and has no endpoint besides.
@@ -540,15 +561,13 @@ WITH tool AS (
            registry.rfc3339(lease_until) AS lease_until, registry.rfc3339(retired_at) AS retired_at,
            registry.rfc3339(conflict_at) AS conflict_at, last_check,
            CASE WHEN NOT up
-                THEN (SELECT c.evidence
-                        FROM metrics.endpoint_changes AS c
+                THEN (SELECT c.evidence FROM metrics.endpoint_changes AS c
                        WHERE c.endpoint_id = endpoint.id AND c.change = 'verdict'
-                       ORDER BY c.occurred_at DESC, c.id DESC
-                       LIMIT 1) END AS evidence
-      FROM endpoint
-     WHERE retired_at IS NULL OR retired_at > now() - interval '1 day'
-     ORDER BY used DESC, retired_at DESC NULLS FIRST, up DESC NULLS LAST, created_at DESC, id DESC
-     LIMIT 100
+                       ORDER BY c.occurred_at DESC, c.id DESC LIMIT 1) END AS evidence
+      FROM (SELECT * FROM endpoint
+             WHERE retired_at IS NULL OR retired_at > now() - interval '1 day'
+             ORDER BY used DESC, retired_at DESC NULLS FIRST, up DESC NULLS LAST, created_at DESC, id DESC
+             LIMIT 100) AS endpoint
 ), metadata AS (
     SELECT m.author, m.repository_url, m.documentation_url,
            CASE WHEN m.tags IS NOT NULL
@@ -715,7 +734,7 @@ class _Found(NamedTuple):
     is_used: bool | None
     is_looked_for: bool
     is_lease_over: bool
-    others: int
+    has_others: bool
     live_others: int
     rival: str | None
     is_rival_declared: bool | None
@@ -729,7 +748,7 @@ class _Found(NamedTuple):
 
     def is_set(self, registration: Registration) -> bool:
         """Whether the server has the address of this registration, set by hand, and no other."""
-        return bool(self.is_used and self.is_declared) and self.others == 0 and not self.is_changed(registration)
+        return bool(self.is_used and self.is_declared) and not self.has_others and not self.is_changed(registration)
 
     def is_changed(self, registration: Registration) -> bool:
         """Whether what is known of the endpoint, if anything, is another place than the one that is named."""
@@ -895,7 +914,7 @@ def _outcome(found: _Found, result: str, visit: Visit | None = None) -> Register
 
 def _check_room(database: Database, registration: Registration, quota: Quota, more: int, servers: int = 0) -> None:
     """Raise QuotaExceeded where there is no room for so many bytes and servers more, HeldName where a name is held."""
-    row = database.read(HELD, {"name_key": registration.name_keys[0]})
+    row = database.read(HELD, _named(registration))
     assert row is not None
     held, held_bytes, held_for = row
     if servers and held_for is not None:
@@ -1009,14 +1028,20 @@ def set_status(database: Database, id_: int, status: Literal["active", "inactive
 
 
 def parse_hold(query: Mapping[str, str]) -> int | None:
-    """For how many seconds a query wants a name held; None where it does not say. Raises ValidationFailed."""
+    """For how many seconds a query wants a name held; None where it does not say, 0 where it wants a hold to end.
+
+    Raises ValidationFailed.
+    """
     if faults := [Fault(name, "There is no such parameter", "unknown") for name in query if name != "hold"]:
         raise ValidationFailed(faults=faults)
     hold = query.get("hold")
     if hold is None:
         return None
+    if hold == "0":
+        return 0
     if not (hold.isascii() and hold.isdigit() and len(hold) < 7 and MIN_HOLD <= int(hold) <= MAX_HOLD):
-        raise ValidationFailed(faults=[Fault("hold", f"A number of seconds from {MIN_HOLD} to {MAX_HOLD}", "value")])
+        told = f"A number of seconds from {MIN_HOLD} to {MAX_HOLD}, or 0"
+        raise ValidationFailed(faults=[Fault("hold", told, "value")])
     return int(hold)
 
 
@@ -1028,6 +1053,12 @@ def delete(database: Database, id_: int, hold: int | None = None) -> None:
         row = database.write(REMOVE_AND_HOLD, {"id": id_, "seconds": hold})
         removed = row is not None and row[0]
     if not removed:
+        raise ServerNotFound
+
+
+def end_hold(database: Database, name: int | str) -> None:
+    """Let a name be registered again that is held. Raises ServerNotFound where it is not held; an id never is."""
+    if isinstance(name, int) or database.write(END_HOLD, {"name": name}) is None:
         raise ServerNotFound
 
 
