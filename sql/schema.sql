@@ -209,6 +209,13 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION registry.live_endpoints(given bigint) RETURNS bigint
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+    SELECT count(*) FROM registry.endpoints WHERE server_id = given AND retired_at IS NULL
+$$;
+
 CREATE FUNCTION registry.look_key(name text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN registry.spelling(translate(name, 'I'::text, 'l'::text), '[0-9]'::text);

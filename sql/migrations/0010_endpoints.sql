@@ -145,6 +145,16 @@ AS $$
 $$;
 REVOKE EXECUTE ON FUNCTION registry.use_endpoints(bigint[]) FROM PUBLIC;
 
+-- How many endpoints a server has that are not retired. Volatile, so that a statement which had to wait for the server's row counts
+-- those that were added meanwhile, which it does not see itself.
+CREATE FUNCTION registry.live_endpoints(given bigint) RETURNS bigint
+    LANGUAGE sql VOLATILE
+    SET search_path = ''
+AS $$
+    SELECT count(*) FROM registry.endpoints WHERE server_id = given AND retired_at IS NULL
+$$;
+REVOKE EXECUTE ON FUNCTION registry.live_endpoints(bigint) FROM PUBLIC;
+
 -- Removes a server and keeps its name from being registered for so many seconds; whether there was one. The lock lets a
 -- registration that is under way end first, and one that comes meanwhile begin afterwards, so that it sees the hold: without it one
 -- that began before and waited for the removal would not. It costs an operator's rare request a moment, and registrations nothing.

@@ -700,6 +700,18 @@ def test_of_two_workers_that_announce_themselves_at_once_one_has_the_endpoint_vi
     assert answer.visit is None
 
 
+def test_of_two_that_are_each_the_hundredth_at_once_one_has_room(racing):
+    rows(
+        racing[0],
+        "INSERT INTO registry.endpoints (server_id, url, declared, body_digest, offer_digest)"
+        " SELECT s.id, 'http://localhost/' || n, false, '', offer_digest"
+        f"  FROM registry.mcp_servers AS s CROSS JOIN generate_series(3, {MAX_ENDPOINTS}) AS n WHERE s.name = 'raced'",
+    )
+    answer = after(racing, lambda one: announce(one, "raced", TWO), lambda two: announce(two, "raced", THREE))
+    assert isinstance(answer, QuotaExceeded)
+    assert len(of_raced(racing[0], "e.id")) == MAX_ENDPOINTS
+
+
 @pytest.mark.parametrize("second", [TWO, THREE])
 def test_two_that_take_the_place_of_one_that_is_down_at_once_are_both_there(racing, second):
     found(racing[0], ONE, "refused")

@@ -326,7 +326,7 @@ SELECT id, now(), is_visited
 """  # noqa: S608 - of literals
 
 # An endpoint more, or one that has come back, of a server that offers what it does; its conflict is over. Others may do
-# so at the same moment: the revision counts only where the server is to use this one.
+# so at the same moment: the revision counts only where the server is to use this one, and all of them are counted.
 ADD_ENDPOINT: LiteralString = f"""
 WITH {_OWN}, server AS (
     UPDATE registry.mcp_servers AS s
@@ -334,6 +334,7 @@ WITH {_OWN}, server AS (
       FROM own
      WHERE s.id = %(id)s
        AND (revision = %(revision)s OR NOT own.is_used AND offer_digest = %(offer_digest)s)
+       AND (NOT %(is_one_more)s OR registry.live_endpoints(s.id) < 100)
     RETURNING s.id
 ), {_ENDPOINT}, {_PRUNED}, changes AS (
     INSERT INTO metrics.endpoint_changes (server_id, endpoint_id, url, change, reason)
@@ -877,7 +878,8 @@ def _place(
 ) -> dict[str, Any]:
     """What the statements are told of the endpoint, and of the server that it is to be one of. Raises QuotaExceeded."""
     is_changed = found.is_changed(registration)
-    if lease is not None and found.live_others >= MAX_ENDPOINTS and (found.endpoint is None or found.is_retired):
+    is_one_more = lease is not None and (found.endpoint is None or found.is_retired)
+    if is_one_more and found.live_others >= MAX_ENDPOINTS:
         raise QuotaExceeded(
             f"The server has {found.live_others} endpoints, as many as it may: set its address by a registration"
             " without a lease, or wait until the leases of some are over"
@@ -895,6 +897,7 @@ def _place(
         "is_moved": is_changed and found.endpoint is not None,
         "is_looked_for": (is_changed or found.is_looked_for) and found.status != "inactive",
         "is_put_back": is_put_back,
+        "is_one_more": is_one_more,
     }
 
 
