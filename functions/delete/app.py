@@ -1,4 +1,4 @@
-"""DELETE /api/registry/servers/{id-or-name} -- remove a server and all that is kept of it."""
+"""DELETE /api/registry/servers/{id-or-name} -- remove a server and all that is kept of it, or end a hold."""
 
 from __future__ import annotations
 
@@ -11,5 +11,8 @@ from mcp_registry.edge.http import Request, Response, endpoint
 def lambda_handler(request: Request) -> Response:
     wanted, hold = request.server, servers.parse_hold(request.query)
     db = database()
-    servers.delete(db, servers.identify(db, wanted), hold)
+    if hold == 0:  # a name that is held has no server; a server that has come back meanwhile stays
+        servers.end_hold(db, wanted)
+    else:
+        servers.delete(db, servers.identify(db, wanted), hold)
     return Response.empty()

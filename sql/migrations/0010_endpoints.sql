@@ -45,6 +45,8 @@ CREATE TABLE registry.endpoints (
     auth           json,
     -- When pulse and auth were learnt: what an older introduction says of them changes nothing.
     learnt_at      timestamptz,
+    -- When a request last had it looked at, at once.
+    visited_at     timestamptz,
     -- When it is to be introduced again.
     introduce_at   timestamptz NOT NULL DEFAULT now(),
     -- Also the endpoints of a server, and the cascade from mcp_servers.
@@ -101,7 +103,10 @@ CREATE INDEX endpoint_changes_time_idx ON metrics.endpoint_changes USING brin (o
 
 -- Names that an operator took out of the registry for a while, although their servers go on announcing themselves.
 CREATE TABLE registry.held_names (
+    -- The three keys of mcp_servers: what reads like the name is held with it.
     name_key   varchar(100) COLLATE "C" PRIMARY KEY,
+    look_key   varchar(100) COLLATE "C" NOT NULL,
+    figure_key varchar(100) COLLATE "C" NOT NULL,
     name       varchar(100) NOT NULL,
     held_until timestamptz NOT NULL
 );
@@ -140,6 +145,16 @@ AS $$
 $$;
 REVOKE EXECUTE ON FUNCTION registry.use_endpoints(bigint[]) FROM PUBLIC;
 
+-- How many endpoints a server has that are not retired. Volatile, so that a statement which had to wait for the server's row counts
+-- those that were added meanwhile, which it does not see itself.
+CREATE FUNCTION registry.live_endpoints(given bigint) RETURNS bigint
+    LANGUAGE sql VOLATILE
+    SET search_path = ''
+AS $$
+    SELECT count(*) FROM registry.endpoints WHERE server_id = given AND retired_at IS NULL
+$$;
+REVOKE EXECUTE ON FUNCTION registry.live_endpoints(bigint) FROM PUBLIC;
+
 -- Removes a server and keeps its name from being registered for so many seconds; whether there was one. The lock lets a
 -- registration that is under way end first, and one that comes meanwhile begin afterwards, so that it sees the hold: without it one
 -- that began before and waited for the removal would not. It costs an operator's rare request a moment, and registrations nothing.
@@ -150,21 +165,30 @@ AS $$
 DECLARE
     held record;
 BEGIN
+    PERFORM FROM registry.mcp_servers WHERE id = given;
+    IF NOT FOUND THEN -- nobody waits for a server that there is not
+        RETURN false;
+    END IF;
     LOCK TABLE registry.mcp_servers IN SHARE ROW EXCLUSIVE MODE;
-    DELETE FROM registry.mcp_servers WHERE id = given RETURNING name, name_key INTO held;
+    DELETE FROM registry.mcp_servers WHERE id = given RETURNING name, name_key, look_key, figure_key INTO held;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
     DELETE FROM registry.held_names WHERE held_until < now();
-    INSERT INTO registry.held_names (name_key, name, held_until)
-    VALUES (held.name_key, held.name, now() + make_interval(secs => seconds))
-        ON CONFLICT (name_key) DO UPDATE SET name = excluded.name, held_until = excluded.held_until;
+    INSERT INTO registry.held_names (name_key, look_key, figure_key, name, held_until)
+    VALUES (held.name_key, held.look_key, held.figure_key, held.name, now() + make_interval(secs => seconds))
+        ON CONFLICT (name_key) DO UPDATE
+       SET look_key = excluded.look_key,
+           figure_key = excluded.figure_key,
+           name = excluded.name,
+           held_until = excluded.held_until;
     RETURN true;
 END
 $$;
 REVOKE EXECUTE ON FUNCTION registry.remove_and_hold(bigint, integer) FROM PUBLIC;
 
--- For the release before, which knows mcp_servers alone: what it writes there is what it means by an address.
+-- For the release before, which knows mcp_servers alone: what it writes there is what it means by an address. Nobody knows whether
+-- a person did so, or the server itself, which then may have moved and never says so: a lease of a day lets what is down retire.
 CREATE FUNCTION registry.set_endpoint() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = ''
@@ -173,12 +197,11 @@ DECLARE
     number bigint;
 BEGIN
     DELETE FROM registry.endpoints WHERE server_id = NEW.id AND url <> NEW.endpoint_url;
-    INSERT INTO registry.endpoints AS e (server_id, url, health_url)
-    VALUES (NEW.id, NEW.endpoint_url, NEW.health_url)
+    INSERT INTO registry.endpoints AS e (server_id, url, health_url, declared, lease_until)
+    VALUES (NEW.id, NEW.endpoint_url, NEW.health_url, false, now() + interval '1 day')
         ON CONFLICT (server_id, url) DO UPDATE
        SET health_url = excluded.health_url,
-           declared = true,
-           lease_until = NULL,
+           lease_until = CASE WHEN NOT e.declared THEN excluded.lease_until END,
            retired_at = NULL,
            pulse = NULL,
            moved_at = now(),

@@ -4,8 +4,10 @@
 -- Before any row, as in 0007.
 LOCK TABLE registry.mcp_servers IN SHARE ROW EXCLUSIVE MODE;
 
-INSERT INTO registry.endpoints (server_id, url, health_url, created_at, announced_at, moved_at, body_digest, introduce_at)
-SELECT id, endpoint_url, health_url, created_at, updated_at, moved_at, body_digest,
+-- Whether an address was set by a person nobody knows: each has a lease of a day, as in 0010.
+INSERT INTO registry.endpoints
+       (server_id, url, health_url, declared, created_at, announced_at, lease_until, moved_at, body_digest, introduce_at)
+SELECT id, endpoint_url, health_url, false, created_at, updated_at, now() + interval '1 day', moved_at, body_digest,
        -- Spread over ten minutes: an introduction of everybody at once would be a crowd.
        now() + interval '10 minutes' * (id % 600 / 600.0)
   FROM registry.mcp_servers

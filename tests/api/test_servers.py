@@ -391,3 +391,9 @@ def test_a_name_that_is_held_cannot_come_back_for_so_long(api):
         headers = {name.lower(): value for name, value in answer.headers.items()}
         assert 0 < int(headers["retry-after"]) <= 60
     assert api("GET", f"{SERVERS}?search={created['name']}").json()["total"] == 0
+    # An operator thinks better of it.
+    assert api("DELETE", f"{path}?hold=0").status == 404
+    assert api("DELETE", f"{SERVERS}/{created['name']}?hold=0").status == 204
+    back = api.register(name=created["name"])
+    assert api("DELETE", f"{SERVERS}/{created['name']}?hold=0").status == 404
+    assert api("GET", f"{SERVERS}/{back['id']}").status == 200

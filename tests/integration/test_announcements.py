@@ -199,6 +199,7 @@ def test_a_lease_that_is_over_is_renewed_by_the_next_announcement(catalogue, sha
 def test_who_announces_itself_and_is_down_is_looked_at_at_once(catalogue, shakes_hands):
     id_ = announce(catalogue, "back", ONE)["id"]
     found(catalogue, ONE, "refused")
+    move_back(catalogue, ONE, "visited_at", "11 seconds")
     rows(catalogue, "UPDATE registry.endpoints SET era = 'legacy', introduce_at = 'infinity'")
     if shakes_hands:
         visit = servers.shake_hands(catalogue, sent("back", ONE).body_digest, LEASE)
@@ -209,11 +210,46 @@ def test_who_announces_itself_and_is_down_is_looked_at_at_once(catalogue, shakes
     assert endpoints(catalogue, "introduce_at = now() + interval '30 seconds'") == [(True,)]
 
 
-def test_who_is_about_to_be_looked_at_is_not_looked_at_for_each_worker_that_announces_it(catalogue):
+@pytest.mark.parametrize("verdict", ["refused", None])
+@pytest.mark.parametrize("shakes_hands", [True, False])
+def test_who_is_looked_at_is_not_looked_at_for_each_worker_that_announces_it(catalogue, verdict, shakes_hands):
+    digest = sent("workers", ONE).body_digest
+
+    def visit() -> servers.Visit | None:
+        if shakes_hands:
+            return servers.shake_hands(catalogue, digest, LEASE)
+        return announce(catalogue, "workers", ONE).visit
+
     assert announce(catalogue, "workers", ONE).visit is not None
-    assert announce(catalogue, "workers", ONE).visit is None
-    move_back(catalogue, ONE, "announced_at", "11 seconds")
-    assert announce(catalogue, "workers", ONE).visit is not None
+    if verdict:
+        found(catalogue, ONE, verdict)
+    assert visit() is None
+    move_back(catalogue, ONE, "visited_at", "11 seconds")
+    assert visit() is not None
+    assert visit() is None
+
+
+def test_who_moves_to_and_fro_is_visited_once_and_then_looked_at_by_the_dispatcher(catalogue):
+    by_hand(catalogue, "restless", ONE)
+    rows(catalogue, "UPDATE registry.endpoints SET introduce_at = now() + interval '1 hour'")
+    move_back(catalogue, ONE, "visited_at", "9 seconds")
+    for health_url in ("/one", "/two"):
+        assert by_hand(catalogue, "restless", ONE, health_url=health_url).visit is None
+        assert endpoints(catalogue, "introduce_at = now() + interval '30 seconds'") == [(True,)]
+    rows(catalogue, "UPDATE registry.endpoints SET introduce_at = now()")  # nobody can put it off by moving on
+    assert by_hand(catalogue, "restless", ONE).visit is None
+    assert endpoints(catalogue, "introduce_at = now()") == [(True,)]
+
+
+def test_a_server_that_is_taken_out_and_put_back_again_and_again_is_visited_once(catalogue):
+    id_ = announce(catalogue, "switched", ONE)["id"]
+    move_back(catalogue, ONE, "visited_at", "11 seconds")
+    visits = []
+    for _ in range(3):
+        servers.set_status(catalogue, id_, "inactive")
+        visits.append(servers.set_status(catalogue, id_, "active").visit)
+    assert [visit is not None for visit in visits] == [True, False, False]
+    assert endpoints(catalogue, "introduce_at = now()") == [(True,)]
 
 
 def test_nobody_looks_at_a_server_that_an_operator_took_out(catalogue):
@@ -261,7 +297,7 @@ def test_a_digest_is_enough_for_the_spelling_that_was_announced_last(catalogue):
 def test_of_another_health_url_nothing_is_known(catalogue):
     announce(catalogue, "other-health", ONE)
     found(catalogue, ONE, "healthy")
-    rows(catalogue, "UPDATE registry.endpoints SET pulse = 'known', moved_at = '2026-01-01'")
+    rows(catalogue, "UPDATE registry.endpoints SET pulse = 'known', moved_at = '2026-01-01', visited_at = NULL")
     moved = announce(catalogue, "other-health", ONE, health_url="/up")
     assert moved["result"] == "updated"
     assert moved.visit is not None and moved.visit[4:] == ("/up", None, None)
@@ -274,6 +310,7 @@ def test_a_retired_endpoint_that_announces_itself_is_back_and_the_youngest(catal
     for url in (ONE, TWO):
         announce(catalogue, "returns", url)
         move_back(catalogue, url, "created_at", "1 hour")
+        move_back(catalogue, url, "visited_at", "1 hour")
     found(catalogue, ONE, "healthy")  # never mind of what: a digest is not enough
     move_back(catalogue, ONE, "retired_at", "1 minute")
     with pytest.raises(RegistrationRequired):
@@ -293,6 +330,22 @@ def test_who_retired_over_a_day_ago_makes_room_for_the_next(catalogue):
         move_back(catalogue, url, "retired_at", ago)
     announce(catalogue, "pruned", "http://localhost:8084/mcp")
     assert endpoints(catalogue, "url") == [(TWO,), (THREE,), ("http://localhost:8084/mcp",)]
+
+
+@pytest.mark.parametrize("fields", [{}, {"version": "2"}])
+def test_of_those_that_retired_the_newest_hundred_are_kept(catalogue, fields):
+    announce(catalogue, "pruned", ONE)
+    rows(
+        catalogue,
+        "INSERT INTO registry.endpoints (server_id, url, declared, retired_at)"
+        " SELECT server_id, 'http://localhost/' || n, false, now() - n * interval '1 minute'"
+        "   FROM registry.endpoints CROSS JOIN generate_series(1, 150) AS n",
+    )
+    announce(catalogue, "pruned", TWO, **fields)
+    kept = rows(catalogue, "SELECT count(*), max(url) FILTER (WHERE url LIKE '%/100') FROM registry.endpoints")
+    assert kept == [(102, "http://localhost/100")]
+    announce(catalogue, "pruned", "http://localhost/1", **fields)
+    assert endpoints(catalogue, "count(*) OVER ()")[0] == (102,)
 
 
 def test_a_server_has_a_hundred_endpoints_at_most_and_those_it_has_go_on(catalogue):
@@ -354,6 +407,77 @@ def test_of_two_servers_under_one_name_the_first_keeps_it(catalogue, disputed):
     assert (answer.status, json.loads(answer.body)["details"][0]["type"]) == (409, "conflict")
     assert version(catalogue, disputed) == "first"
     assert changes(catalogue) == [("added", TWO), ("conflict", TWO)]
+
+
+@pytest.mark.parametrize("verdict", ["healthy", None])
+def test_what_was_registered_by_hand_is_not_taken_over_by_an_announcement_from_elsewhere(catalogue, verdict):
+    id_ = by_hand(catalogue, "owned", ONE, version="first")["id"]
+    if verdict:
+        found(catalogue, ONE, verdict)
+    announce(catalogue, "owned", TWO, version="first")
+    before = unwritten(catalogue)
+    with pytest.raises(ConflictingServer, match=ONE):
+        announce(catalogue, "owned", THREE, version="second")
+    assert unwritten(catalogue) == before
+    with pytest.raises(ConflictingServer, match=ONE):
+        announce(catalogue, "owned", TWO, version="second")
+    assert version(catalogue, id_) == "first"
+    assert endpoints(catalogue, "url", "conflict_at IS NULL") == [(ONE, True), (TWO, False)]
+    # What it said before would be the server's again; but a handshake would not end the conflict.
+    with pytest.raises(RegistrationRequired):
+        servers.shake_hands(catalogue, sent("owned", TWO, version="first").body_digest, LEASE)
+    assert announce(catalogue, "owned", TWO, version="first")["result"] == "updated"
+    assert endpoints(catalogue, "conflict_at") == [(None,), (None,)]
+
+
+def test_what_was_registered_by_hand_announces_its_new_release_from_its_own_address(catalogue):
+    id_ = by_hand(catalogue, "owned", ONE, version="first")["id"]
+    announce(catalogue, "owned", TWO, version="first")
+    for url in (ONE, TWO):
+        found(catalogue, url, "healthy")
+        move_back(catalogue, url, "created_at", "1 hour")
+    move_back(catalogue, TWO, "created_at", "2 hours")
+    for release in ("second", "first", "second"):
+        assert announce(catalogue, "owned", ONE, version=release)["result"] == "updated"
+        assert version(catalogue, id_) == release
+
+
+def test_what_was_registered_by_hand_and_is_down_may_be_replaced(catalogue):
+    id_ = by_hand(catalogue, "owned", ONE, version="first")["id"]
+    found(catalogue, ONE, "refused")
+    assert announce(catalogue, "owned", TWO, version="second")["result"] == "updated"
+    assert version(catalogue, id_) == "second"
+
+
+TOOLS = [{"name": name, "description": "x", "input_schema": {"type": "object"}} for name in ("a", "c", "d")]
+
+
+@pytest.mark.parametrize("verdict", ["healthy", None])
+def test_who_is_new_and_has_no_tool_of_the_server_that_answers_is_another_server(catalogue, verdict):
+    id_ = announce(catalogue, "tooled", ONE, tools=TOOLS[:2])["id"]
+    if verdict:
+        found(catalogue, ONE, verdict)
+    before = unwritten(catalogue)
+    for tools in (TOOLS[2:], []):
+        with pytest.raises(ConflictingServer, match=ONE):
+            announce(catalogue, "tooled", TWO, tools=tools)
+    assert unwritten(catalogue) == before
+    assert announce(catalogue, "tooled", TWO, tools=[TOOLS[0], TOOLS[2]])["result"] == "updated"
+    # Who is known under this name may well have other tools now.
+    assert announce(catalogue, "tooled", TWO, tools=TOOLS[2:])["result"] == "updated"
+    assert json.loads(servers.detail(catalogue, id_))["tools"][0]["name"] == "d"
+
+
+def test_who_has_no_tool_of_a_server_that_does_not_answer_takes_its_place(catalogue):
+    announce(catalogue, "tooled", ONE, tools=TOOLS[:2])
+    found(catalogue, ONE, "refused")
+    assert announce(catalogue, "tooled", TWO, tools=TOOLS[2:])["result"] == "updated"
+
+
+def test_a_server_without_tools_may_come_to_have_some(catalogue):
+    announce(catalogue, "tooled", ONE, tools=[])
+    found(catalogue, ONE, "healthy")
+    assert announce(catalogue, "tooled", TWO, tools=TOOLS)["result"] == "updated"
 
 
 def test_who_has_retired_has_given_the_name_up(catalogue, disputed):
@@ -432,7 +556,9 @@ def test_a_server_that_is_put_back_into_service_is_looked_at_at_once_and_unknown
     announce(catalogue, "returned", THREE)
     for url in (ONE, TWO, THREE):
         found(catalogue, url, "refused")
-    rows(catalogue, "UPDATE registry.endpoints SET moved_at = '2026-01-01', introduce_at = 'infinity'")
+    rows(
+        catalogue, "UPDATE registry.endpoints SET moved_at = '2026-01-01', introduce_at = 'infinity', visited_at = NULL"
+    )
     move_back(catalogue, THREE, "retired_at", "1 minute")
     assert servers.set_status(catalogue, id_, "inactive").visit is None
     visit = servers.set_status(catalogue, id_, "active").visit
@@ -448,6 +574,7 @@ def test_a_server_in_error_is_looked_at_when_an_operator_says_that_it_is_there(c
     id_ = announce(catalogue, "mended", ONE)["id"]
     found(catalogue, ONE, "refused")
     rows(catalogue, "UPDATE registry.mcp_servers SET status = 'error'")
+    move_back(catalogue, ONE, "visited_at", "11 seconds")
     answer = servers.set_status(catalogue, id_, "active")
     assert answer["status"] == "error"
     assert answer.visit is not None and answer.visit[6] == "refused"
@@ -477,6 +604,29 @@ def test_a_hold_that_is_over_goes_with_the_next_one(catalogue):
     assert rows(catalogue, "SELECT name FROM registry.held_names") == [("two",)]
 
 
+@pytest.mark.parametrize(("held", "look_alike"), [("hello", "heIlo"), ("port-10", "port-1O")])
+def test_what_reads_like_a_name_is_held_with_it(catalogue, held, look_alike):
+    servers.delete(catalogue, announce(catalogue, held, ONE)["id"], hold=3600)
+    for register in (servers.register, announce_registration):
+        with pytest.raises(HeldName, match="3600 seconds more"):
+            register(catalogue, sent(look_alike, ONE))
+
+
+def announce_registration(database: Database, given: registration.Registration) -> Registered:
+    return servers.replace(database, given, lease=LEASE)
+
+
+def test_a_hold_is_ended_by_its_name_and_the_name_can_be_registered(catalogue):
+    servers.delete(catalogue, announce(catalogue, "held", ONE)["id"], hold=3600)
+    servers.end_hold(catalogue, "Held")
+    id_ = announce(catalogue, "held", ONE)["id"]
+    # What is not held has no hold that ends; and no server goes with one.
+    for name in ("held", "other", id_):
+        with pytest.raises(ServerNotFound):
+            servers.end_hold(catalogue, name)
+    assert servers.identify(catalogue, "held") == id_
+
+
 def test_no_server_is_no_hold(catalogue):
     with pytest.raises(ServerNotFound):
         servers.delete(catalogue, 1, hold=60)
@@ -491,7 +641,8 @@ def test_a_hold_is_a_minute_to_a_week(query):
 
 
 def test_a_hold_that_is_well_said_is_read():
-    assert [servers.parse_hold(query) for query in ({}, {"hold": "60"}, {"hold": "604800"})] == [None, 60, 604_800]
+    queries = ({}, {"hold": "0"}, {"hold": "60"}, {"hold": "604800"})
+    assert [servers.parse_hold(query) for query in queries] == [None, 0, 60, 604_800]
 
 
 # ------------------------------------------------------------------ at the same moment
@@ -536,6 +687,31 @@ def test_two_replicas_that_announce_themselves_at_once_are_both_there(racing, se
     assert of_raced(racing[0], "e.url") == [(url,) for url in sorted({ONE, TWO, second})]
 
 
+def test_of_two_workers_that_announce_themselves_at_once_one_has_the_endpoint_visited(racing):
+    found(racing[0], ONE, "refused")
+    move_back(racing[0], ONE, "visited_at", "11 seconds")
+    answers = []
+    answer = after(
+        racing,
+        lambda one: answers.append(announce(one, "raced", ONE).visit),
+        lambda two: announce(two, "raced", ONE),
+    )
+    assert answers[0] is not None
+    assert answer.visit is None
+
+
+def test_of_two_that_are_each_the_hundredth_at_once_one_has_room(racing):
+    rows(
+        racing[0],
+        "INSERT INTO registry.endpoints (server_id, url, declared, body_digest, offer_digest)"
+        " SELECT s.id, 'http://localhost/' || n, false, '', offer_digest"
+        f"  FROM registry.mcp_servers AS s CROSS JOIN generate_series(3, {MAX_ENDPOINTS}) AS n WHERE s.name = 'raced'",
+    )
+    answer = after(racing, lambda one: announce(one, "raced", TWO), lambda two: announce(two, "raced", THREE))
+    assert isinstance(answer, QuotaExceeded)
+    assert len(of_raced(racing[0], "e.id")) == MAX_ENDPOINTS
+
+
 @pytest.mark.parametrize("second", [TWO, THREE])
 def test_two_that_take_the_place_of_one_that_is_down_at_once_are_both_there(racing, second):
     found(racing[0], ONE, "refused")
@@ -554,10 +730,20 @@ def test_an_announcement_that_waited_for_a_registration_by_hand_adds_itself_to_i
 def test_an_announcement_that_waited_for_another_content_replaces_that(racing):
     after(
         racing,
+        lambda one: announce(one, "raced", THREE, version="2"),
+        lambda two: announce(two, "raced", TWO),
+    )
+    assert of_raced(racing[0], "e.url", "e.offer_digest = s.offer_digest") == [(ONE, True), (TWO, True), (THREE, False)]
+
+
+def test_an_announcement_that_waited_for_another_content_by_hand_is_refused(racing):
+    answer = after(
+        racing,
         lambda one: by_hand(one, "raced", THREE, version="2"),
         lambda two: announce(two, "raced", TWO),
     )
-    assert of_raced(racing[0], "e.url", "e.offer_digest = s.offer_digest") == [(TWO, True), (THREE, False)]
+    assert isinstance(answer, ConflictingServer)
+    assert of_raced(racing[0], "e.url", "e.offer_digest = s.offer_digest") == [(THREE, True)]
 
 
 def test_a_registration_by_hand_that_waited_for_an_announcement_removes_it(racing):
@@ -584,6 +770,17 @@ def test_a_registration_that_waited_for_a_removal_sees_the_hold(racing):
     answer = after(racing, lambda one: servers.delete(one, number, hold=60), lambda two: announce(two, "raced", TWO))
     assert isinstance(answer, HeldName)
     assert of_raced(racing[0], "e.id") == []
+
+
+def test_nobody_waits_for_a_removal_of_a_server_that_there_is_not(racing):
+    first, second = racing
+    second.read("SELECT")
+    assert first._connection is not None
+    with first._connection.transaction():
+        announce(first, "raced", TWO)
+        rows(second, "SET lock_timeout = '1ms'")
+        with pytest.raises(ServerNotFound):
+            servers.delete(second, 2**62, hold=60)
 
 
 def test_a_new_server_that_waited_for_a_removal_sees_the_hold(racing):
@@ -659,16 +856,34 @@ def old(database: Database, statement: LiteralString, url: str, **fields: Any) -
     assert database.write(statement, {"url": url, "body": body, "version": fields.get("version")})
 
 
-def test_what_the_release_before_registers_is_one_address_set_by_hand(catalogue):
+def test_what_the_release_before_registers_is_one_address_until_somebody_says_more_of_it(catalogue):
     old(catalogue, OLD_REGISTER, ONE)
-    assert endpoints(catalogue, "url", "declared", "lease_until") == [(ONE, True, None)]
+    (kept,) = endpoints(catalogue, "url", "declared", "lease_until = now() + interval '1 day'")
+    assert kept == (ONE, False, True)
+    with pytest.raises(RegistrationRequired):
+        servers.shake_hands(catalogue, sent("older", ONE).body_digest)
+    assert by_hand(catalogue, "older", ONE)["result"] == "updated"
+    assert endpoints(catalogue, "declared", "lease_until") == [(True, None)]
     assert by_hand(catalogue, "older", ONE)["result"] == "unchanged"
     servers.shake_hands(catalogue, sent("older", ONE).body_digest)
+    assert announce(catalogue, "older", ONE)["result"] == "unchanged"
+    servers.shake_hands(catalogue, sent("older", ONE).body_digest, LEASE)
+
+
+def test_what_the_release_before_registers_and_then_announces_itself_has_the_lease_that_it_asks_for(catalogue):
+    old(catalogue, OLD_REGISTER, ONE)
     # The endpoint's digests are known from its first announcement on.
     with pytest.raises(RegistrationRequired):
         servers.shake_hands(catalogue, sent("older", ONE).body_digest, LEASE)
     assert announce(catalogue, "older", ONE)["result"] == "unchanged"
+    assert endpoints(catalogue, "extract(epoch FROM lease_until - now())::integer") == [(LEASE,)]
     servers.shake_hands(catalogue, sent("older", ONE).body_digest, LEASE)
+
+
+def test_an_address_that_a_person_set_stays_so_where_the_release_before_replaces_it(catalogue):
+    by_hand(catalogue, "older", ONE)
+    old(catalogue, OLD_REPLACE, ONE, version="2")
+    assert endpoints(catalogue, "declared", "lease_until") == [(True, None)]
 
 
 def test_what_the_release_before_replaces_is_no_offer_that_was_announced(catalogue):
@@ -686,7 +901,7 @@ def test_an_address_that_the_release_before_sets_is_the_only_one(catalogue):
     id_ = announce(catalogue, "older", ONE)["id"]
     announce(catalogue, "older", TWO)
     old(catalogue, OLD_REPLACE, THREE)
-    assert endpoints(catalogue, "url", "declared") == [(THREE, True)]
+    assert endpoints(catalogue, "url", "declared") == [(THREE, False)]
     assert in_use(catalogue, id_) == THREE
     assert announce(catalogue, "older", ONE)["result"] == "updated"
     assert in_use(catalogue, id_) == THREE

@@ -236,6 +236,9 @@ def test_the_servers_that_were_there_are_checked_where_they_are(catalogue, upgra
     where = "SELECT s.id, e.url, s.endpoint_url FROM registry.mcp_servers AS s JOIN registry.endpoints AS e"
     rows = everything(upgraded, f"{where} ON e.id = s.endpoint_id")
     assert len(rows) == len(NAMES) and all(url == used for _, url, used in rows)
+    # Nobody knows that a person set them: where they are down and the server is elsewhere, they retire.
+    leases = "SELECT DISTINCT declared, lease_until BETWEEN now() + interval '23 hours' AND now() + interval '1 day'"
+    assert everything(upgraded, f"{leases} FROM registry.endpoints") == [(False, True)]
     (endpoints,) = [json.loads(row[0]) for row in [catalogue.write(sweeps.START, {"slot": sweeps.now(catalogue)})[1:2]]]
     assert {endpoint[0] for endpoint in endpoints} == {id_ for id_, *_ in rows}
 

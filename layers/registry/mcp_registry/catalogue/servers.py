@@ -37,7 +37,7 @@ MEGABYTE = 1024 * 1024
 UNKNOWN = "unknown"
 # The largest bigint of Postgres: where there is no bound.
 MAX_ID = 2**63 - 1
-# Of one server, those that are retired not counted.
+# Of one server, those that are retired not counted. So many that are retired are kept besides, the newest.
 MAX_ENDPOINTS = 100
 # For how many seconds the name of a removed server may be held: a minute to a week.
 MIN_HOLD, MAX_HOLD = 60, 7 * 24 * 3600
@@ -63,14 +63,19 @@ WITH server AS (
       LEFT JOIN registry.mcp_servers AS taken ON taken.canonical_name = before.name
      WHERE (SELECT sum(servers) < %(max_servers)s AND sum(bytes) + %(bytes)s <= %(max_bytes)s
               FROM registry.server_counts)
-       AND NOT EXISTS (SELECT FROM registry.held_names WHERE name_key = %(name_key)s::varchar AND held_until > now())
+       AND NOT EXISTS (SELECT
+                         FROM registry.held_names
+                        WHERE held_until > now()
+                          AND (name_key = %(name_key)s::varchar OR look_key = %(look_key)s::varchar
+                               OR figure_key = %(figure_key)s::varchar))
         ON CONFLICT DO NOTHING
     RETURNING id, name, status, created_at, endpoint_id, endpoint_url, health_url, body_digest, offer_digest
 ), endpoint AS (
     INSERT INTO registry.endpoints
-           (id, server_id, url, health_url, declared, lease_until, body_digest, offer_digest, introduce_at)
+           (id, server_id, url, health_url, declared, lease_until, body_digest, offer_digest, visited_at, introduce_at)
     SELECT endpoint_id, id, endpoint_url, health_url, %(lease)s::integer IS NULL,
-           now() + make_interval(secs => %(lease)s::integer), body_digest, offer_digest, now() + interval '30 seconds'
+           now() + make_interval(secs => %(lease)s::integer), body_digest, offer_digest, now(),
+           now() + interval '30 seconds'
       FROM server
 ), metadata AS (
     INSERT INTO registry.server_metadata (server_id, author, repository_url, documentation_url, tags, tags_fold)
@@ -93,35 +98,38 @@ SELECT id, name, status::text, registry.rfc3339(created_at), endpoint_id, now()
   FROM server
 """
 
-# Whether an endpoint is to be looked at because it announces itself. One that nobody has checked yet is about to be.
-_LOOKED_FOR: LiteralString = "NOT COALESCE(metrics.is_up(h.verdict), e.announced_at > now() - interval '10 seconds')"
+# Whether the last visit of an endpoint that a request sent is so long ago that another may be sent: else each worker of
+# a server, and each of many requests, would send one. The statement that writes visited_at says whether it took it.
+_MAY_BE_VISITED: LiteralString = "COALESCE(e.visited_at < now() - interval '10 seconds', true)"
+_IS_VISITED: LiteralString = "new.visited_at IS DISTINCT FROM old.visited_at"
+# Whether an endpoint is to be looked at because it announces itself.
+_LOOKED_FOR: LiteralString = f"NOT COALESCE(metrics.is_up(h.verdict), false) AND {_MAY_BE_VISITED}"
 # An announcement of an endpoint that is up is written once for each length of its lease.
 _LEASE_IS_OVER: LiteralString = "COALESCE(e.lease_until < now(), true)"
 
 # The server that a name is taken for, and of its endpoints the one that a registration names. Of two servers, because
-# a name may be one with each of them, the one that is spelled so. `rival`: the oldest other endpoint that is up and
-# offers what the server does.
+# a name may be one with each of them, the one that is spelled so. `rival`: the other endpoint that offers what the
+# server does and is up, or is not checked yet and about to be: the declared one, else the oldest.
 FIND: LiteralString = f"""
 SELECT s.id, s.name, s.status::text, registry.rfc3339(s.created_at), s.revision, s.body_digest, s.offer_digest, s.bytes,
        e.id, e.health_url, e.declared, e.retired_at IS NOT NULL, e.conflict_at IS NOT NULL, e.body_digest,
        e.offer_digest, e.era, h.verdict::text, e.id = s.endpoint_id, {_LOOKED_FOR}, {_LEASE_IS_OVER},
-       other.n, other.live, rival.url, rival.came_first
+       EXISTS (SELECT FROM registry.endpoints AS o WHERE o.server_id = s.id AND o.id IS DISTINCT FROM e.id),
+       (SELECT count(*) FROM registry.endpoints AS o
+         WHERE o.server_id = s.id AND o.id IS DISTINCT FROM e.id AND o.retired_at IS NULL),
+       rival.url, rival.declared, rival.came_first
   FROM registry.mcp_servers AS s
   LEFT JOIN registry.endpoints AS e ON e.server_id = s.id AND e.url = %(endpoint_url)s::varchar
   LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id
- CROSS JOIN LATERAL (SELECT count(*) AS n, count(*) FILTER (WHERE o.retired_at IS NULL) AS live
+  LEFT JOIN LATERAL (SELECT o.url, o.declared, (o.created_at, o.id) < (e.created_at, e.id) AS came_first
                        FROM registry.endpoints AS o
+                       LEFT JOIN registry.endpoint_health AS found ON found.endpoint_id = o.id
                       WHERE o.server_id = s.id
-                        AND o.id IS DISTINCT FROM e.id) AS other
-  LEFT JOIN LATERAL (SELECT o.url, (o.created_at, o.id) < (e.created_at, e.id) AS came_first
-                       FROM registry.endpoints AS o
-                       JOIN registry.endpoint_health AS found ON found.endpoint_id = o.id
-                      WHERE o.server_id = s.id
-                        AND o.id <> e.id
-                        AND o.offer_digest = s.offer_digest
+                        AND o.id IS DISTINCT FROM e.id
+                        AND o.offer_digest IS NOT DISTINCT FROM s.offer_digest
                         AND o.retired_at IS NULL
-                        AND metrics.is_up(found.verdict)
-                      ORDER BY o.created_at, o.id
+                        AND COALESCE(metrics.is_up(found.verdict), o.moved_at > now() - interval '5 minutes')
+                      ORDER BY o.declared DESC, o.created_at, o.id
                       LIMIT 1) AS rival ON true
  WHERE s.name_key = %(name_key)s
     OR s.look_key = %(look_key)s
@@ -129,6 +137,13 @@ SELECT s.id, s.name, s.status::text, registry.rfc3339(s.created_at), s.revision,
  ORDER BY s.name = %(name)s DESC, s.id
  LIMIT 1
 """  # noqa: S608 - of literals
+
+# Whether a registration may be a new release of a server: they have a tool in common, or the server has none.
+MAY_BE_RELEASE = """
+SELECT COALESCE(bool_or(name = ANY (%(names)s::text[])), true)
+  FROM registry.tools
+ WHERE server_id = %(id)s
+"""
 
 # Of an endpoint that a server which exists is given: its number, and whether it is the one to use from now on. It is
 # where it is set by hand; where it announces itself, only if the one in use is known to be down, has gone, or is in
@@ -153,13 +168,13 @@ _USE: LiteralString = """
            health_url = CASE WHEN own.is_used THEN %(health_url)s::varchar ELSE s.health_url END,
            revision = revision + 1"""
 # Writes the endpoint of `server`. Where it has moved, to another health URL or away and back, nothing is known of it
-# any more; and who was away is the youngest.
-_ENDPOINT: LiteralString = """
+# any more; and who was away is the youngest. What is to be looked at and not visited is looked at by the dispatcher.
+_ENDPOINT: LiteralString = f"""
 endpoint AS (
     INSERT INTO registry.endpoints AS e
-           (id, server_id, url, health_url, declared, lease_until, body_digest, offer_digest, introduce_at)
+           (id, server_id, url, health_url, declared, lease_until, body_digest, offer_digest, visited_at, introduce_at)
     SELECT own.id, server.id, %(endpoint_url)s, %(health_url)s, %(lease)s::integer IS NULL,
-           now() + make_interval(secs => %(lease)s::integer), %(body_digest)s, %(offer_digest)s,
+           now() + make_interval(secs => %(lease)s::integer), %(body_digest)s, %(offer_digest)s, now(),
            now() + interval '30 seconds'
       FROM server
      CROSS JOIN own
@@ -175,13 +190,34 @@ endpoint AS (
            offer_digest = excluded.offer_digest,
            conflict_at = NULL,
            pulse = CASE WHEN NOT %(is_moved)s THEN e.pulse END,
-           introduce_at = CASE WHEN %(is_looked_for)s THEN excluded.introduce_at ELSE e.introduce_at END
-    RETURNING e.server_id, e.id, e.url, e.declared, old.id IS NULL OR old.retired_at IS NOT NULL AS is_added
+           visited_at = CASE WHEN %(is_looked_for)s AND {_MAY_BE_VISITED} THEN excluded.visited_at
+                             ELSE e.visited_at END,
+           introduce_at = CASE WHEN NOT %(is_looked_for)s THEN e.introduce_at
+                               WHEN {_MAY_BE_VISITED} THEN excluded.introduce_at
+                               ELSE LEAST(e.introduce_at, excluded.introduce_at) END
+    RETURNING e.server_id, e.id, e.url, e.declared, old.id IS NULL OR old.retired_at IS NOT NULL AS is_added,
+              {_IS_VISITED} AS is_visited
 ), forgotten AS (
     DELETE FROM registry.endpoint_health
      USING server
      WHERE endpoint_id = %(endpoint)s
        AND %(is_moved)s
+)"""  # noqa: S608 - of literals
+# Of those that are retired so many are kept as a server may have endpoints: who announces a new address each minute
+# would leave a thousand a day. A registration by hand removes them all.
+_PRUNED: LiteralString = """
+pruned AS (
+    DELETE FROM registry.endpoints AS e
+     USING server
+     WHERE %(lease)s::integer IS NOT NULL
+       AND e.id IN (SELECT id
+                      FROM (SELECT o.id, o.retired_at, row_number() OVER (ORDER BY o.retired_at DESC, o.id DESC) AS n
+                              FROM registry.endpoints AS o
+                             WHERE o.server_id = %(id)s
+                               AND o.url <> %(endpoint_url)s::varchar
+                               AND o.retired_at IS NOT NULL) AS retired
+                     WHERE n > 100
+                        OR retired_at < now() - interval '1 day')
 )"""
 _ADDED: LiteralString = """
     SELECT server_id, id, url, 'added',
@@ -212,7 +248,7 @@ WITH {_OWN}, server AS (
        AND (bytes >= %(bytes)s
             OR %(bytes)s - bytes + (SELECT sum(bytes) FROM registry.server_counts) <= %(max_bytes)s)
     RETURNING s.id, old.offer_digest
-), {_ENDPOINT}, removed AS (
+), {_ENDPOINT}, {_PRUNED}, removed AS (
     DELETE FROM registry.endpoints AS e
      USING server
      WHERE e.server_id = server.id
@@ -226,8 +262,9 @@ WITH {_OWN}, server AS (
      WHERE e.server_id = server.id
        AND e.url <> %(endpoint_url)s::varchar
        AND %(lease)s::integer IS NOT NULL
+       AND e.retired_at IS NULL
        AND CASE WHEN e.conflict_at IS NOT NULL THEN e.offer_digest = %(offer_digest)s
-                ELSE %(is_put_back)s AND e.offer_digest = server.offer_digest AND e.retired_at IS NULL END
+                ELSE %(is_put_back)s AND e.offer_digest = server.offer_digest END
     RETURNING e.server_id, e.id, e.url, e.conflict_at
 ), changes AS (
     INSERT INTO metrics.endpoint_changes (server_id, endpoint_id, url, change, reason)
@@ -284,13 +321,12 @@ WITH {_OWN}, server AS (
            category = excluded.category,
            extra = excluded.extra
 )
-SELECT id, now()
+SELECT id, now(), is_visited
   FROM endpoint
 """  # noqa: S608 - of literals
 
 # An endpoint more, or one that has come back, of a server that offers what it does; its conflict is over. Others may do
-# so at the same moment: the revision counts only where the server is to use this one. Those that retired over a day ago
-# go.
+# so at the same moment: the revision counts only where the server is to use this one, and all of them are counted.
 ADD_ENDPOINT: LiteralString = f"""
 WITH {_OWN}, server AS (
     UPDATE registry.mcp_servers AS s
@@ -298,41 +334,40 @@ WITH {_OWN}, server AS (
       FROM own
      WHERE s.id = %(id)s
        AND (revision = %(revision)s OR NOT own.is_used AND offer_digest = %(offer_digest)s)
+       AND (NOT %(is_one_more)s OR registry.live_endpoints(s.id) < 100)
     RETURNING s.id
-), {_ENDPOINT}, pruned AS (
-    DELETE FROM registry.endpoints AS e
-     USING server
-     WHERE e.server_id = server.id
-       AND e.url <> %(endpoint_url)s::varchar
-       AND e.retired_at < now() - interval '1 day'
-), changes AS (
+), {_ENDPOINT}, {_PRUNED}, changes AS (
     INSERT INTO metrics.endpoint_changes (server_id, endpoint_id, url, change, reason)
 {_ADDED}
 )
-SELECT id, now()
+SELECT id, now(), is_visited
   FROM endpoint
 """  # noqa: S608 - of literals
 
 # An endpoint goes on as it is. No row where it has gone meanwhile.
-RENEW = """
-UPDATE registry.endpoints
+RENEW: LiteralString = f"""
+UPDATE registry.endpoints AS e
    SET announced_at = now(),
        lease_until = now() + make_interval(secs => %(lease)s::integer),
        body_digest = %(body_digest)s,
-       introduce_at = CASE WHEN %(is_looked_for)s THEN now() + interval '30 seconds' ELSE introduce_at END
+       visited_at = CASE WHEN %(is_looked_for)s AND {_MAY_BE_VISITED} THEN now() ELSE visited_at END,
+       introduce_at = CASE WHEN %(is_looked_for)s AND {_MAY_BE_VISITED} THEN now() + interval '30 seconds'
+                           ELSE introduce_at END
  WHERE id = %(endpoint)s
    AND retired_at IS NULL
    AND offer_digest = %(offer_digest)s
-RETURNING id, now()
-"""
+RETURNING e.id, now(), {_IS_VISITED}
+"""  # noqa: S608 - of literals
 
-# An endpoint says to be a server that another one was before it. No row where that is known.
+# An endpoint says to be a server that another one was before it. No row where that is known, or it is none of the
+# server's.
 DISPUTE = """
 WITH disputed AS (
     UPDATE registry.endpoints
        SET conflict_at = now()
      WHERE id = %(endpoint)s
        AND conflict_at IS NULL
+       AND retired_at IS NULL
     RETURNING server_id, id, url
 ), changes AS (
     INSERT INTO metrics.endpoint_changes (server_id, endpoint_id, url, change, reason)
@@ -351,14 +386,22 @@ SELECT registry.use_endpoints(ARRAY[%(id)s::bigint])
 # How much the registry holds, and for how many seconds more a name is held.
 HELD = """
 SELECT sum(servers)::bigint, sum(bytes)::bigint,
-       (SELECT ceil(extract(epoch FROM held_until - now()))::integer
+       (SELECT ceil(extract(epoch FROM max(held_until) - now()))::integer
           FROM registry.held_names
-         WHERE name_key = %(name_key)s
-           AND held_until > now())
+         WHERE held_until > now()
+           AND (name_key = %(name_key)s OR look_key = %(look_key)s OR figure_key = %(figure_key)s))
   FROM registry.server_counts
 """
 
-# By hand: whether a server was sent as this, and has no endpoint besides.
+# However the name is spelled. No row where it is not held.
+END_HOLD = """
+DELETE FROM registry.held_names
+ WHERE name_key = registry.name_key(%(name)s)
+   AND held_until > now()
+RETURNING name
+"""
+
+# By hand: whether a server was sent as this, by hand as far as is known, and has no endpoint besides.
 HAS_DIGEST = """
 SELECT EXISTS (SELECT
                  FROM registry.mcp_servers AS s
@@ -377,6 +420,7 @@ SELECT s.id, e.id, e.url, e.health_url, e.era, h.verdict::text, e.offer_digest, 
   LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id
  WHERE e.body_digest = %(body_digest)s
    AND e.retired_at IS NULL
+   AND e.conflict_at IS NULL
  LIMIT 1
 """  # noqa: S608 - of literals
 
@@ -518,15 +562,13 @@ WITH tool AS (
            registry.rfc3339(lease_until) AS lease_until, registry.rfc3339(retired_at) AS retired_at,
            registry.rfc3339(conflict_at) AS conflict_at, last_check,
            CASE WHEN NOT up
-                THEN (SELECT c.evidence
-                        FROM metrics.endpoint_changes AS c
+                THEN (SELECT c.evidence FROM metrics.endpoint_changes AS c
                        WHERE c.endpoint_id = endpoint.id AND c.change = 'verdict'
-                       ORDER BY c.occurred_at DESC, c.id DESC
-                       LIMIT 1) END AS evidence
-      FROM endpoint
-     WHERE retired_at IS NULL OR retired_at > now() - interval '1 day'
-     ORDER BY used DESC, retired_at DESC NULLS FIRST, up DESC NULLS LAST, created_at DESC, id DESC
-     LIMIT 100
+                       ORDER BY c.occurred_at DESC, c.id DESC LIMIT 1) END AS evidence
+      FROM (SELECT * FROM endpoint
+             WHERE retired_at IS NULL OR retired_at > now() - interval '1 day'
+             ORDER BY used DESC, retired_at DESC NULLS FIRST, up DESC NULLS LAST, created_at DESC, id DESC
+             LIMIT 100) AS endpoint
 ), metadata AS (
     SELECT m.author, m.repository_url, m.documentation_url,
            CASE WHEN m.tags IS NOT NULL
@@ -564,7 +606,7 @@ SELECT left(row_to_json(server)::text, -1) || ',"observed":'
 # A server in error is in the sweeps already; only a probe may say that it is well again. The row is locked first, so
 # that `before` is its newest version even where it had to wait for another session's change. What was found before it
 # was taken out says nothing of it now.
-SET_STATUS = """
+SET_STATUS: LiteralString = f"""
 WITH before AS (
     SELECT id, endpoint_id, status, CASE WHEN status = 'error' AND %(status)s = 'active' THEN status
                                          ELSE %(status)s::registry.server_status END AS wanted
@@ -587,14 +629,16 @@ WITH before AS (
      WHERE status <> wanted
 ), looked_for AS (
     UPDATE registry.endpoints AS e
-       SET introduce_at = CASE WHEN e.id = before.endpoint_id THEN now() + interval '30 seconds' ELSE now() END,
+       SET visited_at = CASE WHEN e.id = before.endpoint_id AND {_MAY_BE_VISITED} THEN now() ELSE e.visited_at END,
+           introduce_at = CASE WHEN e.id = before.endpoint_id AND {_MAY_BE_VISITED} THEN now() + interval '30 seconds'
+                               ELSE now() END,
            moved_at = CASE before.status WHEN 'inactive' THEN now() ELSE e.moved_at END
       FROM before
      WHERE e.server_id = before.id
        AND e.retired_at IS NULL
        AND %(status)s = 'active'
        AND before.status <> 'active'
-    RETURNING e.id, e.url, e.health_url, e.era
+    RETURNING e.id, e.url, e.health_url, e.era, {_IS_VISITED} AS is_visited
 ), forgotten AS (
     DELETE FROM registry.endpoint_health AS h
      USING looked_for
@@ -606,9 +650,9 @@ SELECT changed.id, name, changed.status::text, registry.rfc3339(created_at), reg
        now(), e.id, e.url, e.health_url, e.era, CASE before.status WHEN 'error' THEN h.verdict::text END
   FROM changed
   JOIN before ON before.id = changed.id
-  LEFT JOIN looked_for AS e ON e.id = before.endpoint_id
+  LEFT JOIN looked_for AS e ON e.is_visited
   LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id
-"""
+"""  # noqa: S608 - of literals
 
 # Its metadata, endpoints and last checks go by foreign keys, its tools and metrics by triggers.
 DELETE = """
@@ -691,9 +735,10 @@ class _Found(NamedTuple):
     is_used: bool | None
     is_looked_for: bool
     is_lease_over: bool
-    others: int
+    has_others: bool
     live_others: int
     rival: str | None
+    is_rival_declared: bool | None
     rival_came_first: bool | None
 
     def offers(self, registration: Registration) -> bool:
@@ -704,7 +749,7 @@ class _Found(NamedTuple):
 
     def is_set(self, registration: Registration) -> bool:
         """Whether the server has the address of this registration, set by hand, and no other."""
-        return bool(self.is_used and self.is_declared) and self.others == 0 and not self.is_changed(registration)
+        return bool(self.is_used and self.is_declared) and not self.has_others and not self.is_changed(registration)
 
     def is_changed(self, registration: Registration) -> bool:
         """Whether what is known of the endpoint, if anything, is another place than the one that is named."""
@@ -740,7 +785,7 @@ def replace(
     `result` is created, updated or unchanged. The same content writes nothing, however it is spelled, but for the
     lease. An operator's `inactive` stays. A server that exists is always replaced by what is no larger, however full
     the registry is. Raises what `register` raises, DuplicateServer where the name exists in another spelling; and
-    ConflictingServer where an endpoint announces again what another one that was first under this name is not.
+    ConflictingServer where what is announced is another server than the one that answers under this name.
     """
     for _ in range(MAX_RACES):
         row = database.read(FIND, _named(registration))
@@ -780,19 +825,16 @@ def _replace(
     database: Database, registration: Registration, found: _Found, lease: int | None, quota: Quota
 ) -> Registered | None:
     """Replace what is stored of a server; None where that may not be, or it is not as it was found any more."""
+    is_contested = lease is not None and found.rival is not None
     # Two servers that each say to be this one, by turns, while both answer. A new release is announced once by each.
-    is_put_back = (
-        lease is not None
-        and found.rival is not None
-        and not found.is_retired
-        and found.endpoint_offer == registration.offer_digest
-    )
-    if is_put_back and found.rival_came_first:
+    is_again = not found.is_retired and found.endpoint_offer == registration.offer_digest
+    is_put_back = is_contested and is_again
+    if is_contested and not found.is_declared and _is_another(database, registration, found, is_again=is_again):
         if database.write(DISPUTE, {"endpoint": found.endpoint}):
             database.write(USE_ENDPOINT, {"id": found.id})
         raise ConflictingServer(
-            f"{ConflictingServer.__doc__}, at {found.rival}: give this one another name, or run the same release"
-            " everywhere",
+            f"{ConflictingServer.__doc__}, at {found.rival}: give this one another name, run the same release"
+            " everywhere, or register the new release without a lease",
             [Fault("name", f"Taken for the server at {found.rival}", "conflict")],
         )
     row = database.write(
@@ -800,6 +842,21 @@ def _replace(
         _columns(registration) | quota.parameters() | _place(registration, found, lease, is_put_back=is_put_back),
     )
     return None if row is None else _outcome(found, "updated", _visit(registration, found, *row))
+
+
+def _is_another(database: Database, registration: Registration, found: _Found, *, is_again: bool) -> bool:
+    """Whether what announces another offer than a rival is another server than that, and no new release of it.
+
+    What was registered by hand is changed from its own address, or by hand. Who was first keeps the name. And who is
+    new here has no tool of a server that answers: a new release would have kept some.
+    """
+    if found.is_rival_declared:
+        return True
+    if found.endpoint is not None and not found.is_retired:
+        return is_again and bool(found.rival_came_first)
+    names = _array(tool.name for tool in registration.document.tools)
+    row = database.read(MAY_BE_RELEASE, {"id": found.id, "names": names})
+    return row is not None and not row[0]
 
 
 def _announce(database: Database, registration: Registration, found: _Found, lease: int) -> Registered | None:
@@ -821,7 +878,8 @@ def _place(
 ) -> dict[str, Any]:
     """What the statements are told of the endpoint, and of the server that it is to be one of. Raises QuotaExceeded."""
     is_changed = found.is_changed(registration)
-    if lease is not None and found.live_others >= MAX_ENDPOINTS and (found.endpoint is None or found.is_retired):
+    is_one_more = lease is not None and (found.endpoint is None or found.is_retired)
+    if is_one_more and found.live_others >= MAX_ENDPOINTS:
         raise QuotaExceeded(
             f"The server has {found.live_others} endpoints, as many as it may: set its address by a registration"
             " without a lease, or wait until the leases of some are over"
@@ -837,18 +895,18 @@ def _place(
         "offer_digest": registration.offer_digest,
         "lease": lease,
         "is_moved": is_changed and found.endpoint is not None,
-        "is_looked_for": is_changed or found.is_looked_for,
+        "is_looked_for": (is_changed or found.is_looked_for) and found.status != "inactive",
         "is_put_back": is_put_back,
+        "is_one_more": is_one_more,
     }
 
 
-def _visit(registration: Registration, found: _Found, endpoint: int, at: datetime) -> Visit | None:
+def _visit(registration: Registration, found: _Found, endpoint: int, at: datetime, is_visited: bool) -> Visit | None:
     """The endpoint as it is to be looked at, where it is."""
-    is_changed = found.is_changed(registration)
-    if found.status == "inactive" or not (is_changed or found.is_looked_for):
+    if found.status == "inactive" or not is_visited:
         return None
     document = registration.document
-    verdict = None if is_changed else found.verdict
+    verdict = None if found.is_changed(registration) else found.verdict
     return at, found.id, endpoint, document.endpoint_url, document.health_url, found.era, verdict
 
 
@@ -859,7 +917,7 @@ def _outcome(found: _Found, result: str, visit: Visit | None = None) -> Register
 
 def _check_room(database: Database, registration: Registration, quota: Quota, more: int, servers: int = 0) -> None:
     """Raise QuotaExceeded where there is no room for so many bytes and servers more, HeldName where a name is held."""
-    row = database.read(HELD, {"name_key": registration.name_keys[0]})
+    row = database.read(HELD, _named(registration))
     assert row is not None
     held, held_bytes, held_for = row
     if servers and held_for is not None:
@@ -904,7 +962,8 @@ def shake_hands(database: Database, digest: bytes, lease: int | None = None) -> 
     renewed = database.write(RENEW, place | {"body_digest": digest, "offer_digest": offer})
     if renewed is None:
         raise RegistrationRequired
-    return (renewed[1], *visit) if is_looked_for else None
+    _, at, is_visited = renewed
+    return (at, *visit) if is_visited else None
 
 
 def list_page(database: Database, filters: Filters, limit: int, after: int) -> Page:
@@ -972,14 +1031,20 @@ def set_status(database: Database, id_: int, status: Literal["active", "inactive
 
 
 def parse_hold(query: Mapping[str, str]) -> int | None:
-    """For how many seconds a query wants a name held; None where it does not say. Raises ValidationFailed."""
+    """For how many seconds a query wants a name held; None where it does not say, 0 where it wants a hold to end.
+
+    Raises ValidationFailed.
+    """
     if faults := [Fault(name, "There is no such parameter", "unknown") for name in query if name != "hold"]:
         raise ValidationFailed(faults=faults)
     hold = query.get("hold")
     if hold is None:
         return None
+    if hold == "0":
+        return 0
     if not (hold.isascii() and hold.isdigit() and len(hold) < 7 and MIN_HOLD <= int(hold) <= MAX_HOLD):
-        raise ValidationFailed(faults=[Fault("hold", f"A number of seconds from {MIN_HOLD} to {MAX_HOLD}", "value")])
+        told = f"A number of seconds from {MIN_HOLD} to {MAX_HOLD}, or 0"
+        raise ValidationFailed(faults=[Fault("hold", told, "value")])
     return int(hold)
 
 
@@ -991,6 +1056,12 @@ def delete(database: Database, id_: int, hold: int | None = None) -> None:
         row = database.write(REMOVE_AND_HOLD, {"id": id_, "seconds": hold})
         removed = row is not None and row[0]
     if not removed:
+        raise ServerNotFound
+
+
+def end_hold(database: Database, name: int | str) -> None:
+    """Let a name be registered again that is held. Raises ServerNotFound where it is not held; an id never is."""
+    if isinstance(name, int) or database.write(END_HOLD, {"name": name}) is None:
         raise ServerNotFound
 
 
