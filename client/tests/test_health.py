@@ -208,6 +208,9 @@ ANSWERS: dict[str, Answer] = {
     "/to-result-in-two": data(307, "", "Location: /to-result"),
     "/away": data(307, "", "Location: http://127.0.0.2/result"),
     "/nowhere": data(307, ""),
+    "/alike": text(404, "no"),
+    "/alike/health": text(200, "ok"),
+    f"/alike/{pulse.NONSENSE}": text(200, "ok"),
     "/health-led-on": text(404, "no"),
     "/health-led-on/health": data(307, "", "Location: status"),
     "/health-led-on/status": text(200, "ok"),
@@ -235,6 +238,7 @@ ANSWERS: dict[str, Answer] = {
 }
 # What a server declares as its health URL, below the path of an endpoint.
 DECLARED = [
+    "/alike/health",
     "/plain/health",
     "/page/health",
     "/health-429/health",

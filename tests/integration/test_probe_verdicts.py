@@ -483,6 +483,8 @@ def declared(health: Answer, mcp: Manner | None = None) -> Manner:
     async def answer(visit: Visit) -> None:
         if visit.path == "/up?full=1":
             await send(visit, health)
+        elif visit.path == f"/{pulse.NONSENSE}":
+            await send(visit, text(404, ""))
         else:
             await (mcp or fixed(text(404, "")))(visit)
 
@@ -497,7 +499,80 @@ def test_a_declared_health_url_is_the_only_thing_asked_where_it_is_good(status, 
         for verdict in (None, "healthy", "http_error"):
             result = check(f"{farm.url}/mcp", verdict, known=None, era=None, health=health)
             assert (result.verdict, result.status_code, result.in_doubt) == ("healthy", status, False)
-        assert asked(farm) == ["GET /up?full=1"] * 3
+        assert asked(farm) == ["GET /up?full=1", f"GET /{pulse.NONSENSE}"] * 3
+        learnt = learn(f"{farm.url}/mcp", "/up?full=1")
+        assert learnt is not None and learnt.question == "health_url"
+        farm.visits.clear()
+        for era in (None, "legacy"):
+            result = check(f"{farm.url}/mcp", known=pulse.write(learnt), era=era, health=health)
+            assert (result.verdict, result.in_doubt, asked(farm)) == ("healthy", False, ["GET /up?full=1"])
+            farm.visits.clear()
+
+
+SAYS_NOTHING = {
+    "a page": declared(text(200, "<html>", HTML)),
+    "a page without a type": declared(text(200, "<!doctype html>", None)),
+    "the same anywhere": fixed(doc(200, {"status": "ok"})),
+}
+
+
+@pytest.mark.parametrize("kind", SAYS_NOTHING)
+def test_a_health_url_that_tells_of_no_service_calls_nobody_up_nor_is_it_learnt(kind):
+    with Farm(SAYS_NOTHING[kind]) as farm:
+        assert learn(f"{farm.url}/mcp", "/up?full=1") is None
+        for verdict in (None, "healthy", "not_mcp"):
+            result = check(f"{farm.url}/mcp", verdict, known=None, era=None, health="/up?full=1")
+            assert (result.verdict, result.in_doubt) == ("not_mcp", False)
+
+
+def test_a_health_url_that_has_become_a_page_is_not_as_before():
+    with Farm(declared(doc(200, {"status": "UP"}))) as farm:
+        learnt = learn(f"{farm.url}/mcp", "/up?full=1")
+    assert learnt is not None
+    for era in (None, "legacy"):
+        with Farm(declared(text(200, "<html>", HTML))) as farm:
+            result = check(f"{farm.url}/mcp", known=pulse.write(learnt), era=era, health="/up?full=1")
+        assert result.verdict == "not_mcp"
+
+
+def test_a_health_url_whose_answer_has_another_shape_is_a_plain_service_well_and_learnt_anew():
+    with Farm(declared(doc(200, {"status": "UP"}))) as farm:
+        learnt = learn(f"{farm.url}/mcp", "/up?full=1")
+    assert learnt is not None
+    with Farm(declared(doc(200, {"status": "UP", "since": 1}))) as farm:
+        result = check(f"{farm.url}/mcp", known=pulse.write(learnt), era=None, health="/up?full=1")
+        assert (result.verdict, result.in_doubt) == ("healthy", True)
+        # Of who was introduced it says nothing any more.
+        assert check(f"{farm.url}/mcp", known=pulse.write(learnt), health="/up?full=1").verdict == "not_mcp"
+
+
+def test_what_an_introduction_and_a_sweep_say_of_a_plain_service_is_the_same_where_its_health_changes():
+    shapes_in_turn = [fixed(doc(200, {"status": "UP", str(number): 1})) for number in range(9)]
+    turns = in_turn(*shapes_in_turn)
+
+    async def answer(visit: Visit) -> None:
+        await (turns if visit.path == "/up" else fixed(text(404, "")))(visit)
+
+    with Farm(answer) as farm:
+        known = None
+        for _ in range(2):
+            learnt = learn(f"{farm.url}/mcp", "/up")
+            assert learnt is not None and learnt.question == "health_url"
+            assert check(f"{farm.url}/mcp", known=known, era=None, health="/up").verdict == "healthy"
+            known = pulse.write(learnt)
+
+
+@pytest.mark.parametrize("verdict", [None, "not_mcp", "timeout"])
+def test_a_limit_calls_nobody_up_whom_no_introduction_does(verdict):
+    limit = text(429, "later", "text/plain", "Retry-After: 60")
+    with Farm(declared(limit)) as farm:
+        result = check(f"{farm.url}/mcp", verdict, known=None, era=None, health="/up?full=1")
+        assert (result.verdict, result.status_code, result.retry_after) == ("http_error", 429, None)
+        assert asked(farm)[:2] == ["GET /up?full=1", "initialize"]
+        assert check(f"{farm.url}/mcp", known=None, era=None, health="/up?full=1").verdict == "limited"
+    with Farm(fixed(limit)) as farm:
+        result = check(f"{farm.url}/mcp", verdict, known=None, era=None, health="/up?full=1")
+        assert (result.verdict, result.retry_after) == ("limited", 60)
 
 
 @pytest.mark.parametrize(
@@ -542,9 +617,10 @@ def test_who_was_down_is_not_called_up_by_a_health_url_alone_where_it_was_introd
 
 
 def test_a_health_url_at_another_port_of_the_host_is_asked_there():
-    with Farm(fixed(Answer(204))) as health, Farm(hand()) as farm:
-        result = check(f"{farm.url}/mcp", known=None, health=f"{health.url}/up")
-        assert (result.verdict, asked(farm), asked(health)) == ("healthy", [], ["GET /up"])
+    with Farm(declared(Answer(204))) as health, Farm(hand()) as farm:
+        result = check(f"{farm.url}/mcp", known=None, health=f"{health.url}/up?full=1")
+        assert (result.verdict, asked(farm)) == ("healthy", [])
+        assert asked(health) == ["GET /up?full=1", f"GET /{pulse.NONSENSE}"]
 
 
 def test_a_health_url_that_says_the_same_as_a_path_that_cannot_exist_is_no_pulse():

@@ -26,13 +26,15 @@ SLOT = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
 class Counting(BaseHTTPRequestHandler):
-    """Answers every GET, and counts them by path."""
+    """Answers every GET but at a path that cannot exist, and counts them by path."""
 
     seen: ClassVar[list[str]] = []
 
     def do_GET(self):
-        self.seen.append(self.path)
-        self.send_response(204)
+        there = not self.path.endswith(pulse.NONSENSE)
+        if there:
+            self.seen.append(self.path)
+        self.send_response(204 if there else 404)
         self.end_headers()
 
     def log_message(self, format, *args):  # noqa: A002 - the base class names it so

@@ -188,25 +188,27 @@ class _Look:
     def find_health(self) -> tuple[Finding | None, bool]:
         """What the health URL that a server declares says, and whether that decides; None where it says nothing.
 
-        It does where it is well, limits us, fails, or calls the server down in JSON. Another answer, such as 404, only
-        counts where nobody can begin at the server's own address.
+        It does where it is well, fails, or calls the server down. Another answer, such as 404, only counts where nobody
+        can begin at the server's own address. A page for people says nothing, nor does what is answered in the same way
+        at a path that cannot exist.
         """
         began = time.monotonic()
         try:
-            page = self._page(_urls.path(self._url), self._deadline)
+            path = _urls.path(self._url)
+            page = self._page(path, self._deadline)
         except Failed:
             self._note(Reply(), began)
             return None, False
         self._note(page, began)
         status, state = page.status or 0, _down_state(page)
-        if status == 429:
-            return Finding("limited", status, LIMITS), True
         if state:
             told = f"The health URL answered {status} and calls the server {state}"
             return Finding("http_error", status, told), True
-        if 200 <= status < 300:
-            return Finding("healthy", status), True
-        return Finding("http_error", status, f"The health URL answered {status}"), status >= 500
+        if not 200 <= status < 300:
+            return Finding("http_error", status, f"The health URL answered {status}"), status >= 500
+        beside = f"{path.partition('?')[0].rstrip('/').rpartition('/')[0]}/{NONSENSE}"
+        tells = not _is_for_people(page) and not self._is_alike(page, beside, Deadline(PAGE_SECONDS))
+        return (Finding("healthy", status), True) if tells else (None, False)
 
     def find_mcp(self, *, plain: bool) -> Finding:
         """Judge an MCP endpoint; `plain`: or a plain HTTP service that has its health below it."""
@@ -253,11 +255,14 @@ class _Look:
                 return None
         except Failed:
             return None
+        return None if self._is_alike(page, f"{base}/{NONSENSE}", deadline) else Finding("healthy", status)
+
+    def _is_alike(self, page: Reply, path: str, deadline: Deadline) -> bool:
+        """Whether a path that cannot exist answers as a health page does; one that does not answer at all does not."""
         try:
-            nonsense = self._page(f"{base}/{NONSENSE}", deadline)
-        except Failed as failed:
-            return None if failed.kind == "timeout" else Finding("healthy", status)
-        return None if _shape_of(nonsense) == _shape_of(page) else Finding("healthy", status)
+            return _shape_of(self._page(path, deadline)) == _shape_of(page)
+        except Failed:
+            return False
 
     def _gate(self, reply: Reply) -> Gate:
         """How one gets in, as the answer says it, and the metadata behind it."""

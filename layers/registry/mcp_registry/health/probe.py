@@ -31,7 +31,7 @@ from mcp_registry.dial.lookup import Names, Resolver, System
 from mcp_registry.dial.reach import Finding, Site
 from mcp_registry.health import asking, pulse
 from mcp_registry.health.asking import Heard
-from mcp_registry.health.pulse import HEALTH_URL, PLAIN, Pulse, Question
+from mcp_registry.health.pulse import HEALTH_URL, Pulse, Question
 
 if sys.platform == "win32":  # for which there is no uvloop
     from asyncio import new_event_loop
@@ -444,9 +444,13 @@ class _Engine:
             if isinstance(heard, Found):
                 return heard
             told = None if heard is None else _told(target, known, question, heard)
+            if told is None and heard is not None and question is HEALTH_URL and asking.says_well(heard):
+                told = await self._well(check, known, heard)
+                if told is None and known is None:
+                    break  # it says the same of whatever is there: the introduction is the second look
             if told is not None and (last or told.verdict in UP or _is_down(target)):
                 return told
-            if last or _is_down(target):
+            if last or _is_down(target) or (heard is not None and heard.beat.status == 429):
                 break
             if heard is not None and heard.failure is not None and heard.failure.verdict == "dns":
                 self._names.forget(reach.site(target.url, self._policy).host)
@@ -459,13 +463,34 @@ class _Engine:
         if decided.verdict in UP or heard is None or heard.beat.status is None or not question.declared:
             return decided
         # A plain service that declares where its health is: that answer says more than that it speaks no MCP.
-        if target.era is not None or decided.verdict is None:
+        if target.era is not None or decided.verdict is None or heard.beat.is_good:
             return decided
         told = asking.complaint(heard) or Finding("http_error", heard.beat.status, _refusal(heard))
         return Found(*told, _milliseconds(heard), evidence=_evidence(target, question, heard))
 
-    async def _look(self, check: _Check, question: Question, patience: float) -> Heard | Found | None:
+    async def _well(self, check: _Check, known: Pulse | None, heard: Heard) -> Found | None:
+        """What a health URL says for its server that says it is well, and not as was learnt; None where nothing.
+
+        By this whoever was never introduced is up. Where an introduction is to be had, it decides: of who was
+        introduced a page says nothing that is another one than before, and nobody who is down is called up by one.
+        """
+        target = check.target
+        if target.era is not None and (known is not None or target.verdict not in AS_BEFORE):
+            return None
+        nonsense = await self._look(check, HEALTH_URL, asking.NONSENSE_SECONDS, nonsense=True)
+        if isinstance(nonsense, Found):
+            return nonsense
+        if asking.is_alike(heard, nonsense):
+            return None
+        verdict = "gated" if target.verdict == "gated" else "healthy"
+        return Found(verdict, heard.beat.status, None, _milliseconds(heard), in_doubt=known is not None)
+
+    async def _look(
+        self, check: _Check, question: Question, patience: float, *, nonsense: bool = False
+    ) -> Heard | Found | None:
         """What is heard to a question; a finding where it may not be asked or we are at fault; None after a while.
+
+        `nonsense`: it is asked at a path that cannot exist.
 
         Everything that is asked every half minute goes through here, which is why it is written in one piece.
         """
@@ -482,7 +507,8 @@ class _Engine:
                 # What is not found may be found at the second look.
                 no_name = reached.verdict == "dns"
                 return Heard(asking.Beat(), Finding(*reached[:3]), "", 0.0) if no_name else reached
-            heard = await asking.ask(self._dialler, site, check.addresses, question, asking.path_of(question, site))
+            path = asking.path_of(question, site, nonsense=nonsense)
+            heard = await asking.ask(self._dialler, site, check.addresses, question, path)
         except asyncio.CancelledError:
             if not self._is_over(check):
                 raise
@@ -651,7 +677,7 @@ def _question(target: Target, known: Pulse | None) -> Question | None:
     """What an endpoint is asked first; None where it is introduced at once.
 
     A health URL that was declared is asked whatever was learnt, but where it was learnt that something else tells more.
-    Who is down is called up by nobody but an introduction.
+    Who is down is called up by nobody but an introduction; where nobody could be introduced, by its health.
     """
     if target.health_url is not None and (known is None or known.question == HEALTH_URL.name):
         return HEALTH_URL
@@ -666,18 +692,20 @@ def _told(target: Target, known: Pulse | None, question: Question, heard: Heard)
     if heard.failure is not None or beat.status is None:
         return None
     if beat.status == 429:
+        if target.verdict not in UP:
+            return None  # only an introduction calls anybody up
         told = _evidence(target, question, heard)
         return Found("limited", 429, LIMITS, _milliseconds(heard), beat.wait, evidence=told)
     if question is HEALTH_URL:
         complaint = asking.complaint(heard)
         if complaint is not None:
             return Found(*complaint, _milliseconds(heard), evidence=_evidence(target, question, heard))
-        as_before = beat.is_good and (target.era is None or target.verdict in AS_BEFORE)
-    else:
-        assert known is not None
-        as_before = beat.signature == known.signature and beat.session is None
-        # UP and DOWN are of one shape.
-        as_before = as_before and (question is not PLAIN or beat.is_good)
+    as_before = known is not None and beat.signature == known.signature and beat.session is None
+    # UP and DOWN are of one shape.
+    as_before = as_before and (not question.is_health or asking.says_well(heard))
+    if question.declared:
+        as_before = as_before and (target.era is None or target.verdict in AS_BEFORE)
+    elif known is not None:
         # Of who was limited it is not known what it wanted of its callers before.
         as_before = as_before and not (target.verdict == "limited" and known.signature.status in GATES)
     verdict = "gated" if target.verdict == "gated" else "healthy"
