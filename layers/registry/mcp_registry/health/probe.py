@@ -16,8 +16,8 @@ import contextlib
 import gc
 import sys
 import time
-from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Sequence
 from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -44,6 +44,8 @@ DEADLINE: Final = pulse.MIN_SECONDS
 PULSE_SHARE: Final = 0.4
 # Between the two looks at an answer that is not as before.
 PAUSE_SECONDS: Final = 2.0
+# After the spread, when all but those who hang have had their second look and their introduction.
+EARLY_SECONDS: Final = 4.0
 # An introduction that has less than this could only fail; its session is deleted in the grace after it.
 LEAST_SECONDS: Final = 3.0
 # Of what an introduction may take, how much where a plain HTTP service may have to be asked for its health after it.
@@ -147,6 +149,7 @@ def sweep(
     per_host: int | None = None,
     first: int = 0,
     introductions: int = INTRODUCTIONS,
+    early: Callable[[list[Result]], None] | None = None,
 ) -> list[Result]:
     """Check endpoints on an event loop of our own; one result for each, in any order.
 
@@ -155,7 +158,9 @@ def sweep(
     is checked at about the same distance from the start of every sweep; those that may need long come before those with
     a pulse. `at_once`: how many checks are under way together, at most; of them so many `introductions`. `per_host`:
     how many checks one address has in this sweep, at most (None: no bound); whoever is beyond that is not checked.
-    `first`: so many of the targets, from the beginning, have their turn before all others and in this order.
+    `first`: so many of the targets, from the beginning, have their turn before all others and in this order. `early` is
+    called once, in a thread, with the results that are there EARLY_SECONDS after the spread, where not all are: those
+    of servers of which all endpoints are settled. It must not raise.
     """
     # What the collector of cycles takes is 6 % of a sweep (2026-11-22), and a sweep leaves it next to nothing.
     gc.disable()
@@ -170,6 +175,7 @@ def sweep(
                 per_host=per_host,
                 first=first,
                 introductions=introductions,
+                early=early,
             )
             return runner.run(checks)
     finally:
@@ -186,6 +192,7 @@ async def check_all(
     per_host: int | None = None,
     first: int = 0,
     introductions: int = INTRODUCTIONS,
+    early: Callable[[list[Result]], None] | None = None,
     resolver: Resolver | None = None,
 ) -> list[Result]:
     """What `sweep` does, on the loop that runs. `resolver` takes the place of the system's."""
@@ -196,6 +203,8 @@ async def check_all(
     system = System()
     due = _turns(targets, spread, first)
     engine = _Engine(due, seconds, policy or guard.policy(), at_once, per_host, introductions, resolver or system)
+    if early is not None:
+        engine.tell(early, spread + EARLY_SECONDS)
     try:
         return await engine.run()
     finally:
@@ -279,10 +288,20 @@ class _Engine:
         self._asked = 0
         self._results: list[Result] = []
         self._total = len(turns)
+        # Of each server, how many of its endpoints are not settled yet.
+        self._unsettled = Counter(target.server_id for _, target in turns)
+        self._early: Callable[[list[Result]], None] | None = None
+        self._early_at = now
+        self._telling: asyncio.Future[None] | None = None
         self._launch_handle: asyncio.Handle | None = None
         self._tick_handle: asyncio.Handle | None = None
         self._tick_due = now
         self._slipped = 0.0
+
+    def tell(self, early: Callable[[list[Result]], None], after: float) -> None:
+        """See to it that what is settled after so many seconds is told then."""
+        self._early = early
+        self._early_at += after
 
     async def run(self) -> list[Result]:
         """Check them all."""
@@ -298,6 +317,8 @@ class _Engine:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            if self._telling is not None:
+                await self._telling
             await self._introducer.close()
             await self._names.close()
         return self._results
@@ -342,6 +363,11 @@ class _Engine:
             self._tick_due = min(self._tick_due, self._ends[0][0])
         if now > self._last_start:
             self._give_up(now)
+        if self._early is not None and now >= self._early_at and len(self._results) < self._total:
+            whole = [result for result in self._results if not self._unsettled[result.server_id]]
+            if whole:
+                self._telling = self._loop.run_in_executor(None, self._early, whole)
+                self._early = None
         self._tick_handle = self._loop.call_later(max(self._tick_due - now, 0.001), self._tick)
 
     def _expire(self, check: _Check, ends: float) -> None:
@@ -363,6 +389,7 @@ class _Engine:
 
     def _settle(self, result: Result) -> None:
         self._results.append(result)
+        self._unsettled[result.server_id] -= 1
         if len(self._results) == self._total and not self._over.done():
             self._over.set_result(None)
 
