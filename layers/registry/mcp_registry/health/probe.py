@@ -40,6 +40,9 @@ else:
 
 # What an endpoint is waited for at its pulse where no other patience is learnt; a time-out that took less says nothing.
 DEADLINE: Final = pulse.MIN_SECONDS
+# Nobody who was up is called down for silence that was shorter, at its pulse and its introduction together: somebody
+# who takes 6 s for each answer works.
+SILENT_SECONDS: Final = 8.0
 # Of what is left of a sweep, what one question of a pulse may take: the second look and the introduction need the rest.
 PULSE_SHARE: Final = 0.4
 # Between the two looks at an answer that is not as before.
@@ -82,6 +85,8 @@ UP: Final = frozenset({"healthy", "gated", "limited"})
 # Verdicts that no lateness of ours can have caused.
 SETTLED: Final = UP | {"blocked"}
 AS_BEFORE: Final = frozenset({"healthy", "gated"})
+# What an introduction asks first, in each of its ways. Who is asked anything else has answered.
+FIRST: Final = frozenset({"initialize", "server/discover", "GET"})
 # By which statuses somebody asks for credentials (dial.introduction).
 GATES: Final = frozenset({401, 402, 403, *range(300, 400)})
 # After which findings a plain HTTP service may have to be asked for its health: it has been heard.
@@ -232,7 +237,7 @@ class _Host:
 class _Check:
     """A check under way."""
 
-    __slots__ = ("addresses", "attempt", "began", "ends", "expired", "hosts", "site", "slipped", "target")
+    __slots__ = ("addresses", "attempt", "began", "ends", "expired", "hosts", "site", "slipped", "target", "waited")
 
     def __init__(self, target: Target, attempt: int = 1) -> None:
         self.target = target
@@ -241,6 +246,8 @@ class _Check:
         self.began = self.slipped = 0.0
         # When the question that is asked has taken too long; 0 where none is.
         self.ends = 0.0
+        # How long it was waited for at its pulse, in vain.
+        self.waited = 0.0
         self.expired = False
         # Where the first question goes, and the addresses that it may dial.
         self.site: Site | None = None
@@ -479,7 +486,9 @@ class _Engine:
                 return told
             if last or _is_down(target) or (heard is not None and heard.beat.status == 429):
                 break
-            if heard is not None and heard.failure is not None and heard.failure.verdict == "dns":
+            if heard is None:
+                check.waited = time.monotonic() - check.began
+            elif heard.failure is not None and heard.failure.verdict == "dns":
                 self._names.forget(reach.site(target.url, self._policy).host)
             late = self._was_late(check, time.monotonic())
             await asyncio.sleep(PAUSE_SECONDS)
@@ -632,7 +641,12 @@ class _Engine:
         verdict, status, error = asking.judged(introduced)
         if verdict is None:
             self._note_exhaustion(error)
-        if verdict == "timeout" and seconds < DEADLINE:
+        if verdict == "timeout" and target.verdict in UP and any(one.asked not in FIRST for one in introduced.evidence):
+            # It has begun, and is slower than a sweep can wait: an introduction that has all its time is to decide.
+            as_before = "gated" if target.verdict == "gated" else "healthy"
+            return Found(as_before, None, None, introduced.took_ms, in_doubt=True)
+        least = SILENT_SECONDS - check.waited if target.verdict in UP else DEADLINE
+        if verdict == "timeout" and seconds < max(least, DEADLINE):
             return NO_TIME  # it may only be slower than there was time for
         known = target.pulse is not None
         in_doubt = verdict == "healthy" and (known or introduced.era != target.era)
