@@ -17,6 +17,7 @@ from mcp_registry.dial.guard import Policy
 from mcp_registry.dial.introduction import MAX_BRIEF_BYTES, Introducer, Introduction
 from mcp_registry.dial.lookup import Names, System
 from mcp_registry.health import learning, messages, probe, pulse
+from mcp_registry.health.asking import Beat
 from mcp_registry.health.probe import Result, Target, sweep
 from mcp_registry.health.pulse import Pulse, Signature
 from tests import shapes
@@ -582,6 +583,8 @@ def test_a_limit_calls_nobody_up_whom_no_introduction_does(verdict):
         (doc(200, {"status": "DOWN"}), "The health URL answered 200 and calls the server DOWN"),
         (text(200, '{"status": "DOWN"}'), "The health URL answered 200 and calls the server DOWN"),
         (doc(500, {"status": "fail"}), "The health URL answered 500 and calls the server fail"),
+        (text(200, "Unhealthy"), "The health URL answered 200 and calls the server Unhealthy"),
+        (doc(200, {"ok": False}), "The health URL answered 200 and calls the server not ok"),
     ],
 )
 @pytest.mark.parametrize("verdict", ["healthy", None])
@@ -594,6 +597,16 @@ def test_a_health_url_that_complains_twice_decides_whatever_mcp_answers(health, 
         # Who is down already is not asked twice.
         assert check(f"{farm.url}/mcp", "http_error", known=None, health="/up?full=1").verdict == "http_error"
         assert asked(farm) == ["GET /up?full=1"] * 3
+
+
+def test_a_word_for_a_sick_service_is_the_same_in_pieces_and_any_other_text_is_not_read_on():
+    for page, complaint, is_over in (("Unhealthy", "Unhealthy", False), ("Up", None, True), ("Downtown", None, True)):
+        beat = Beat()
+        for byte in f"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n{page}".encode():
+            beat.feed(bytes((byte,)))
+        assert beat.done == is_over
+        beat.end()
+        assert beat.complaint == complaint
 
 
 def test_a_health_url_that_says_nothing_leaves_it_to_an_introduction():

@@ -35,6 +35,8 @@ MAX_SENTENCE: Final = 300
 # How a JSON value may begin: what begins otherwise is none, however long it is.
 JSON_BEGINNING: Final = frozenset(b'{["-0123456789tfn')
 COMMON: Final = f"User-Agent: {NAME}/{VERSION}\r\nAccept-Encoding: identity\r\nConnection: close\r\n"
+# Enough of a text to see that it is no word for a service that does not work.
+MAX_DOWN: Final = 64
 # Who does not answer at a path that cannot exist does not answer as at its health page.
 NONSENSE_SECONDS: Final = 2.0
 # What `reach.dial` says of an address that swallows packets, where another one is tried.
@@ -84,7 +86,7 @@ class Beat(Answer):
 
     @property
     def complaint(self) -> str | None:
-        """What a health page in JSON calls the service, where that means that it does not work.
+        """What a health page calls the service, where that means that it does not work.
 
         Whatever it says that it is: many that are written by hand say nothing.
         """
@@ -92,7 +94,7 @@ class Beat(Answer):
 
     @property
     def is_good(self) -> bool:
-        """Whether it is 2xx, and does not say in JSON that the service does not work."""
+        """Whether it is 2xx, and does not say that the service does not work."""
         return self.status is not None and 200 <= self.status < 300 and not self.complaint
 
     @property
@@ -117,7 +119,7 @@ class Beat(Answer):
             text += data
         else:
             self._text = data.lstrip(exchange.BEFORE_JSON)
-        if self._text and self._text[0] not in JSON_BEGINNING:
+        if self._text and self._text[0] not in JSON_BEGINNING and not exchange.may_be_down_word(self._text[:MAX_DOWN]):
             self.done = True
 
     def _take_line(self, line: bytes) -> None:
@@ -191,7 +193,7 @@ def is_alike(heard: Heard, nonsense: Heard | None) -> bool:
 
 
 def complaint(heard: Heard) -> Finding | None:
-    """What a declared health URL has against its server: it answers 5xx, or calls it down in JSON."""
+    """What a declared health URL has against its server: it answers 5xx, or calls it down."""
     status, state = heard.beat.status, heard.beat.complaint
     if heard.failure is not None or status is None:
         return None
