@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from mcp_registry.dial import exchange, guard, introduction, reach, urls
 from mcp_registry.dial.guard import Policy
 from mcp_registry.dial.reply import Reply
-from mcp_registry.health import probe, pulse
+from mcp_registry.health import asking, probe, pulse
 
 from client.tests.test_introspect import (
     RESET,
@@ -208,6 +208,9 @@ ANSWERS: dict[str, Answer] = {
     "/to-result-in-two": data(307, "", "Location: /to-result"),
     "/away": data(307, "", "Location: http://127.0.0.2/result"),
     "/nowhere": data(307, ""),
+    "/alike": text(404, "no"),
+    "/alike/health": text(200, "ok"),
+    f"/alike/{pulse.NONSENSE}": text(200, "ok"),
     "/health-led-on": text(404, "no"),
     "/health-led-on/health": data(307, "", "Location: status"),
     "/health-led-on/status": text(200, "ok"),
@@ -228,6 +231,10 @@ ANSWERS: dict[str, Answer] = {
     "/down-below": data(200, {"database": {"status": "DOWN"}}),
     "/down-in-a-list": data(200, '[{"status":"DOWN"}]'),
     "/down-as-number": data(200, {"status": 0}),
+    "/down-flag": data(200, {"healthy": False}),
+    "/down-word": text(200, "Unhealthy\n"),
+    "/down-word-cut": raw(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 99\r\n\r\nDOWN"),
+    "/down-word-and-more": text(200, "Downloads are up"),
     "/down-cut": raw(JSON + b'Content-Length: 999\r\n\r\n{"status":"DOWN"}'),
     "/down-packed": packed(gzip.compress(b'{"status":"down"}')),
     "/down-after-much": data(200, '{"x":"' + "a" * 100_000 + '","status":"DOWN"}'),
@@ -235,6 +242,7 @@ ANSWERS: dict[str, Answer] = {
 }
 # What a server declares as its health URL, below the path of an endpoint.
 DECLARED = [
+    "/alike/health",
     "/plain/health",
     "/page/health",
     "/health-429/health",
@@ -256,6 +264,10 @@ DECLARED = [
     "/warn",
     "/down-503",
     "/down-in-words",
+    "/down-flag",
+    "/down-word",
+    "/down-word-cut",
+    "/down-word-and-more",
     "/down-below",
     "/down-in-a-list",
     "/down-as-number",
@@ -323,6 +335,58 @@ def introduced(urls: list[str]) -> list[tuple[str | None, int | None, str | None
 def timeless(sentence: str | None) -> str | None:
     """A sentence without how long was waited, which depends on how much time there was."""
     return sentence and re.sub(r"within [0-9.]+ seconds", "within N seconds", sentence)
+
+
+# What health pages say, and what they call their service where it is ill.
+PAGES = {
+    '{"status": "DOWN"}': "DOWN",
+    '{"status": "fail"}': "fail",
+    '{"status": "failed"}': "failed",
+    '{"status": "Failing"}': "Failing",
+    '{"status": "OUT_OF_SERVICE"}': "OUT_OF_SERVICE",
+    '{"status": "out of service"}': "out of service",
+    '{"status": "unhealthy"}': "unhealthy",
+    '{"status": "critical"}': "critical",
+    '{"status": "error"}': "error",
+    '{"status": "unavailable"}': "unavailable",
+    '{"status": "not ok"}': "not ok",
+    '{"Status": "Unhealthy"}': "Unhealthy",
+    '{"STATE": "down"}': "down",
+    '{"health": "down"}': "down",
+    '{"status": {"code": "DOWN"}}': "DOWN",
+    '{"status": {"Status": "DOWN", "since": 1}}': "DOWN",
+    '{"status": "ok", "state": "error"}': "error",
+    '{"healthy": false}': "not healthy",
+    '{"Ok": false}': "not ok",
+    '\ufeff{"status": "DOWN"}': "DOWN",
+    "DOWN": "DOWN",
+    '"DOWN"': "DOWN",
+    " Unhealthy\r\n": "Unhealthy",
+    "not-ok": "not-ok",
+    '{"status": "UNKNOWN"}': None,
+    '{"status": "UP"}': None,
+    '{"status": "down the road"}': None,
+    '{"status": "out\\nof\\nservice"}': None,
+    '{"status": "not o\u212a"}': None,
+    '{"status": 0}': None,
+    '{"status": false}': None,
+    '{"ok": true, "healthy": null}': None,
+    '{"error": "down"}': None,
+    '{"database": {"status": "DOWN"}}': None,
+    '{"status": {"text": "DOWN"}}': None,
+    '{"status": ["DOWN"]}': None,
+    '[{"status": "DOWN"}]': None,
+    "false": None,
+    "ok": None,
+    "DOWN for maintenance": None,
+    "": None,
+}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_a_health_page_calls_its_service_is_read_alike_on_both_sides(page):
+    text = page.encode()
+    assert (exchange.down_state(text), _health.down_state(text)) == (PAGES[page], PAGES[page])
 
 
 def test_a_check_sees_what_the_probe_of_the_registry_sees():
@@ -442,6 +506,9 @@ def test_what_is_sent_and_looked_for_is_what_the_registry_sends_and_looks_for():
         exchange.LIMIT,
         exchange.DOWN,
     )
+    for name in ("STATES", "STATES_WITHIN", "FLAGS"):
+        assert getattr(_health, name) == getattr(exchange, name), name
+    assert (frozenset(_health.JSON_BEGINNING), _health.MAX_DOWN) == (asking.JSON_BEGINNING, asking.MAX_DOWN)
     assert _health.PAGE_SECONDS == probe.DEADLINE and _health.CONNECT_SECONDS == reach.CONNECT_SECONDS
     assert _health.CERTIFICATE_FAULTS == reach.CERTIFICATE_FAULTS and _health.NO_TLS == reach.NO_TLS
     assert (_health.NONSENSE, _health.MAX_DEPTH) == (pulse.NONSENSE, pulse.MAX_DEPTH)

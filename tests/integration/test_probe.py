@@ -67,6 +67,10 @@ def service(
 PULSE = pulse.write(Pulse("server/discover", pulse.signature(200, "application/json", RESULT.encode()), 5.0))
 
 
+# What a health URL at the root is compared with.
+NOWHERE = f"/{pulse.NONSENSE}"
+
+
 def known(number: int, url: str) -> Target:
     """An endpoint that is up by its pulse."""
     return Target(number, number, url, None, PULSE, "modern", "healthy")
@@ -920,13 +924,19 @@ def test_where_we_have_no_descriptors_left_nobody_is_down():
 
 
 class Crowd:
-    """A host that answers when it is told to, and knows how many asked it at the same time."""
+    """A host that answers wherever it is asked, and knows how many asked it at the same time.
+
+    A path that cannot exist is none of its own.
+    """
 
     def __init__(self) -> None:
         self.now = self.most = 0
         self.paths: list[str] = []
 
     async def __call__(self, visit: Visit) -> None:
+        if visit.path == NOWHERE:
+            await visit.send(respond("404 Not Found"))
+            return
         self.now += 1
         self.most = max(self.most, self.now)
         self.paths.append(visit.path)
@@ -1003,6 +1013,9 @@ def test_a_place_is_not_lost_on_one_whose_other_address_has_none(others):
 
     async def answer(visit: Visit) -> None:
         nonlocal ended
+        if visit.path == NOWHERE:
+            await visit.send(respond("404 Not Found"))
+            return
         if visit.path == waiting:
             await ten.wait()
         await asyncio.sleep(0.05)  # so that those who come later wait

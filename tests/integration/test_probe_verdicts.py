@@ -17,6 +17,7 @@ from mcp_registry.dial.guard import Policy
 from mcp_registry.dial.introduction import MAX_BRIEF_BYTES, Introducer, Introduction
 from mcp_registry.dial.lookup import Names, System
 from mcp_registry.health import learning, messages, probe, pulse
+from mcp_registry.health.asking import Beat
 from mcp_registry.health.probe import Result, Target, sweep
 from mcp_registry.health.pulse import Pulse, Signature
 from tests import shapes
@@ -483,6 +484,8 @@ def declared(health: Answer, mcp: Manner | None = None) -> Manner:
     async def answer(visit: Visit) -> None:
         if visit.path == "/up?full=1":
             await send(visit, health)
+        elif visit.path == f"/{pulse.NONSENSE}":
+            await send(visit, text(404, ""))
         else:
             await (mcp or fixed(text(404, "")))(visit)
 
@@ -497,7 +500,80 @@ def test_a_declared_health_url_is_the_only_thing_asked_where_it_is_good(status, 
         for verdict in (None, "healthy", "http_error"):
             result = check(f"{farm.url}/mcp", verdict, known=None, era=None, health=health)
             assert (result.verdict, result.status_code, result.in_doubt) == ("healthy", status, False)
-        assert asked(farm) == ["GET /up?full=1"] * 3
+        assert asked(farm) == ["GET /up?full=1", f"GET /{pulse.NONSENSE}"] * 3
+        learnt = learn(f"{farm.url}/mcp", "/up?full=1")
+        assert learnt is not None and learnt.question == "health_url"
+        farm.visits.clear()
+        for era in (None, "legacy"):
+            result = check(f"{farm.url}/mcp", known=pulse.write(learnt), era=era, health=health)
+            assert (result.verdict, result.in_doubt, asked(farm)) == ("healthy", False, ["GET /up?full=1"])
+            farm.visits.clear()
+
+
+SAYS_NOTHING = {
+    "a page": declared(text(200, "<html>", HTML)),
+    "a page without a type": declared(text(200, "<!doctype html>", None)),
+    "the same anywhere": fixed(doc(200, {"status": "ok"})),
+}
+
+
+@pytest.mark.parametrize("kind", SAYS_NOTHING)
+def test_a_health_url_that_tells_of_no_service_calls_nobody_up_nor_is_it_learnt(kind):
+    with Farm(SAYS_NOTHING[kind]) as farm:
+        assert learn(f"{farm.url}/mcp", "/up?full=1") is None
+        for verdict in (None, "healthy", "not_mcp"):
+            result = check(f"{farm.url}/mcp", verdict, known=None, era=None, health="/up?full=1")
+            assert (result.verdict, result.in_doubt) == ("not_mcp", False)
+
+
+def test_a_health_url_that_has_become_a_page_is_not_as_before():
+    with Farm(declared(doc(200, {"status": "UP"}))) as farm:
+        learnt = learn(f"{farm.url}/mcp", "/up?full=1")
+    assert learnt is not None
+    for era in (None, "legacy"):
+        with Farm(declared(text(200, "<html>", HTML))) as farm:
+            result = check(f"{farm.url}/mcp", known=pulse.write(learnt), era=era, health="/up?full=1")
+        assert result.verdict == "not_mcp"
+
+
+def test_a_health_url_whose_answer_has_another_shape_is_a_plain_service_well_and_learnt_anew():
+    with Farm(declared(doc(200, {"status": "UP"}))) as farm:
+        learnt = learn(f"{farm.url}/mcp", "/up?full=1")
+    assert learnt is not None
+    with Farm(declared(doc(200, {"status": "UP", "since": 1}))) as farm:
+        result = check(f"{farm.url}/mcp", known=pulse.write(learnt), era=None, health="/up?full=1")
+        assert (result.verdict, result.in_doubt) == ("healthy", True)
+        # Of who was introduced it says nothing any more.
+        assert check(f"{farm.url}/mcp", known=pulse.write(learnt), health="/up?full=1").verdict == "not_mcp"
+
+
+def test_what_an_introduction_and_a_sweep_say_of_a_plain_service_is_the_same_where_its_health_changes():
+    shapes_in_turn = [fixed(doc(200, {"status": "UP", str(number): 1})) for number in range(9)]
+    turns = in_turn(*shapes_in_turn)
+
+    async def answer(visit: Visit) -> None:
+        await (turns if visit.path == "/up" else fixed(text(404, "")))(visit)
+
+    with Farm(answer) as farm:
+        known = None
+        for _ in range(2):
+            learnt = learn(f"{farm.url}/mcp", "/up")
+            assert learnt is not None and learnt.question == "health_url"
+            assert check(f"{farm.url}/mcp", known=known, era=None, health="/up").verdict == "healthy"
+            known = pulse.write(learnt)
+
+
+@pytest.mark.parametrize("verdict", [None, "not_mcp", "timeout"])
+def test_a_limit_calls_nobody_up_whom_no_introduction_does(verdict):
+    limit = text(429, "later", "text/plain", "Retry-After: 60")
+    with Farm(declared(limit)) as farm:
+        result = check(f"{farm.url}/mcp", verdict, known=None, era=None, health="/up?full=1")
+        assert (result.verdict, result.status_code, result.retry_after) == ("http_error", 429, None)
+        assert asked(farm)[:2] == ["GET /up?full=1", "initialize"]
+        assert check(f"{farm.url}/mcp", known=None, era=None, health="/up?full=1").verdict == "limited"
+    with Farm(fixed(limit)) as farm:
+        result = check(f"{farm.url}/mcp", verdict, known=None, era=None, health="/up?full=1")
+        assert (result.verdict, result.retry_after) == ("limited", 60)
 
 
 @pytest.mark.parametrize(
@@ -507,6 +583,8 @@ def test_a_declared_health_url_is_the_only_thing_asked_where_it_is_good(status, 
         (doc(200, {"status": "DOWN"}), "The health URL answered 200 and calls the server DOWN"),
         (text(200, '{"status": "DOWN"}'), "The health URL answered 200 and calls the server DOWN"),
         (doc(500, {"status": "fail"}), "The health URL answered 500 and calls the server fail"),
+        (text(200, "Unhealthy"), "The health URL answered 200 and calls the server Unhealthy"),
+        (doc(200, {"ok": False}), "The health URL answered 200 and calls the server not ok"),
     ],
 )
 @pytest.mark.parametrize("verdict", ["healthy", None])
@@ -519,6 +597,16 @@ def test_a_health_url_that_complains_twice_decides_whatever_mcp_answers(health, 
         # Who is down already is not asked twice.
         assert check(f"{farm.url}/mcp", "http_error", known=None, health="/up?full=1").verdict == "http_error"
         assert asked(farm) == ["GET /up?full=1"] * 3
+
+
+def test_a_word_for_a_sick_service_is_the_same_in_pieces_and_any_other_text_is_not_read_on():
+    for page, complaint, is_over in (("Unhealthy", "Unhealthy", False), ("Up", None, True), ("Downtown", None, True)):
+        beat = Beat()
+        for byte in f"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n{page}".encode():
+            beat.feed(bytes((byte,)))
+        assert beat.done == is_over
+        beat.end()
+        assert beat.complaint == complaint
 
 
 def test_a_health_url_that_says_nothing_leaves_it_to_an_introduction():
@@ -542,9 +630,10 @@ def test_who_was_down_is_not_called_up_by_a_health_url_alone_where_it_was_introd
 
 
 def test_a_health_url_at_another_port_of_the_host_is_asked_there():
-    with Farm(fixed(Answer(204))) as health, Farm(hand()) as farm:
-        result = check(f"{farm.url}/mcp", known=None, health=f"{health.url}/up")
-        assert (result.verdict, asked(farm), asked(health)) == ("healthy", [], ["GET /up"])
+    with Farm(declared(Answer(204))) as health, Farm(hand()) as farm:
+        result = check(f"{farm.url}/mcp", known=None, health=f"{health.url}/up?full=1")
+        assert (result.verdict, asked(farm)) == ("healthy", [])
+        assert asked(health) == ["GET /up?full=1", f"GET /{pulse.NONSENSE}"]
 
 
 def test_a_health_url_that_says_the_same_as_a_path_that_cannot_exist_is_no_pulse():
@@ -560,10 +649,10 @@ def test_a_health_url_that_says_the_same_as_a_path_that_cannot_exist_is_no_pulse
 
 
 def test_who_hangs_for_all_the_time_there_is_is_down_and_who_could_not_be_waited_for_is_not_checked():
-    seconds = 7.9
+    seconds = 10.9
     with silent_port() as silent:
         url = f"http://127.0.0.1:{silent}/"
-        # The pulse of the second is waited for 3.2 s, which leaves an introduction too little to call anybody down.
+        # The pulse of the second is waited for 4.4 s, which leaves an introduction too little to call anybody down.
         targets = [
             Target(1, 1, url, None, None, "legacy", "healthy"),
             Target(2, 2, url, None, PULSE, "legacy", "healthy"),
@@ -573,8 +662,25 @@ def test_who_hangs_for_all_the_time_there_is_is_down_and_who_could_not_be_waited
         took = time.monotonic() - began
     found = [(result.verdict, result.error) for result in results]
     if found[0] != (None, probe.TOO_BUSY):
-        assert found[0] == ("timeout", "No answer within 5 seconds")
+        assert found[0] == ("timeout", "No answer within 8 seconds")
     assert found[1] == (None, probe.OUT_OF_TIME) and took < seconds + 1.5
+
+
+@pytest.mark.parametrize("hung", ["notifications/initialized", "tools/list"])
+def test_who_was_up_has_begun_and_is_too_slow_for_a_sweep_is_what_it_was_in_doubt(hung):
+    async def slow(visit: Visit) -> None:
+        await (hold if _asked(visit) == hung else hand())(visit)
+
+    with Farm(slow) as farm:
+        targets = [
+            Target(n, n, f"{farm.url}/mcp", None, None, "legacy", verdict)
+            for n, verdict in enumerate(["healthy", "gated", "limited", "timeout"])
+        ]
+        found = {result.id: result for result in sweep(targets, seconds=7.9, policy=OPEN)}
+    told = [(found[n].verdict, found[n].in_doubt) for n in range(4)]
+    assert told[:3] == [("healthy", True), ("gated", True), ("healthy", True)]
+    # Who is down already is not called up by half a handshake.
+    assert told[3] in (("timeout", False), (None, False))
 
 
 def test_those_who_wait_to_be_introduced_have_their_turn_and_nobody_waits_for_who_is_down():

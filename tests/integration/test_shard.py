@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import time
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 from typing import ClassVar
 
 import pytest
@@ -15,10 +16,10 @@ from local import queues as local_queues
 from mcp_registry.aws import queues
 from mcp_registry.edge.background import Record
 from mcp_registry.errors import Malformed, Unavailable
-from mcp_registry.health import messages, pulse, shard
+from mcp_registry.health import messages, probe, pulse, shard
 from mcp_registry.health.messages import Endpoint, Server, Shard
 from mcp_registry.health.pulse import Pulse
-from tests.hostile import Farm
+from tests.hostile import Farm, Visit
 from tests.shapes import JSON, fixed, hand, text
 
 _numbers = itertools.count(1)
@@ -26,13 +27,15 @@ SLOT = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
 class Counting(BaseHTTPRequestHandler):
-    """Answers every GET, and counts them by path."""
+    """Answers every GET but at a path that cannot exist, and counts them by path."""
 
     seen: ClassVar[list[str]] = []
 
     def do_GET(self):
-        self.seen.append(self.path)
-        self.send_response(204)
+        there = not self.path.endswith(pulse.NONSENSE)
+        if there:
+            self.seen.append(self.path)
+        self.send_response(204 if there else 404)
         self.end_headers()
 
     def log_message(self, format, *args):  # noqa: A002 - the base class names it so
@@ -106,6 +109,37 @@ def test_endpoints_are_checked_as_they_are_known_and_what_was_found_names_them(r
     assert (three.server_id, three.verdict, three.retry_after, three.in_doubt) == (8, "limited", 60, False)
     assert [(seen.asked, seen.status, seen.excerpt) for seen in three.evidence] == [("unknown session", 429, "later")]
     assert not one.evidence and not two.evidence
+
+
+def test_one_that_hangs_does_not_delay_what_was_found_of_the_others(results, monkeypatch):
+    monkeypatch.setattr(probe, "EARLY_SECONDS", 0.0)
+    let_go = Event()
+
+    async def hanging(visit: Visit) -> None:
+        await asyncio.to_thread(let_go.wait)
+        await hand()(visit)
+
+    with Farm(hand()) as good, Farm(hanging) as late:
+        answer = pulse.signature(200, JSON, b'{"error":{"code":1,"message":"x"},"id":1,"jsonrpc":"2.0"}')
+        known = pulse.write(Pulse("unknown session", answer, 20.0))
+        endpoints = [
+            Endpoint(server, number, f"{farm.url}/mcp", None, known, "legacy", "healthy")
+            for number, (server, farm) in enumerate([(7, good), (8, good), (8, late)], 1)
+        ]
+        body = messages.encode(Shard(SLOT, 0, endpoints=endpoints))
+        running = Thread(target=shard.check, args=[Record({"messageId": "1", "body": body, "attributes": {}}, 60.0)])
+        running.start()
+        try:
+            while not (found := results()) and running.is_alive():
+                time.sleep(0.01)
+        finally:
+            let_go.set()
+            running.join()
+        # Of the server with an endpoint that hangs nothing is said before the whole is known.
+        assert [[finding.endpoint_id for finding in one.findings] for one in found] == [[1]]
+        (rest,) = results()
+    assert (rest.slot, rest.shard) == (found[0].slot, found[0].shard)
+    assert sorted(finding.endpoint_id or 0 for finding in rest.findings) == [2, 3]
 
 
 def test_a_shard_that_is_delivered_twice_is_probed_once(server, results):
@@ -185,3 +219,7 @@ def test_findings_that_are_too_long_for_a_message_are_sent_in_parts(monkeypatch)
     assert len(parts) == 2
     assert max(len(part) for part in parts) <= queues.MAX_BODY
     assert [finding for part in parts for finding in messages.findings(part).findings] == findings
+    # The endpoints of a server stay together.
+    of_one = [finding._replace(server_id=min(finding.server_id, 400)) for finding in findings]
+    parts = [messages.findings(part).findings for part in shard._parts(messages.Findings(SLOT, 0, of_one))]
+    assert [len(part) for part in parts] == [399, 601]

@@ -138,10 +138,10 @@ class Reply:
         """The beginning of the body, whatever is in it."""
         return self.sample.decode("utf-8", "replace")[:MAX_EXCERPT]
 
-    def take(self, answer: Answer, number: int | None, beginnings: bytes = b"") -> None:
+    def take(self, answer: Answer, number: int | None, goes_on: Callable[[bytearray], bool] | None = None) -> None:
         """Take the body, as far as it matters to the request of this number. Raises what `answer` does but TooLong.
 
-        `beginnings`: where these are given, a body that begins otherwise is not read any further.
+        `goes_on`: where it is given, whether a body that has begun like this is read any further.
         """
         if answer.status in BODILESS:
             return
@@ -155,7 +155,7 @@ class Reply:
             else:
                 for piece in self._sampled(answer.pieces()):
                     self.text += piece if self.text else piece.lstrip(BEFORE_JSON)
-                    if beginnings and self.text and self.text[0] not in beginnings:
+                    if goes_on is not None and self.text and not goes_on(self.text):
                         return
         except TooLong:
             self.overflowed = True

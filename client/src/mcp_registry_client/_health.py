@@ -48,9 +48,30 @@ LIMITS: Final = "The server limits how often it may be asked (429)"
 # How a JSON value may begin: what begins otherwise is none, however long it is.
 JSON_BEGINNING: Final = b'{["-0123456789tfn'
 
-# What a health page calls a service that does not work, in whatever case: Spring Boot Actuator's Status, and the values
-# of "fail" in draft-inadarei-api-health-check, section 3.1.
-DOWN: Final = frozenset(("down", "out_of_service", "fail", "error"))
+# What a health page calls a service that does not work, in whatever case and with hyphens or low lines for blanks:
+# Spring Boot Actuator's Status, the values of "fail" in draft-inadarei-api-health-check, section 3.1, and what ASP.NET,
+# Consul and people write by hand.
+DOWN: Final = frozenset(
+    (
+        "critical",
+        "down",
+        "error",
+        "fail",
+        "failed",
+        "failing",
+        "not ok",
+        "out of service",
+        "unavailable",
+        "unhealthy",
+    )
+)
+# Which names in a page have such a word, or an object in which one of these has; and which are false where it is ill.
+STATES: Final = frozenset(("status", "state", "health"))
+STATES_WITHIN: Final = frozenset(("status", "code"))
+FLAGS: Final = frozenset(("healthy", "ok"))
+HYPHENS: Final = str.maketrans("_-", "  ")
+# Enough of a text to see that it is no such word.
+MAX_DOWN: Final = 64
 # Beyond this the shape of a page is not compared.
 MAX_DEPTH: Final = 3
 MAX_WORD: Final = 200
@@ -188,25 +209,27 @@ class _Look:
     def find_health(self) -> tuple[Finding | None, bool]:
         """What the health URL that a server declares says, and whether that decides; None where it says nothing.
 
-        It does where it is well, limits us, fails, or calls the server down in JSON. Another answer, such as 404, only
-        counts where nobody can begin at the server's own address.
+        It does where it is well, fails, or calls the server down. Another answer, such as 404, only counts where nobody
+        can begin at the server's own address. A page for people says nothing, nor does what is answered in the same way
+        at a path that cannot exist.
         """
         began = time.monotonic()
         try:
-            page = self._page(_urls.path(self._url), self._deadline)
+            path = _urls.path(self._url)
+            page = self._page(path, self._deadline)
         except Failed:
             self._note(Reply(), began)
             return None, False
         self._note(page, began)
-        status, state = page.status or 0, _down_state(page)
-        if status == 429:
-            return Finding("limited", status, LIMITS), True
+        status, state = page.status or 0, down_state(page.text)
         if state:
             told = f"The health URL answered {status} and calls the server {state}"
             return Finding("http_error", status, told), True
-        if 200 <= status < 300:
-            return Finding("healthy", status), True
-        return Finding("http_error", status, f"The health URL answered {status}"), status >= 500
+        if not 200 <= status < 300:
+            return Finding("http_error", status, f"The health URL answered {status}"), status >= 500
+        beside = f"{path.partition('?')[0].rstrip('/').rpartition('/')[0]}/{NONSENSE}"
+        tells = not _is_for_people(page) and not self._is_alike(page, beside, Deadline(PAGE_SECONDS))
+        return (Finding("healthy", status), True) if tells else (None, False)
 
     def find_mcp(self, *, plain: bool) -> Finding:
         """Judge an MCP endpoint; `plain`: or a plain HTTP service that has its health below it."""
@@ -249,15 +272,18 @@ class _Look:
         try:
             page = self._page(f"{base}/health", deadline)
             status = page.status or 0
-            if not 200 <= status < 300 or _down_state(page) or _is_for_people(page):
+            if not 200 <= status < 300 or down_state(page.text) or _is_for_people(page):
                 return None
         except Failed:
             return None
+        return None if self._is_alike(page, f"{base}/{NONSENSE}", deadline) else Finding("healthy", status)
+
+    def _is_alike(self, page: Reply, path: str, deadline: Deadline) -> bool:
+        """Whether a path that cannot exist answers as a health page does; one that does not answer at all does not."""
         try:
-            nonsense = self._page(f"{base}/{NONSENSE}", deadline)
-        except Failed as failed:
-            return None if failed.kind == "timeout" else Finding("healthy", status)
-        return None if _shape_of(nonsense) == _shape_of(page) else Finding("healthy", status)
+            return _shape_of(self._page(path, deadline)) == _shape_of(page)
+        except Failed:
+            return False
 
     def _gate(self, reply: Reply) -> Gate:
         """How one gets in, as the answer says it, and the metadata behind it."""
@@ -320,7 +346,7 @@ class _Look:
         page = Reply()
         with self.open("GET", path, {"Accept": "*/*"}, b"", deadline) as answer:
             page.begin(answer)
-            page.take(answer, None, JSON_BEGINNING)
+            page.take(answer, None, _may_matter)
         return page
 
     def _note(self, page: Reply, began: float) -> None:
@@ -477,13 +503,45 @@ def _is_for_people(page: Reply) -> bool:
     return page.media_type in ("text/html", "application/xhtml+xml") or page.text.startswith(b"<")
 
 
-def _down_state(page: Reply) -> str | None:
-    """What the JSON object of a health page gives as its `status`, where that means that the service does not work.
+def down_state(text: bytes | bytearray) -> str | None:
+    """What a health page calls its service, where that means that it does not work: a word of DOWN, or "not healthy".
 
-    Whatever the page says that it is: many that are written by hand say nothing.
+    Whatever the page says that it is: many that are written by hand say nothing. It says so by its status or by a flag,
+    where it is a JSON object, or by being nothing but the word.
     """
-    state = mapping(parsed(bytes(page.text), strict=False)).get("status")
-    return state if isinstance(state, str) and state.lower() in DOWN else None
+    value = parsed(bytes(text), strict=False)
+    if not isinstance(value, dict):
+        return _down_word(text.decode("utf-8-sig", "replace") if value is None else value)
+    for name, found in mapping(value).items():
+        key = name.lower()
+        if key in FLAGS and found is False:
+            return f"not {key}"
+        if key in STATES and isinstance(found, dict):
+            words = [_down_word(one) for part, one in mapping(found).items() if part.lower() in STATES_WITHIN]
+        else:
+            words = [_down_word(found)] if key in STATES else []
+        for word in words:
+            if word is not None:
+                return word
+    return None
+
+
+def _may_matter(text: bytearray) -> bool:
+    """Whether what still comes of a page can change what it says: it is JSON, or may become a word of DOWN."""
+    if text[0] in JSON_BEGINNING:
+        return True
+    beginning = _spelt(text[:MAX_DOWN].decode("latin-1"))
+    return any(word.startswith(beginning) for word in DOWN)
+
+
+def _down_word(value: Any) -> str | None:
+    return value.strip() if isinstance(value, str) and _spelt(value) in DOWN else None
+
+
+def _spelt(word: str) -> str:
+    word = word.strip()
+    # Some letters that are none of ASCII have a small one that is.
+    return word.lower().translate(HYPHENS) if word.isascii() else word
 
 
 def _shape_of(page: Reply) -> tuple[int | None, str, str]:

@@ -42,9 +42,28 @@ REFUSAL = re.compile(
 )
 MAX_REFUSAL = 512
 
-# What a health page calls a service that does not work, in whatever case: Spring Boot Actuator's Status, and the values
-# of "fail" in draft-inadarei-api-health-check, section 3.1.
-DOWN = frozenset({"down", "out_of_service", "fail", "error"})
+# What a health page calls a service that does not work, in whatever case and with hyphens or low lines for blanks:
+# Spring Boot Actuator's Status, the values of "fail" in draft-inadarei-api-health-check, section 3.1, and what ASP.NET,
+# Consul and people write by hand.
+DOWN = frozenset(
+    {
+        "critical",
+        "down",
+        "error",
+        "fail",
+        "failed",
+        "failing",
+        "not ok",
+        "out of service",
+        "unavailable",
+        "unhealthy",
+    }
+)
+# Which names in a page have such a word, or an object in which one of these has; and which are false where it is ill.
+STATES = frozenset({"status", "state", "health"})
+STATES_WITHIN = frozenset({"status", "code"})
+FLAGS = frozenset({"healthy", "ok"})
+HYPHENS = str.maketrans("_-", "  ")
 
 # Where an answer is none.
 NOT_HTTP = "not HTTP"
@@ -306,14 +325,48 @@ def is_refusal(status: int | None, text: bytes | bytearray) -> bool:
 
 
 def down_state(text: bytes | bytearray) -> str | None:
-    """What the JSON object of a health page gives as its `status`, where that means that the service does not work."""
+    """What a health page calls its service, where that means that it does not work: a word of DOWN, or "not healthy".
+
+    It says so by its status or by a flag, where it is a JSON object, or by being nothing but the word. The client has
+    the same rule (`_health.down_state`).
+    """
+    # Bytes that are no UTF-8 stand in somebody's message; they say nothing against the rest.
+    told = text.decode("utf-8-sig", "replace")
     try:
-        # Bytes that are no UTF-8 stand in somebody's message; they say nothing against the rest.
-        value: Any = json.loads(text.decode("utf-8-sig", "replace"))
+        value: Any = json.loads(told)
     except (ValueError, RecursionError):
-        return None
-    state = cast("dict[str, Any]", value).get("status") if isinstance(value, dict) else None
-    return state if isinstance(state, str) and state.lower() in DOWN else None
+        value = told
+    if not isinstance(value, dict):
+        return _down_word(value)
+    for name, found in cast("dict[str, Any]", value).items():
+        key = name.lower()
+        if key in FLAGS and found is False:
+            return f"not {key}"
+        if key in STATES and isinstance(found, dict):
+            within = cast("dict[str, Any]", found)
+            words = [_down_word(one) for part, one in within.items() if part.lower() in STATES_WITHIN]
+        else:
+            words = [_down_word(found)] if key in STATES else []
+        for word in words:
+            if word is not None:
+                return word
+    return None
+
+
+def may_be_down_word(text: bytes | bytearray) -> bool:
+    """Whether a text that is no JSON may become a word of DOWN by what still comes."""
+    beginning = _spelt(text.decode("latin-1"))
+    return any(word.startswith(beginning) for word in DOWN)
+
+
+def _down_word(value: Any) -> str | None:
+    return value.strip() if isinstance(value, str) and _spelt(value) in DOWN else None
+
+
+def _spelt(word: str) -> str:
+    word = word.strip()
+    # Some letters that are none of ASCII have a small one that is.
+    return word.lower().translate(HYPHENS) if word.isascii() else word
 
 
 class Exchange(asyncio.BufferedProtocol):

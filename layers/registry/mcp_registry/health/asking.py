@@ -35,6 +35,10 @@ MAX_SENTENCE: Final = 300
 # How a JSON value may begin: what begins otherwise is none, however long it is.
 JSON_BEGINNING: Final = frozenset(b'{["-0123456789tfn')
 COMMON: Final = f"User-Agent: {NAME}/{VERSION}\r\nAccept-Encoding: identity\r\nConnection: close\r\n"
+# Enough of a text to see that it is no word for a service that does not work.
+MAX_DOWN: Final = 64
+# Who does not answer at a path that cannot exist does not answer as at its health page.
+NONSENSE_SECONDS: Final = 2.0
 # What `reach.dial` says of an address that swallows packets, where another one is tried.
 SILENT: Final = Finding("timeout", None, "No connection within 2 seconds")
 # The forms of all questions, with room for the path and the host.
@@ -82,7 +86,7 @@ class Beat(Answer):
 
     @property
     def complaint(self) -> str | None:
-        """What a health page in JSON calls the service, where that means that it does not work.
+        """What a health page calls the service, where that means that it does not work.
 
         Whatever it says that it is: many that are written by hand say nothing.
         """
@@ -90,7 +94,7 @@ class Beat(Answer):
 
     @property
     def is_good(self) -> bool:
-        """Whether it is 2xx, and does not say in JSON that the service does not work."""
+        """Whether it is 2xx, and does not say that the service does not work."""
         return self.status is not None and 200 <= self.status < 300 and not self.complaint
 
     @property
@@ -115,7 +119,7 @@ class Beat(Answer):
             text += data
         else:
             self._text = data.lstrip(exchange.BEFORE_JSON)
-        if self._text and self._text[0] not in JSON_BEGINNING:
+        if self._text and self._text[0] not in JSON_BEGINNING and not exchange.may_be_down_word(self._text[:MAX_DOWN]):
             self.done = True
 
     def _take_line(self, line: bytes) -> None:
@@ -168,15 +172,28 @@ async def plain(dialler: Dialler, site: Site, addresses: tuple[str, ...]) -> Hea
 
     A page for people says nothing, nor does what is answered in the same way at a path that cannot exist.
     """
-    heard = await ask(dialler, site, addresses, PLAIN, below(site, pulse.HEALTH))
-    if heard.failure is not None or not heard.beat.is_good or heard.beat.is_page:
+    heard = await ask(dialler, site, addresses, PLAIN, path_of(PLAIN, site))
+    if not says_well(heard):
         return None
-    nonsense = await ask(dialler, site, (heard.address,), PLAIN, below(site, NONSENSE))
-    return None if heard.beat.signature == nonsense.beat.signature else heard
+    nonsense: Heard | None = None
+    with suppress(TimeoutError):
+        async with asyncio.timeout(NONSENSE_SECONDS):
+            nonsense = await ask(dialler, site, (heard.address,), PLAIN, path_of(PLAIN, site, nonsense=True))
+    return None if is_alike(heard, nonsense) else heard
+
+
+def says_well(heard: Heard) -> bool:
+    """Whether a health page says that its service works, if it says anything: a page for people never does."""
+    return heard.failure is None and heard.beat.is_good and not heard.beat.is_page
+
+
+def is_alike(heard: Heard, nonsense: Heard | None) -> bool:
+    """Whether a path that cannot exist answers as a health page does, so that the page tells of no service."""
+    return nonsense is not None and nonsense.beat.signature == heard.beat.signature
 
 
 def complaint(heard: Heard) -> Finding | None:
-    """What a declared health URL has against its server: it answers 5xx, or calls it down in JSON."""
+    """What a declared health URL has against its server: it answers 5xx, or calls it down."""
     status, state = heard.beat.status, heard.beat.complaint
     if heard.failure is not None or status is None:
         return None
@@ -223,9 +240,11 @@ def url_of(question: Question, url: str, health_url: str | None) -> str:
     return url
 
 
-def path_of(question: Question, site: Site) -> str:
-    """The path at which a question is asked of a site."""
-    return below(site, pulse.HEALTH) if question is PLAIN else site.path
+def path_of(question: Question, site: Site, *, nonsense: bool = False) -> str:
+    """The path at which a question is asked of a site; `nonsense`: one beside it that cannot exist."""
+    if question is PLAIN:
+        return below(site, NONSENSE if nonsense else pulse.HEALTH)
+    return beside(site) if nonsense else site.path
 
 
 def below(site: Site, name: str) -> str:

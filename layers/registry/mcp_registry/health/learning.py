@@ -10,7 +10,7 @@ from mcp_registry.dial.exchange import Dialler
 from mcp_registry.dial.guard import Policy
 from mcp_registry.dial.introduction import Introduction
 from mcp_registry.dial.lookup import Names
-from mcp_registry.dial.reach import Finding, Site
+from mcp_registry.dial.reach import Finding
 from mcp_registry.health import asking, pulse
 from mcp_registry.health.asking import Heard
 from mcp_registry.health.pulse import HEALTH_URL, PLAIN, Pulse, Question, Sample
@@ -70,7 +70,7 @@ async def learn(
                     if (found := await learner.tries(question, gate)) is not None:
                         return found
             elif introduction.verdict == "down" and endpoint.era is None:
-                return await learner.tries(PLAIN if endpoint.health_url is None else HEALTH_URL, None)
+                return await learner.health(PLAIN if endpoint.health_url is None else HEALTH_URL)
     except TimeoutError:
         pass
     return None
@@ -103,13 +103,11 @@ class _Learner:
     async def tries(self, question: Question, gate: int | None) -> Pulse | None:
         """Ask a question as often as is needed to know whether it tells of the endpoint."""
         first = await self.ask(question)
-        if first is None or (question.is_health and not first.beat.is_good):
+        if first is None or (question.is_health and not asking.says_well(first)):
             return None
         samples = [_sample(first)]
         # Who opens a session for it, or does not answer soon, is not asked once more.
         if pulse.learnt({question.name: samples * 2}, {}, gate) is None:
-            return None
-        if question is PLAIN and first.beat.is_page:
             return None
         second, nonsense = await self.ask(question), await self.ask(question, nonsense=True)
         if second is None:
@@ -118,30 +116,37 @@ class _Learner:
         beside = None if nonsense is None else nonsense.beat.signature
         return pulse.learnt({question.name: samples}, {question.name: beside}, gate)
 
-    async def ask(self, question: Question, *, nonsense: bool = False) -> Heard | None:
-        """Ask once; None where no answer comes soon."""
+    async def health(self, question: Question) -> Pulse | None:
+        """Ask for the health of a plain HTTP service, which is all that there is to judge it by.
+
+        So it may be slow, and its shape change: a check judges by the same rule (`probe`), and both say the same.
+        """
+        heard = await self.ask(question, seconds=pulse.MIN_SECONDS)
+        if heard is None or not asking.says_well(heard):
+            return None
+        nonsense = await self.ask(question, nonsense=True)
+        signature = heard.beat.signature
+        if signature is None or asking.is_alike(heard, nonsense):
+            return None
+        return Pulse(question.name, signature, pulse.patience([heard.seconds]))
+
+    async def ask(self, question: Question, *, nonsense: bool = False, seconds: float = WAIT_SECONDS) -> Heard | None:
+        """Ask once; None where no answer comes in so many seconds."""
         url = asking.url_of(question, self._endpoint.url, self._endpoint.health_url)
         if not urls.PRINTABLE.fullmatch(url):
             return None
         site = reach.site(url, self._policy)
         try:
-            async with asyncio.timeout(WAIT_SECONDS):
+            async with asyncio.timeout(seconds):
                 located = await reach.locate(site, self._names, self._policy)
                 if isinstance(located, Finding):
                     return None
-                heard = await asking.ask(
-                    self._dialler, site, located, question, _path(question, site, nonsense=nonsense)
-                )
+                path = asking.path_of(question, site, nonsense=nonsense)
+                heard = await asking.ask(self._dialler, site, located, question, path)
         except TimeoutError:
             return None
         await asking.leave(self._dialler, site, heard)
         return None if heard.failure is not None or heard.beat.fault == exchange.CLOSED else heard
-
-
-def _path(question: Question, site: Site, *, nonsense: bool) -> str:
-    if not nonsense:
-        return asking.path_of(question, site)
-    return asking.below(site, pulse.NONSENSE) if question is PLAIN else asking.beside(site)
 
 
 def _sample(heard: Heard) -> Sample:

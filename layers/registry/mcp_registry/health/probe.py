@@ -16,8 +16,8 @@ import contextlib
 import gc
 import sys
 import time
-from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Sequence
 from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -31,7 +31,7 @@ from mcp_registry.dial.lookup import Names, Resolver, System
 from mcp_registry.dial.reach import Finding, Site
 from mcp_registry.health import asking, pulse
 from mcp_registry.health.asking import Heard
-from mcp_registry.health.pulse import HEALTH_URL, PLAIN, Pulse, Question
+from mcp_registry.health.pulse import HEALTH_URL, Pulse, Question
 
 if sys.platform == "win32":  # for which there is no uvloop
     from asyncio import new_event_loop
@@ -40,10 +40,15 @@ else:
 
 # What an endpoint is waited for at its pulse where no other patience is learnt; a time-out that took less says nothing.
 DEADLINE: Final = pulse.MIN_SECONDS
+# Nobody who was up is called down for silence that was shorter, at its pulse and its introduction together: somebody
+# who takes 6 s for each answer works.
+SILENT_SECONDS: Final = 8.0
 # Of what is left of a sweep, what one question of a pulse may take: the second look and the introduction need the rest.
 PULSE_SHARE: Final = 0.4
 # Between the two looks at an answer that is not as before.
 PAUSE_SECONDS: Final = 2.0
+# After the spread, when all but those who hang have had their second look and their introduction.
+EARLY_SECONDS: Final = 4.0
 # An introduction that has less than this could only fail; its session is deleted in the grace after it.
 LEAST_SECONDS: Final = 3.0
 # Of what an introduction may take, how much where a plain HTTP service may have to be asked for its health after it.
@@ -80,6 +85,8 @@ UP: Final = frozenset({"healthy", "gated", "limited"})
 # Verdicts that no lateness of ours can have caused.
 SETTLED: Final = UP | {"blocked"}
 AS_BEFORE: Final = frozenset({"healthy", "gated"})
+# What an introduction asks first, in each of its ways. Who is asked anything else has answered.
+FIRST: Final = frozenset({"initialize", "server/discover", "GET"})
 # By which statuses somebody asks for credentials (dial.introduction).
 GATES: Final = frozenset({401, 402, 403, *range(300, 400)})
 # After which findings a plain HTTP service may have to be asked for its health: it has been heard.
@@ -147,6 +154,7 @@ def sweep(
     per_host: int | None = None,
     first: int = 0,
     introductions: int = INTRODUCTIONS,
+    early: Callable[[list[Result]], None] | None = None,
 ) -> list[Result]:
     """Check endpoints on an event loop of our own; one result for each, in any order.
 
@@ -155,7 +163,9 @@ def sweep(
     is checked at about the same distance from the start of every sweep; those that may need long come before those with
     a pulse. `at_once`: how many checks are under way together, at most; of them so many `introductions`. `per_host`:
     how many checks one address has in this sweep, at most (None: no bound); whoever is beyond that is not checked.
-    `first`: so many of the targets, from the beginning, have their turn before all others and in this order.
+    `first`: so many of the targets, from the beginning, have their turn before all others and in this order. `early` is
+    called once, in a thread, with the results that are there EARLY_SECONDS after the spread, where not all are: those
+    of servers of which all endpoints are settled. It must not raise.
     """
     # What the collector of cycles takes is 6 % of a sweep (2026-11-22), and a sweep leaves it next to nothing.
     gc.disable()
@@ -170,6 +180,7 @@ def sweep(
                 per_host=per_host,
                 first=first,
                 introductions=introductions,
+                early=early,
             )
             return runner.run(checks)
     finally:
@@ -186,6 +197,7 @@ async def check_all(
     per_host: int | None = None,
     first: int = 0,
     introductions: int = INTRODUCTIONS,
+    early: Callable[[list[Result]], None] | None = None,
     resolver: Resolver | None = None,
 ) -> list[Result]:
     """What `sweep` does, on the loop that runs. `resolver` takes the place of the system's."""
@@ -196,6 +208,8 @@ async def check_all(
     system = System()
     due = _turns(targets, spread, first)
     engine = _Engine(due, seconds, policy or guard.policy(), at_once, per_host, introductions, resolver or system)
+    if early is not None:
+        engine.tell(early, spread + EARLY_SECONDS)
     try:
         return await engine.run()
     finally:
@@ -223,7 +237,7 @@ class _Host:
 class _Check:
     """A check under way."""
 
-    __slots__ = ("addresses", "attempt", "began", "ends", "expired", "hosts", "site", "slipped", "target")
+    __slots__ = ("addresses", "attempt", "began", "ends", "expired", "hosts", "site", "slipped", "target", "waited")
 
     def __init__(self, target: Target, attempt: int = 1) -> None:
         self.target = target
@@ -232,6 +246,8 @@ class _Check:
         self.began = self.slipped = 0.0
         # When the question that is asked has taken too long; 0 where none is.
         self.ends = 0.0
+        # How long it was waited for at its pulse, in vain.
+        self.waited = 0.0
         self.expired = False
         # Where the first question goes, and the addresses that it may dial.
         self.site: Site | None = None
@@ -279,10 +295,20 @@ class _Engine:
         self._asked = 0
         self._results: list[Result] = []
         self._total = len(turns)
+        # Of each server, how many of its endpoints are not settled yet.
+        self._unsettled = Counter(target.server_id for _, target in turns)
+        self._early: Callable[[list[Result]], None] | None = None
+        self._early_at = now
+        self._telling: asyncio.Future[None] | None = None
         self._launch_handle: asyncio.Handle | None = None
         self._tick_handle: asyncio.Handle | None = None
         self._tick_due = now
         self._slipped = 0.0
+
+    def tell(self, early: Callable[[list[Result]], None], after: float) -> None:
+        """See to it that what is settled after so many seconds is told then."""
+        self._early = early
+        self._early_at += after
 
     async def run(self) -> list[Result]:
         """Check them all."""
@@ -298,6 +324,8 @@ class _Engine:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            if self._telling is not None:
+                await self._telling
             await self._introducer.close()
             await self._names.close()
         return self._results
@@ -342,6 +370,11 @@ class _Engine:
             self._tick_due = min(self._tick_due, self._ends[0][0])
         if now > self._last_start:
             self._give_up(now)
+        if self._early is not None and now >= self._early_at and len(self._results) < self._total:
+            whole = [result for result in self._results if not self._unsettled[result.server_id]]
+            if whole:
+                self._telling = self._loop.run_in_executor(None, self._early, whole)
+                self._early = None
         self._tick_handle = self._loop.call_later(max(self._tick_due - now, 0.001), self._tick)
 
     def _expire(self, check: _Check, ends: float) -> None:
@@ -363,6 +396,7 @@ class _Engine:
 
     def _settle(self, result: Result) -> None:
         self._results.append(result)
+        self._unsettled[result.server_id] -= 1
         if len(self._results) == self._total and not self._over.done():
             self._over.set_result(None)
 
@@ -444,11 +478,17 @@ class _Engine:
             if isinstance(heard, Found):
                 return heard
             told = None if heard is None else _told(target, known, question, heard)
+            if told is None and heard is not None and question is HEALTH_URL and asking.says_well(heard):
+                told = await self._well(check, known, heard)
+                if told is None and known is None:
+                    break  # it says the same of whatever is there: the introduction is the second look
             if told is not None and (last or told.verdict in UP or _is_down(target)):
                 return told
-            if last or _is_down(target):
+            if last or _is_down(target) or (heard is not None and heard.beat.status == 429):
                 break
-            if heard is not None and heard.failure is not None and heard.failure.verdict == "dns":
+            if heard is None:
+                check.waited = time.monotonic() - check.began
+            elif heard.failure is not None and heard.failure.verdict == "dns":
                 self._names.forget(reach.site(target.url, self._policy).host)
             late = self._was_late(check, time.monotonic())
             await asyncio.sleep(PAUSE_SECONDS)
@@ -459,13 +499,34 @@ class _Engine:
         if decided.verdict in UP or heard is None or heard.beat.status is None or not question.declared:
             return decided
         # A plain service that declares where its health is: that answer says more than that it speaks no MCP.
-        if target.era is not None or decided.verdict is None:
+        if target.era is not None or decided.verdict is None or heard.beat.is_good:
             return decided
         told = asking.complaint(heard) or Finding("http_error", heard.beat.status, _refusal(heard))
         return Found(*told, _milliseconds(heard), evidence=_evidence(target, question, heard))
 
-    async def _look(self, check: _Check, question: Question, patience: float) -> Heard | Found | None:
+    async def _well(self, check: _Check, known: Pulse | None, heard: Heard) -> Found | None:
+        """What a health URL says for its server that says it is well, and not as was learnt; None where nothing.
+
+        By this whoever was never introduced is up. Where an introduction is to be had, it decides: of who was
+        introduced a page says nothing that is another one than before, and nobody who is down is called up by one.
+        """
+        target = check.target
+        if target.era is not None and (known is not None or target.verdict not in AS_BEFORE):
+            return None
+        nonsense = await self._look(check, HEALTH_URL, asking.NONSENSE_SECONDS, nonsense=True)
+        if isinstance(nonsense, Found):
+            return nonsense
+        if asking.is_alike(heard, nonsense):
+            return None
+        verdict = "gated" if target.verdict == "gated" else "healthy"
+        return Found(verdict, heard.beat.status, None, _milliseconds(heard), in_doubt=known is not None)
+
+    async def _look(
+        self, check: _Check, question: Question, patience: float, *, nonsense: bool = False
+    ) -> Heard | Found | None:
         """What is heard to a question; a finding where it may not be asked or we are at fault; None after a while.
+
+        `nonsense`: it is asked at a path that cannot exist.
 
         Everything that is asked every half minute goes through here, which is why it is written in one piece.
         """
@@ -482,7 +543,8 @@ class _Engine:
                 # What is not found may be found at the second look.
                 no_name = reached.verdict == "dns"
                 return Heard(asking.Beat(), Finding(*reached[:3]), "", 0.0) if no_name else reached
-            heard = await asking.ask(self._dialler, site, check.addresses, question, asking.path_of(question, site))
+            path = asking.path_of(question, site, nonsense=nonsense)
+            heard = await asking.ask(self._dialler, site, check.addresses, question, path)
         except asyncio.CancelledError:
             if not self._is_over(check):
                 raise
@@ -579,7 +641,12 @@ class _Engine:
         verdict, status, error = asking.judged(introduced)
         if verdict is None:
             self._note_exhaustion(error)
-        if verdict == "timeout" and seconds < DEADLINE:
+        if verdict == "timeout" and target.verdict in UP and any(one.asked not in FIRST for one in introduced.evidence):
+            # It has begun, and is slower than a sweep can wait: an introduction that has all its time is to decide.
+            as_before = "gated" if target.verdict == "gated" else "healthy"
+            return Found(as_before, None, None, introduced.took_ms, in_doubt=True)
+        least = SILENT_SECONDS - check.waited if target.verdict in UP else DEADLINE
+        if verdict == "timeout" and seconds < max(least, DEADLINE):
             return NO_TIME  # it may only be slower than there was time for
         known = target.pulse is not None
         in_doubt = verdict == "healthy" and (known or introduced.era != target.era)
@@ -651,7 +718,7 @@ def _question(target: Target, known: Pulse | None) -> Question | None:
     """What an endpoint is asked first; None where it is introduced at once.
 
     A health URL that was declared is asked whatever was learnt, but where it was learnt that something else tells more.
-    Who is down is called up by nobody but an introduction.
+    Who is down is called up by nobody but an introduction; where nobody could be introduced, by its health.
     """
     if target.health_url is not None and (known is None or known.question == HEALTH_URL.name):
         return HEALTH_URL
@@ -666,18 +733,20 @@ def _told(target: Target, known: Pulse | None, question: Question, heard: Heard)
     if heard.failure is not None or beat.status is None:
         return None
     if beat.status == 429:
+        if target.verdict not in UP:
+            return None  # only an introduction calls anybody up
         told = _evidence(target, question, heard)
         return Found("limited", 429, LIMITS, _milliseconds(heard), beat.wait, evidence=told)
     if question is HEALTH_URL:
         complaint = asking.complaint(heard)
         if complaint is not None:
             return Found(*complaint, _milliseconds(heard), evidence=_evidence(target, question, heard))
-        as_before = beat.is_good and (target.era is None or target.verdict in AS_BEFORE)
-    else:
-        assert known is not None
-        as_before = beat.signature == known.signature and beat.session is None
-        # UP and DOWN are of one shape.
-        as_before = as_before and (question is not PLAIN or beat.is_good)
+    as_before = known is not None and beat.signature == known.signature and beat.session is None
+    # UP and DOWN are of one shape.
+    as_before = as_before and (not question.is_health or asking.says_well(heard))
+    if question.declared:
+        as_before = as_before and (target.era is None or target.verdict in AS_BEFORE)
+    elif known is not None:
         # Of who was limited it is not known what it wanted of its callers before.
         as_before = as_before and not (target.verdict == "limited" and known.signature.status in GATES)
     verdict = "gated" if target.verdict == "gated" else "healthy"

@@ -1,4 +1,7 @@
-"""One shard of a sweep: probed, and what was found sent on. Knows two queues and no database."""
+"""One shard of a sweep: probed, and what was found sent on. Knows two queues and no database.
+
+What is found soon is sent on soon: one that hangs would else delay the verdicts of all others until the sweep is over.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,9 @@ from collections import Counter, deque
 
 from mcp_registry.aws import observability, queues
 from mcp_registry.edge.background import Record
+from mcp_registry.errors import Unavailable
 from mcp_registry.health import messages, probe
-from mcp_registry.health.messages import Finding, Findings
+from mcp_registry.health.messages import Finding, Findings, Shard
 
 # Every verdict is to be written within 25 s of its slot; all that is asked is over by this.
 SWEEP_SECONDS = 22.0
@@ -52,7 +56,28 @@ def check(record: Record) -> None:
     targets = [probe.Target(*endpoint) for endpoint in shard.endpoints]
     targets += [probe.Target(server.id, None, server.endpoint_url, server.health_url) for server in shard.servers]
     per_host = _share(int(os.environ.get("CHECKS_PER_HOST", CHECKS_PER_HOST)), shard.shards)
-    results = probe.sweep(targets, seconds=seconds, spread=spread, per_host=per_host, first=shard.first)
+    told: list[probe.Result] = []
+
+    def early(results: list[probe.Result]) -> None:
+        try:
+            _send(shard, results)
+        except Unavailable:
+            return  # they are sent with the others, at the end
+        told.extend(results)
+
+    results = probe.sweep(targets, seconds=seconds, spread=spread, per_host=per_host, first=shard.first, early=early)
+    known = {(result.server_id, result.id) for result in told}
+    _send(shard, [result for result in results if (result.server_id, result.id) not in known], last=True)
+    unchecked = Counter(result.error for result in results if result.verdict is None)
+    checked = len(results) - unchecked.total()
+    observability.log_shard(shard.slot.isoformat(), shard.shard, "probed", checked, total, dict(unchecked))
+
+
+def _send(shard: Shard, results: list[probe.Result], *, last: bool = False) -> None:
+    """Send what was found; of the `last`, also that it is nothing. Raises Unavailable.
+
+    All endpoints of a server come together: its row of a slot is written once, of the best of them.
+    """
     sent = time.monotonic()
     findings = [
         Finding(
@@ -67,13 +92,12 @@ def check(record: Record) -> None:
             in_doubt=result.in_doubt,
             evidence=[messages.Evidence(*one) for one in result.evidence],
         )
-        for result in results
+        for result in sorted(results, key=lambda result: result.server_id)
         if result.verdict is not None
     ]
-    for part in _parts(Findings(shard.slot, shard.shard, findings)):
-        queues.send(os.environ["RESULT_QUEUE_URL"], part)
-    unchecked = Counter(result.error for result in results if result.verdict is None)
-    observability.log_shard(shard.slot.isoformat(), shard.shard, "probed", len(findings), total, dict(unchecked))
+    if findings or last:
+        for part in _parts(Findings(shard.slot, shard.shard, findings)):
+            queues.send(os.environ["RESULT_QUEUE_URL"], part)
 
 
 def _share(checks: int, shards: int) -> int:
@@ -87,10 +111,13 @@ def _share(checks: int, shards: int) -> int:
 
 
 def _parts(findings: Findings) -> list[str]:
-    """The findings as one message, or as halves where one is too long."""
+    """The findings as one message, or as halves where one is too long: those of a server stay in one of them."""
     body = messages.encode(findings)
     if len(body.encode()) <= queues.MAX_BODY:
         return [body]
-    middle = len(findings.findings) // 2
+    middle = place = len(findings.findings) // 2
+    while place and findings.findings[place].server_id == findings.findings[place - 1].server_id:
+        place -= 1
+    middle = place or middle
     halves = (findings.findings[:middle], findings.findings[middle:])
     return [part for half in halves for part in _parts(Findings(findings.slot, findings.shard, half))]
