@@ -645,6 +645,30 @@ def test_the_endpoint_to_use_is_chosen_among_those_that_are_there_when_the_serve
         database.close()
 
 
+def test_a_sweep_that_was_listed_before_an_introduction_called_down_does_not_say_as_before(database, replicas):
+    id_, (first, *_) = replicas
+    rows(database, f"INSERT INTO metrics.sweeps (slot, listed_at) VALUES ('{slot(1)}', '{slot(1)}')")
+    down = [of(id_, first, "mcp_error")]
+    introduced = slot(1) + timedelta(seconds=5)
+    results.write_introduced(database, down, introduced, introduced)
+    verdict = f"SELECT verdict::text FROM registry.endpoint_health WHERE endpoint_id = {first}"
+    write(database, 1, of(id_, first, age_ms=-10_000))
+    assert rows(database, verdict) == [("mcp_error",)]
+    write(database, 2, of(id_, first))
+    assert rows(database, verdict) == [("healthy",)]
+
+
+@pytest.mark.parametrize("server_id", ["other", "none"])
+def test_a_finding_is_of_an_endpoint_that_its_server_has_and_takes_no_other_along(database, replicas, server_id):
+    id_, (first, second, _) = replicas
+    (other,) = [one for (one,) in rows(database, "SELECT id FROM registry.mcp_servers") if one != id_]
+    before = told(database, id_)
+    stranger = of(other if server_id == "other" else 2**60, first, "refused")
+    write(database, 1, stranger, of(id_, second, "gated"))
+    assert told(database, id_)[len(before) :] == [(second, "verdict", "healthy", "gated")]
+    assert (metrics_of(database, other)[1:], status(database, other)) == ([], "active")
+
+
 def test_how_long_and_how_often_a_verdict_has_been_found_is_kept(database, replicas):
     id_, (first, *_) = replicas
     kept = f"SELECT since, times, up_at FROM registry.endpoint_health WHERE endpoint_id = {first}"

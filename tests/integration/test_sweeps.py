@@ -446,6 +446,13 @@ def test_the_addresses_of_one_server_may_be_longer_than_a_message():
     assert sum(len(messages.shard(body).endpoints) for body in bodies) == 103
 
 
+def test_an_endpoint_that_is_longer_than_a_message_is_given_up_and_takes_no_other_along():
+    (long,) = some(1)
+    endpoints = [*some(3), long._replace(id=9, server_id=9, pulse="x" * queues.MAX_BODY)]
+    bodies = sweeps._sharded(datetime.now(UTC), endpoints)
+    assert sorted(one.id for body in bodies for one in messages.shard(body).endpoints) == [one.id for one in some(3)]
+
+
 def test_a_shard_fits_into_a_message_however_long_its_urls_are():
     bodies = sweeps._sharded(datetime.now(UTC), some(1000, "https://mcp.example.com/" + "x" * 2000))
     assert max(len(body) for body in bodies) <= queues.MAX_BODY

@@ -32,8 +32,10 @@ DOUBT_MINUTES = 5
 # a server that came, went or changed meanwhile fails the comparison with what was read, and is left for the next sweep.
 # A finding that is written already is no newer than itself, and one from before an operator's change does not undo it.
 # What was asked of an endpoint before it moved or retired is no finding, nor what is said of one that the server has
-# not. A good answer is never doubted: it cannot come from a fault of ours. An endpoint in conflict is the address of
-# another server of the same name (`rival`): it is checked, and whether this server is up does not follow from it.
+# not. An endpoint in conflict is the address of another server of the same name (`rival`): it is checked, and whether
+# this server is up does not follow from it. A good answer is never doubted: it cannot come from a fault of ours. It is
+# dropped all the same where an introduction has called the endpoint down since the sweep was listed: for the sweep
+# that was up, so that *as before* is what it says, and knows no better. The next one does.
 #
 # What an introduction found has no slot: it is no row of metrics and in no shard. It hears of too few hosts to know a
 # fault of ours, so that whoever was up a while ago and is away is called down by a sweep alone.
@@ -81,6 +83,8 @@ WITH sent AS (
       FROM finding
      WHERE h.endpoint_id = finding.endpoint_id
        AND h.checked_at < finding.checked_at
+       AND NOT COALESCE(finding.up AND %(slot)s::timestamptz IS NOT NULL AND NOT metrics.is_up(h.verdict)
+                        AND h.since > (SELECT at FROM asked), false)
     RETURNING finding.server_id, finding.endpoint_id, old.verdict AS before, finding.verdict, finding.up, finding.away,
               finding.rival, finding.status, finding.error_message, finding.checked_at
 ), counted AS MATERIALIZED (

@@ -298,12 +298,15 @@ def _sharded(slot: datetime, endpoints: list[Endpoint], missed: int = 0) -> list
 
 
 def _cut(slot: datetime, endpoints: list[Endpoint], missed: int, count: int) -> Iterator[tuple[list[Endpoint], int]]:
-    """The endpoints in so many parts, of which those that are too long are halved; how many of each were missed."""
+    """The endpoints in so many parts, of which those that are too long are halved; how many of each were missed.
+
+    One endpoint that is longer than a message is given up: the others are to be checked.
+    """
     for part, first in _dealt(endpoints, missed, count):
         whole = messages.encode(Shard(slot, MOST, first=first, shards=MOST, endpoints=part))
         if len(part) <= MAX_SHARD and len(whole.encode()) <= queues.MAX_BODY:
             yield part, first
-        else:
+        elif len(part) > 1:
             yield from _cut(slot, part, first, 2)
 
 
