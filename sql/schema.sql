@@ -281,28 +281,32 @@ END
 $$;
 
 CREATE FUNCTION registry.use_endpoints(given bigint[]) RETURNS integer
-    LANGUAGE sql SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
+DECLARE
+    changed integer;
+BEGIN
+    PERFORM FROM registry.mcp_servers WHERE id = ANY (given) ORDER BY id FOR NO KEY UPDATE;
     WITH best AS (
         SELECT DISTINCT ON (e.server_id) e.server_id, e.id, e.url, e.health_url
           FROM registry.endpoints AS e
           LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id
          WHERE e.server_id = ANY (given)
            AND e.retired_at IS NULL
-         ORDER BY e.server_id, COALESCE(metrics.is_up(h.verdict), false) DESC, e.conflict_at IS NULL DESC,
+         ORDER BY e.server_id, e.conflict_at IS NULL DESC, COALESCE(metrics.is_up(h.verdict), false) DESC,
                   e.declared DESC, e.created_at DESC, e.id DESC
-    ), used AS (
-        UPDATE registry.mcp_servers AS s
-           SET endpoint_id = best.id,
-               endpoint_url = best.url,
-               health_url = best.health_url
-          FROM best
-         WHERE s.id = best.server_id
-           AND s.endpoint_id IS DISTINCT FROM best.id
-        RETURNING s.id
     )
-    SELECT count(*)::integer FROM used
+    UPDATE registry.mcp_servers AS s
+       SET endpoint_id = best.id,
+           endpoint_url = best.url,
+           health_url = best.health_url
+      FROM best
+     WHERE s.id = best.server_id
+       AND s.endpoint_id IS DISTINCT FROM best.id;
+    GET DIAGNOSTICS changed = ROW_COUNT;
+    RETURN changed;
+END
 $$;
 
 CREATE TABLE metrics.endpoint_changes (
@@ -653,8 +657,6 @@ CREATE INDEX tool_invocations_tool_idx ON metrics.tool_invocations USING btree (
 CREATE INDEX endpoints_body_digest_idx ON registry.endpoints USING btree (body_digest);
 
 CREATE INDEX endpoints_introduce_idx ON registry.endpoints USING btree (introduce_at) WHERE (retired_at IS NULL);
-
-CREATE INDEX endpoints_moved_idx ON registry.endpoints USING btree (GREATEST(moved_at, retired_at));
 
 CREATE INDEX mcp_servers_body_digest_idx ON registry.mcp_servers USING btree (body_digest);
 

@@ -55,8 +55,6 @@ CREATE TABLE registry.endpoints (
 WITH (fillfactor = 80);
 -- Which endpoints are to be introduced now.
 CREATE INDEX endpoints_introduce_idx ON registry.endpoints (introduce_at) WHERE retired_at IS NULL;
--- The endpoints that have moved or retired since a sweep was dispatched: mostly none.
-CREATE INDEX endpoints_moved_idx ON registry.endpoints (GREATEST(moved_at, retired_at));
 -- The digest handshake of an announcement.
 CREATE INDEX endpoints_body_digest_idx ON registry.endpoints (body_digest);
 
@@ -117,31 +115,37 @@ ALTER TABLE registry.mcp_servers
     -- SHA-256 of what the server offers, without addresses: what its endpoints have in common. Null until it is next sent.
     ADD COLUMN offer_digest bytea;
 
--- Makes each of these servers use the endpoint that is the one to use: up, declared before announced, newest before older. Runs as
--- its owner, so that who writes what was found can choose among the addresses of a server, and give it no other.
+-- Makes each of these servers use the endpoint that is the one to use: without a conflict before with one, whose address is
+-- another server's; up; declared before announced; newest before older. Runs as its owner, so that who writes what was found can
+-- choose among the addresses of a server, and give it no other. The servers are locked by a statement of its own, so that the choice
+-- is made by what is stored then: a registration that set another address meanwhile is seen.
 CREATE FUNCTION registry.use_endpoints(given bigint[]) RETURNS integer
-    LANGUAGE sql SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = ''
 AS $$
+DECLARE
+    changed integer;
+BEGIN
+    PERFORM FROM registry.mcp_servers WHERE id = ANY (given) ORDER BY id FOR NO KEY UPDATE;
     WITH best AS (
         SELECT DISTINCT ON (e.server_id) e.server_id, e.id, e.url, e.health_url
           FROM registry.endpoints AS e
           LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id
          WHERE e.server_id = ANY (given)
            AND e.retired_at IS NULL
-         ORDER BY e.server_id, COALESCE(metrics.is_up(h.verdict), false) DESC, e.conflict_at IS NULL DESC,
+         ORDER BY e.server_id, e.conflict_at IS NULL DESC, COALESCE(metrics.is_up(h.verdict), false) DESC,
                   e.declared DESC, e.created_at DESC, e.id DESC
-    ), used AS (
-        UPDATE registry.mcp_servers AS s
-           SET endpoint_id = best.id,
-               endpoint_url = best.url,
-               health_url = best.health_url
-          FROM best
-         WHERE s.id = best.server_id
-           AND s.endpoint_id IS DISTINCT FROM best.id
-        RETURNING s.id
     )
-    SELECT count(*)::integer FROM used
+    UPDATE registry.mcp_servers AS s
+       SET endpoint_id = best.id,
+           endpoint_url = best.url,
+           health_url = best.health_url
+      FROM best
+     WHERE s.id = best.server_id
+       AND s.endpoint_id IS DISTINCT FROM best.id;
+    GET DIAGNOSTICS changed = ROW_COUNT;
+    RETURN changed;
+END
 $$;
 REVOKE EXECUTE ON FUNCTION registry.use_endpoints(bigint[]) FROM PUBLIC;
 

@@ -106,26 +106,35 @@ def test_what_was_asked_before_an_endpoint_moved_or_retired_says_nothing(databas
     assert told(database, server[0]) == []
 
 
-@pytest.mark.parametrize(
-    ("said", "reason"),
-    [
-        ({"server_info": {"name": "x" * 65_536}}, "has 65,563 bytes, more than 65,536"),
-        ({"server_info": {"name": "a\0b"}}, "holds a NUL"),
-    ],
-)
-def test_what_cannot_be_kept_is_refused_by_name_and_takes_nothing_else_along(
-    database, server, monkeypatch, said, reason
-):
+def test_what_is_too_long_to_be_kept_is_refused_by_name_and_takes_nothing_else_along(database, server, monkeypatch):
     lines: list[tuple[str, str]] = []
     monkeypatch.setattr(introductions.observability, "log_malformed", lambda *line: lines.append(line))
+    said = {"server_info": {str(n): "x" * 200 for n in range(400)}}
     record(database, introduced(server, pulse="[1]", era="legacy", introduction=said))
-    assert lines == [("1", f"what was learnt of endpoint {server[1]} {reason}")]
+    reason = f"what was learnt of endpoint {server[1]} has 83,507 bytes, more than 65,536"
+    assert lines == [("1", reason)]
     assert kept(database, server[1])[:4] == ("[1]", "legacy", None, None)
 
 
+def test_what_postgres_does_not_take_of_one_takes_no_other_along(new_database, monkeypatch):
+    """Whatever gets past the form of a message: here a number that is none in JSON."""
+    database = Database(new_database()).begin(PATIENCE)
+    database.read("SELECT 1")
+    lines: list[tuple[str, str]] = []
+    monkeypatch.setattr(introductions.observability, "log_malformed", lambda *line: lines.append(line))
+    ids = registered(database, "http://first.example/mcp", "http://second.example/mcp")
+    first, second = ((id_, endpoint(database, id_)) for id_ in ids)
+    broken = introduced(first, pulse="[1]", era="legacy", introduction={"tools_count": float("inf")})
+    one = Record({"messageId": "1"}, 60.0)
+    assert introductions._learn(database, one, ASKED, [broken, introduced(second, pulse="[2]", era="modern")]) == 1
+    assert lines == [("1", f"what was learnt of endpoint {first[1]} is nothing that Postgres takes")]
+    assert kept(database, second[1])[:2] == ("[2]", "modern")
+    database.close()
+
+
 def test_the_words_of_an_escape_are_no_nul(database, server):
-    record(database, introduced(server, introduction={"name": "\\u0000"}))
-    assert kept(database, server[1])[3] == {"name": "\\u0000"}
+    record(database, introduced(server, introduction={"server_info": {"name": "\\u0000"}}))
+    assert kept(database, server[1])[3] == {"server_info": {"name": "\\u0000"}}
 
 
 def test_who_was_up_a_while_ago_and_is_away_is_called_down_by_a_sweep_alone(database, server):

@@ -594,13 +594,79 @@ def test_where_an_endpoint_that_is_up_was_not_asked_its_server_has_no_check(data
     assert status(database, id_) == "active"
 
 
-def test_an_endpoint_in_conflict_is_used_where_no_other_is_up(database, replicas):
+def test_an_endpoint_in_conflict_is_another_servers_and_neither_used_nor_a_sign_of_life(database, replicas):
     id_, (first, second, third) = replicas
     rows(database, f"UPDATE registry.endpoints SET conflict_at = now() WHERE id = {third}")
     write(database, 1, of(id_, first, "refused"), of(id_, second), of(id_, third))
     assert endpoint(database, id_) == second
     write(database, 2, of(id_, first, "refused"), of(id_, second, "refused"), of(id_, third))
-    assert (endpoint(database, id_), status(database, id_)) == (third, "active")
+    assert (endpoint(database, id_) in (first, second), status(database, id_)) == (True, "error")
+    # Nor does it bring the server back, or stand for it in the metrics.
+    write(database, 3, of(id_, first, "refused"), of(id_, second, "refused"), of(id_, third, "gated"))
+    assert metrics_of(database, id_)[2:] == [(slot(2), "refused"), (slot(3), "refused")]
+    assert transitions(database, id_) == [("active", "error", "refused")]
+    assert told(database, id_)[-1] == (third, "verdict", "healthy", "gated")
+    rows(database, f"UPDATE registry.endpoints SET conflict_at = NULL WHERE id = {third}")
+    write(database, 4, of(id_, first, "refused"), of(id_, second, "refused"), of(id_, third, "gated"))
+    assert status(database, id_) == "active"
+
+
+def test_who_is_written_beside_an_endpoint_in_conflict_is_not_brought_back_by_it(database, replicas):
+    id_, (first, second, third) = replicas
+    rows(database, f"UPDATE registry.endpoints SET conflict_at = now() WHERE id = {third}")
+    write(database, 1, of(id_, first, "refused"), of(id_, second, "refused"), of(id_, third))
+    looked = database.write(results.RECONCILE, {"server_ids": f"{{{id_}}}", "falling": "{}"})
+    assert (looked, status(database, id_)) == ((0, 0, None), "error")
+
+
+def test_the_endpoint_to_use_is_chosen_among_those_that_are_there_when_the_server_is_free(new_database):
+    """A registration by hand sets another address while it is chosen, and removes the one that would have been."""
+    url = new_database()
+    setup = Database(url).begin(PATIENCE)
+    id_, (first, second) = pair(setup)
+    write(setup, 1, of(id_, first, "refused"), of(id_, second))
+    rows(setup, f"UPDATE registry.mcp_servers SET endpoint_id = {first} WHERE id = {id_}")
+    waits, hand = Database(url).begin(PATIENCE), Database(url).begin(PATIENCE)
+    hand.read("SELECT 1")
+    assert hand._connection is not None
+    with ThreadPoolExecutor(1) as pool:
+        with hand._connection.transaction():
+            by_hand = registration.parse(document("fleet-0", endpoint_url="http://by-hand.example/mcp"))
+            servers.replace(hand, by_hand)
+            choosing = pool.submit(lambda: waits.write(results.USE_ENDPOINTS, {"server_ids": f"{{{id_}}}"}))
+            blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+            while not choosing.done() and setup.begin(PATIENCE).read(blocked) == (0,):
+                pass
+        choosing.result(20)
+    (own,) = rows(setup, f"SELECT id, url FROM registry.endpoints WHERE server_id = {id_}")
+    assert rows(setup, f"SELECT endpoint_id, endpoint_url FROM registry.mcp_servers WHERE id = {id_}") == [own]
+    assert own[1] == "http://by-hand.example/mcp"
+    for database in (setup, waits, hand):
+        database.close()
+
+
+def test_a_sweep_that_was_listed_before_an_introduction_called_down_does_not_say_as_before(database, replicas):
+    id_, (first, *_) = replicas
+    rows(database, f"INSERT INTO metrics.sweeps (slot, listed_at) VALUES ('{slot(1)}', '{slot(1)}')")
+    down = [of(id_, first, "mcp_error")]
+    introduced = slot(1) + timedelta(seconds=5)
+    results.write_introduced(database, down, introduced, introduced)
+    verdict = f"SELECT verdict::text FROM registry.endpoint_health WHERE endpoint_id = {first}"
+    write(database, 1, of(id_, first, age_ms=-10_000))
+    assert rows(database, verdict) == [("mcp_error",)]
+    write(database, 2, of(id_, first))
+    assert rows(database, verdict) == [("healthy",)]
+
+
+@pytest.mark.parametrize("server_id", ["other", "none"])
+def test_a_finding_is_of_an_endpoint_that_its_server_has_and_takes_no_other_along(database, replicas, server_id):
+    id_, (first, second, _) = replicas
+    (other,) = [one for (one,) in rows(database, "SELECT id FROM registry.mcp_servers") if one != id_]
+    before = told(database, id_)
+    stranger = of(other if server_id == "other" else 2**60, first, "refused")
+    write(database, 1, stranger, of(id_, second, "gated"))
+    assert told(database, id_)[len(before) :] == [(second, "verdict", "healthy", "gated")]
+    assert (metrics_of(database, other)[1:], status(database, other)) == ([], "active")
 
 
 def test_how_long_and_how_often_a_verdict_has_been_found_is_kept(database, replicas):

@@ -208,6 +208,39 @@ def test_an_endpoint_that_is_up_or_not_checked_since_or_has_a_lease_or_none_is_n
     assert sweeps.retire(database) == 0
 
 
+def test_an_endpoint_that_somebody_is_writing_of_is_not_retired_on_what_was_known_before(new_database):
+    """It has just been found up: what is not committed yet is neither seen nor waited for."""
+    url = new_database()
+    database, writer = Database(url).begin(PATIENCE), Database(url).begin(PATIENCE)
+    database.read("SELECT 1")
+    writer.read("SELECT 1")
+    id_ = made(database, "replicated")
+    other = added(database, id_, "http://other.example/mcp")
+    rows(database, "UPDATE registry.endpoints SET lease_until = now() - interval '1 minute'")
+    for one in (endpoint(database, id_), other):
+        checked(database, one, sweeps.now(database), "refused")
+    assert writer._connection is not None
+    with writer._connection.transaction():
+        rows(writer, f"UPDATE registry.endpoint_health SET verdict = 'healthy' WHERE endpoint_id = {other}")
+        assert sweeps.retire(database.begin(PATIENCE)) == 0
+    assert sweeps.retire(database.begin(PATIENCE)) == 0
+    rows(database, f"UPDATE registry.endpoint_health SET verdict = 'refused' WHERE endpoint_id = {other}")
+    assert sweeps.retire(database.begin(PATIENCE)) == 1
+    for one in (database, writer):
+        one.close()
+
+
+@pytest.mark.parametrize("lost", ["endpoint_id = 0", "endpoint_id = NULL"])
+def test_a_server_that_uses_an_endpoint_which_is_not_its_own_is_given_one_that_is(database, catalogue, lost):
+    own = endpoint(database, catalogue[0])
+    address = f"SELECT endpoint_url FROM registry.mcp_servers WHERE id = {catalogue[0]}"
+    before = rows(database, address)
+    changed = f"SET {lost}, endpoint_url = 'http://gone.example/'"
+    rows(database, f"UPDATE registry.mcp_servers {changed} WHERE id = {catalogue[0]}")
+    sweeps.retire(database)
+    assert (endpoint(database, catalogue[0]), rows(database, address)) == (own, before)
+
+
 @pytest.mark.parametrize("age", [0, 20, 40])
 def test_servers_that_come_and_go_keep_nobody_who_waits_from_its_turn(database, inbox, age):
     """Each half minute a crowd comes to the host, and the crowd before goes: none of it was ever checked."""
@@ -411,6 +444,13 @@ def test_the_addresses_of_one_server_may_be_longer_than_a_message():
     bodies = sweeps._sharded(datetime.now(UTC), endpoints)
     assert max(len(body) for body in bodies) <= queues.MAX_BODY
     assert sum(len(messages.shard(body).endpoints) for body in bodies) == 103
+
+
+def test_an_endpoint_that_is_longer_than_a_message_is_given_up_and_takes_no_other_along():
+    (long,) = some(1)
+    endpoints = [*some(3), long._replace(id=9, server_id=9, pulse="x" * queues.MAX_BODY)]
+    bodies = sweeps._sharded(datetime.now(UTC), endpoints)
+    assert sorted(one.id for body in bodies for one in messages.shard(body).endpoints) == [one.id for one in some(3)]
 
 
 def test_a_shard_fits_into_a_message_however_long_its_urls_are():

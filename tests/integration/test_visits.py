@@ -160,8 +160,8 @@ def test_what_a_stranger_says_of_itself_is_bounded_and_shown():
     manner = hand(serverInfo=info, capabilities=capabilities, tools=says(lambda _: {"tools": tools}))
     with Farm(manner) as farm:
         (one,) = introduced(endpoint(farm.url)).values()
-    told = one.introduction
-    assert told is not None and one.finding.verdict == "healthy"
+    told: dict[str, Any] = {**(one.introduction or {})}
+    assert one.finding.verdict == "healthy"
     assert (
         told["server_info"]["name"] == "\\x1b[31mred\\u202e" and len(told["server_info"]["version"]) == visits.MAX_WORD
     )
@@ -209,9 +209,9 @@ def test_half_a_list_has_no_digest():
     manner = hand(tools=says(lambda visit: {"tools": TOOLS, "nextCursor": "again"}))
     with Farm(manner) as farm:
         (one,) = introduced(endpoint(farm.url)).values()
-    assert one.introduction is not None
-    assert one.introduction["incomplete"] == {"tools": "The cursors lead in a circle"}
-    assert (one.introduction["tools_count"], one.introduction["digest"]) == (4, None)
+    told: dict[str, Any] = {**(one.introduction or {})}
+    assert told["incomplete"] == {"tools": "The cursors lead in a circle"}
+    assert (told["tools_count"], told["digest"]) == (4, None)
 
 
 # ------------------------------------------------------------------ how many at once, and for how long
@@ -335,6 +335,15 @@ def test_a_message_that_comes_again_is_made_with_few_at_a_time(sent, monkeypatch
     for times in ("1", "2"):
         visits.make(record(ApproximateReceiveCount=times))
     assert given == [visits.AT_ONCE, visits.CAREFUL]
+
+
+def test_of_a_message_that_waited_too_long_those_are_left_out_who_are_asked_for_again_soon(sent, monkeypatch):
+    given: list[list[int]] = []
+    monkeypatch.setattr(visits, "introduce", lambda asked, **_: given.append([one.server_id for one in asked]) or [])
+    asked = endpoint("http://one.example/", 1), endpoint("http://two.example/", 2, pulse="[1]", era="legacy")
+    for milliseconds in (60_000, 60_001):
+        visits.make(record(*asked, SentTimestamp="0", ApproximateFirstReceiveTimestamp=str(milliseconds)))
+    assert given == [[1, 2], [2]]
 
 
 def test_a_queue_that_does_not_take_what_was_found_is_unavailable(sent, monkeypatch):

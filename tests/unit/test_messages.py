@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
+import unicodedata
 from datetime import UTC, datetime
 
 import pytest
 
-from mcp_registry.dial import guard, reach
+from mcp_registry.dial import guard, introduction, reach
 from mcp_registry.errors import Malformed
 from mcp_registry.health import asking, messages, probe
 
@@ -34,6 +37,57 @@ def findings(error: str | None) -> str:
 def test_a_finding_that_no_prober_of_ours_wrote_is_refused(error):
     with pytest.raises(Malformed):
         messages.findings(findings(error))
+
+
+INTRODUCED = {"finding": [1, "healthy", 200, 1, None, 0, 3]}
+
+
+def introductions(**learnt: object) -> str:
+    return json.dumps({"asked_at": SLOT.isoformat(), "introduced": [INTRODUCED | learnt]})
+
+
+@pytest.mark.parametrize(
+    "learnt",
+    [
+        {"pulse": "p" * 501},
+        {"pulse": "a\0b"},
+        {"pulse": "é"},
+        {"era": "nobody's"},
+        {"auth": {"realm": "turned \u202earound"}},
+        {"auth": {"scopes": ["x"] * 101}},
+        {"auth": {"status": "401"}},
+        {"introduction": {"server_info": {"name": "invisible\u200b"}}},
+        {"introduction": {"capabilities": {"a\0": 1}}},
+        {"introduction": {"server_info": {"a": [[[[1]]]]}}},
+        {"introduction": {"server_info": {"a": "x" * 201}}},
+        {"introduction": {"tools_count": -1}},
+        {"introduction": {"digest": {"raw": "evil", "prompt": "", "contract": ""}}},
+    ],
+)
+def test_what_no_introduction_of_ours_has_learnt_is_refused(learnt):
+    with pytest.raises(Malformed):
+        messages.introductions(introductions(**learnt))
+
+
+def test_what_is_not_known_of_what_was_learnt_is_dropped():
+    said = {"tools_count": 3, "at": "1999-01-01T00:00:00Z", "tools": [{"name": "evil"}]}
+    (one,) = messages.introductions(introductions(introduction=said)).introduced
+    assert one.introduction == {"tools_count": 3}
+
+
+def test_ten_pieces_of_evidence_are_taken_and_no_more():
+    piece = messages.Evidence("POST initialize", 503, "text/html", "no", 1)
+    found = messages.Finding(1, "refused", None, 1, None, 0, evidence=[piece] * 10)
+    assert len(messages.findings(messages.encode(messages.Findings(SLOT, 0, [found]))).findings[0].evidence) == 10
+    with pytest.raises(Malformed):
+        messages.findings(messages.encode(messages.Findings(SLOT, 0, [found._replace(evidence=[piece] * 11)])))
+
+
+def test_of_a_strangers_words_exactly_those_are_taken_that_can_be_shown():
+    """But for characters that Unicode has not assigned, of which each version has others."""
+    every = [char for char in map(chr, range(0x110000)) if unicodedata.category(char) != "Cn"]
+    shown = [char for char in every if introduction.shown(char) == char]
+    assert re.findall(f"[^{messages.UNSEEN}]", "".join(every)) == shown
 
 
 def test_every_sentence_of_a_check_is_taken():

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Final
+
+import psycopg
 
 from mcp_registry.aws import observability
 from mcp_registry.aws.db import Database
@@ -15,8 +16,6 @@ from mcp_registry.health.messages import Introduced
 
 # What is kept of one introduction, as JSON. A client reads no more of a server's own words in one answer either.
 MAX_INTRODUCTION = 64 * 1024
-# The escape of a NUL in JSON, which Postgres keeps and then cannot read.
-_NUL: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 # What was learnt where a server is up or gated; where it is not, what was learnt before still holds when it comes back.
 # An introduction that is older than the last one, or was asked for before the endpoint moved, says nothing. Of a gated
@@ -65,6 +64,20 @@ def record(database: Database, message: Record) -> None:
 def _learn(database: Database, message: Record, asked_at: datetime, introduced: list[Introduced]) -> int:
     """Keep what was learnt of those that are up or gated; of how many it is new."""
     told = [one for one in introduced if one.finding.verdict in ("healthy", "gated")]
+    try:
+        return _keep(database, message, asked_at, told)
+    except psycopg.DataError:  # of one of them, which is not to take the others along
+        kept = 0
+        for one in told:
+            try:
+                kept += _keep(database, message, asked_at, [one])
+            except psycopg.DataError:
+                reason = f"what was learnt of endpoint {one.finding.endpoint_id} is nothing that Postgres takes"
+                observability.log_malformed(message.id, reason)
+        return kept
+
+
+def _keep(database: Database, message: Record, asked_at: datetime, told: list[Introduced]) -> int:
     if not told:
         return 0
     row = database.write(
@@ -84,8 +97,8 @@ def _learn(database: Database, message: Record, asked_at: datetime, introduced: 
     return row[0]
 
 
-def _kept(message: Record, introduced: Introduced, said: dict[str, Any] | None) -> str | None:
-    """What a server said, as JSON; None, and a line in the log, where it is nothing that can be kept."""
+def _kept(message: Record, introduced: Introduced, said: Mapping[str, object] | None) -> str | None:
+    """What a server said, as JSON; None, and a line in the log, where it is too long to be kept."""
     if said is None:
         return None
     text = json.dumps(said, ensure_ascii=False, separators=(",", ":"))
@@ -93,9 +106,5 @@ def _kept(message: Record, introduced: Introduced, said: dict[str, Any] | None) 
     if length > MAX_INTRODUCTION:
         reason = f"what was learnt of endpoint {introduced.finding.endpoint_id} has {length:,} bytes"
         observability.log_malformed(message.id, f"{reason}, more than {MAX_INTRODUCTION:,}")
-        return None
-    if _NUL.search(text):
-        reason = f"what was learnt of endpoint {introduced.finding.endpoint_id} holds a NUL"
-        observability.log_malformed(message.id, reason)
         return None
     return text

@@ -1,14 +1,16 @@
 """What travels by queue: endpoints to be checked or introduced, and what was found of them. An owner of msgspec.
 
 The queues are written by our own functions only. What does not have this form is refused all the same, because a
-message may be older than the code that reads it.
+message may be older than the code that reads it, and because those functions talk to strangers: whoever gets hold of
+one of them is to make it say no more than a verdict, in words that cannot be taken for ours.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypedDict, TypeVar, cast
 
 import msgspec
 from msgspec import Meta, Struct
@@ -31,8 +33,26 @@ Sentence = Annotated[str, Meta(max_length=MAX_SENTENCE, pattern=r"^[ -~]*\Z")]
 UNREACHABLE: Final = "The host cannot be reached"
 
 
-# The words of a stranger, in which what cannot be seen is written as an escape (`dial.introduction.shown`).
-Seen = Annotated[str, Meta(max_length=500, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")]
+# What cannot be seen, or turns around what stands beside it: control and format characters, spaces but the one, private
+# use, and letters without ink. A prober writes each as an escape (`dial.introduction.shown`).
+UNSEEN: Final = (
+    r"\x00-\x1f\x7f-\xa0\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u1680\u17b4\u17b5\u180e"
+    r"\u2000-\u200f\u2028-\u202f\u205f-\u2064\u2066-\u206f\u2800\u3000\u3164\ud800-\uf8ff\ufe00-\ufe0f\ufeff\uffa0"
+    r"\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U00013438\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001"
+    r"\U000e0020-\U000e007f\U000e0100-\U000e01ef\U000f0000-\U0010ffff"
+)
+# The words of a stranger, as they may be shown: of an answer, and what it calls itself and the like.
+Seen = Annotated[str, Meta(max_length=500, pattern=rf"^[^{UNSEEN}]*\Z")]
+MAX_WORD: Final = 200
+Word = Annotated[str, Meta(max_length=MAX_WORD, pattern=rf"^[^{UNSEEN}]*\Z")]
+_SHOWN: Final = re.compile(rf"[^{UNSEEN}]*\Z")
+# How deep the values go that a server says of itself (`visits`).
+MAX_DEPTH: Final = 4
+# What `pulse.write` makes.
+Pulse = Annotated[str, Meta(max_length=500, pattern=r"^[ -~]*\Z")]
+Era = Literal["modern", "legacy", "sse"]
+Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Hex = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Seconds = Annotated[int, Meta(ge=0, le=300)]
 
 
@@ -87,7 +107,7 @@ class Finding(NamedTuple):
     endpoint_id: Id | None = None
     retry_after: Seconds | None = None
     in_doubt: bool = False
-    evidence: Sequence[Evidence] = ()
+    evidence: Annotated[Sequence[Evidence], Meta(max_length=10)] = ()
 
 
 class Visit(NamedTuple):
@@ -141,18 +161,52 @@ class Visits(Struct, forbid_unknown_fields=True):
     endpoints: list[Visit]
 
 
+class Digest(TypedDict):
+    """The digests of a list of tools."""
+
+    raw: Hex
+    prompt: Hex
+    contract: Hex
+
+
+class Observed(TypedDict, total=False):
+    """What a server that is up says of itself, and how much there is of it. What is not named here is dropped."""
+
+    protocol_versions: Annotated[list[Word], Meta(max_length=100)]
+    server_info: dict[str, Any]
+    capabilities: dict[str, Any]
+    tools_count: Count
+    prompts_count: Count
+    resources_count: Count
+    templates_count: Count
+    incomplete: Annotated[dict[Word, Seen], Meta(max_length=10)]
+    digest: Digest | None
+
+
+class Auth(TypedDict, total=False):
+    """How one gets in, of a server that is gated (`dial.introduction.Gate`)."""
+
+    status: Annotated[int, Meta(ge=0, le=999)]
+    schemes: Annotated[Sequence[Word], Meta(max_length=100)]
+    realm: Word | None
+    resource_metadata: Word | None
+    issuer: Word | None
+    scopes: Annotated[Sequence[Word], Meta(max_length=100)]
+    header: Word | None
+    location: Word | None
+
+
 class Introduced(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """What one introduction found, and what was learnt of the endpoint.
 
-    `pulse` and `era`: None where none tells, or none worked. `introduction`: what a server that is up says of itself
-    (protocol versions, server info, capabilities, counts, digests). `auth`: how one gets in, of one that is gated.
+    `pulse` and `era`: None where none tells, or none worked.
     """
 
     finding: Finding
-    pulse: str | None = None
-    era: str | None = None
-    introduction: dict[str, Any] | None = None
-    auth: dict[str, Any] | None = None
+    pulse: Pulse | None = None
+    era: Era | None = None
+    introduction: Observed | None = None
+    auth: Auth | None = None
 
 
 class Introductions(Struct, forbid_unknown_fields=True):
@@ -207,7 +261,27 @@ def visits(body: str) -> Visits:
 
 def introductions(body: str) -> Introductions:
     """Read Introductions. Raises Malformed."""
-    return _decode(body, Introductions)
+    found = _decode(body, Introductions)
+    for one in found.introduced:
+        for name in ("server_info", "capabilities"):
+            if one.introduction and not _is_shown(one.introduction.get(name), MAX_DEPTH):
+                raise Malformed("not a Introductions")
+    return found
+
+
+def _is_shown(value: object, depth: int) -> bool:
+    """Whether all words of a stranger's value are as they may be shown, and none of it is deeper than this.
+
+    A check of our own, because msgspec 0.22.0 frees twice what it made of a type that nests unions with bounds.
+    """
+    if isinstance(value, str):
+        return len(value) <= MAX_WORD and _SHOWN.match(value) is not None
+    if isinstance(value, dict):
+        named = cast("dict[str, object]", value)
+        return depth > 0 and all(_is_shown(key, 0) and _is_shown(one, depth - 1) for key, one in named.items())
+    if isinstance(value, list):
+        return depth > 0 and all(_is_shown(one, depth - 1) for one in cast("list[object]", value))
+    return True
 
 
 def _decode(body: str, kind: type[Kind]) -> Kind:

@@ -31,17 +31,20 @@ DOUBT_MINUTES = 5
 # changes of endpoints; who is to be introduced again; the statuses of servers; and the shard's figures. An endpoint or
 # a server that came, went or changed meanwhile fails the comparison with what was read, and is left for the next sweep.
 # A finding that is written already is no newer than itself, and one from before an operator's change does not undo it.
-# What was asked of an endpoint before it moved or retired is no finding. A good answer is never doubted: it cannot come
-# from a fault of ours.
+# What was asked of an endpoint before it moved or retired is no finding, nor what is said of one that the server has
+# not. An endpoint in conflict is the address of another server of the same name (`rival`): it is checked, and whether
+# this server is up does not follow from it. A good answer is never doubted: it cannot come from a fault of ours. It is
+# dropped all the same where an introduction has called the endpoint down since the sweep was listed: for the sweep
+# that was up, so that *as before* is what it says, and knows no better. The next one does.
 #
 # What an introduction found has no slot: it is no row of metrics and in no shard. It hears of too few hosts to know a
 # fault of ours, so that whoever was up a while ago and is away is called down by a sweep alone.
 #
 # Some of it is for speed (1,000 rows, 2026-11-22): UPDATE costs half of what ON CONFLICT DO UPDATE does (1.1 against
-# 2.1 ms); a first check, and an endpoint that is gone, are looked for only where something was not updated (0.5 ms);
-# for the array in `changed` the planner expects few rows; of the registrations only those that are not active are read,
-# and of the endpoints those that have moved (1.5 ms); the other endpoints of a server are looked up only where it may
-# fall; and who had been up, and on which host, only where enough cannot be reached (0.7 ms).
+# 2.1 ms); a first check is looked for only where something was not updated (0.5 ms);
+# for the array in `changed` the planner expects few rows; of the registrations only those that are not active are read;
+# the other endpoints of a server are looked up only where it may fall; and who had been up, and on which host, only
+# where enough cannot be reached (0.7 ms).
 _FINDINGS: LiteralString = """
 WITH sent AS (
     SELECT COALESCE(%(sent_at)s::timestamptz, now()) AS at
@@ -53,18 +56,16 @@ WITH sent AS (
     SELECT f.server_id, f.endpoint_id, f.verdict, f.status_code, f.response_time_ms, f.error_message,
            sent.at - f.age_ms * interval '1 millisecond' AS checked_at, f.retry_after, metrics.is_up(f.verdict) AS up,
            f.verdict IN ('timeout', 'dns') OR COALESCE(f.error_message = %(unreachable)s, false) AS away,
-           COALESCE(other.status, 'active') AS status
+           COALESCE(other.status, 'active') AS status, e.conflict_at IS NOT NULL AS rival
       FROM unnest(%(server_ids)s::bigint[], %(endpoint_ids)s::bigint[], %(verdicts)s::metrics.verdict[],
                   %(status_codes)s::smallint[], %(response_times_ms)s::integer[], %(errors)s::text[],
                   %(ages_ms)s::integer[], %(retries)s::integer[])
         AS f (server_id, endpoint_id, verdict, status_code, response_time_ms, error_message, age_ms, retry_after)
+      JOIN registry.endpoints AS e ON e.id = f.endpoint_id AND e.server_id = f.server_id
       LEFT JOIN registry.mcp_servers AS other ON other.id = f.server_id AND other.status IN ('error', 'inactive')
      CROSS JOIN sent
      WHERE other.status IS DISTINCT FROM 'inactive'
-       AND NOT EXISTS (SELECT
-                         FROM registry.endpoints AS moved
-                        WHERE GREATEST(moved.moved_at, moved.retired_at) > (SELECT at FROM asked)
-                          AND moved.id = f.endpoint_id)
+       AND GREATEST(e.moved_at, e.retired_at) <= (SELECT at FROM asked)
        AND COALESCE(%(slot)s::timestamptz, %(asked_at)s::timestamptz)
            BETWEEN sent.at - interval '1 day' AND sent.at + interval '1 day'
 ), newer AS (
@@ -82,8 +83,10 @@ WITH sent AS (
       FROM finding
      WHERE h.endpoint_id = finding.endpoint_id
        AND h.checked_at < finding.checked_at
+       AND NOT COALESCE(finding.up AND %(slot)s::timestamptz IS NOT NULL AND NOT metrics.is_up(h.verdict)
+                        AND h.since > (SELECT at FROM asked), false)
     RETURNING finding.server_id, finding.endpoint_id, old.verdict AS before, finding.verdict, finding.up, finding.away,
-              finding.status, finding.error_message, finding.checked_at
+              finding.rival, finding.status, finding.error_message, finding.checked_at
 ), counted AS MATERIALIZED (
     SELECT away, (SELECT count(*) FROM newer) = n AS all_newer
       FROM (SELECT count(*) AS n, count(*) FILTER (WHERE away) AS away FROM finding) AS given
@@ -96,16 +99,15 @@ WITH sent AS (
       FROM finding
      WHERE NOT (SELECT all_newer FROM counted)
        AND NOT EXISTS (SELECT FROM registry.endpoint_health AS h WHERE h.endpoint_id = finding.endpoint_id)
-       AND EXISTS (SELECT FROM registry.endpoints AS e WHERE e.id = finding.endpoint_id)
         ON CONFLICT (endpoint_id) DO NOTHING
     RETURNING h.endpoint_id, metrics.is_up(h.verdict) AS up
 ), turned AS MATERIALIZED (
     SELECT *
       FROM newer
      WHERE before <> verdict
-        OR up = (status = 'error')
+        OR (up AND NOT rival) = (status = 'error')
      UNION ALL
-    SELECT f.server_id, f.endpoint_id, NULL, f.verdict, f.up, f.away, f.status, f.error_message, f.checked_at
+    SELECT f.server_id, f.endpoint_id, NULL, f.verdict, f.up, f.away, f.rival, f.status, f.error_message, f.checked_at
       FROM first
       JOIN finding AS f USING (endpoint_id)
 ), best AS MATERIALIZED (
@@ -113,8 +115,7 @@ WITH sent AS (
       FROM (SELECT DISTINCT ON (server_id) server_id, verdict, status_code, response_time_ms, error_message, checked_at,
                    up, status
               FROM finding
-             WHERE (SELECT all_newer FROM counted)
-                OR EXISTS (SELECT FROM registry.endpoints AS e WHERE e.id = finding.endpoint_id)
+             WHERE NOT rival
              ORDER BY server_id, up DESC, response_time_ms) AS one
      -- It is down as far as was asked, and has another endpoint that is up: whether the server is, nobody has seen.
      WHERE up
@@ -124,6 +125,7 @@ WITH sent AS (
                          JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id
                         WHERE e.server_id = one.server_id
                           AND e.retired_at IS NULL
+                          AND e.conflict_at IS NULL
                           AND metrics.is_up(h.verdict)
                           AND e.id NOT IN (SELECT endpoint_id FROM finding))
 ), whole AS MATERIALIZED (
@@ -180,7 +182,8 @@ _STATUSES: LiteralString = """
       FROM turned AS t
      CROSS JOIN whole
      CROSS JOIN sent
-     WHERE CASE WHEN t.up THEN t.status = 'error'
+     WHERE NOT t.rival
+       AND CASE WHEN t.up THEN t.status = 'error'
                 ELSE t.status = 'active'
                      -- None of its endpoints is up, or not checked yet.
                      AND NOT EXISTS (SELECT
@@ -188,6 +191,7 @@ _STATUSES: LiteralString = """
                                        LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id
                                       WHERE e.server_id = t.server_id
                                         AND e.retired_at IS NULL
+                                        AND e.conflict_at IS NULL
                                         AND CASE WHEN e.id = t.endpoint_id THEN false
                                                  WHEN e.id IN (SELECT endpoint_id FROM fresh WHERE up) THEN true
                                                  WHEN e.id IN (SELECT endpoint_id FROM fresh) THEN false
@@ -321,6 +325,7 @@ WITH doubtful AS MATERIALIZED (
                            LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id
                           WHERE e.server_id = d.id
                             AND e.retired_at IS NULL
+                            AND e.conflict_at IS NULL
                           ORDER BY COALESCE(metrics.is_up(h.verdict), false) DESC, h.checked_at DESC NULLS FIRST
                           LIMIT 1) AS last
      WHERE last.up = (d.status = 'error')

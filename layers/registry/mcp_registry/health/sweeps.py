@@ -145,22 +145,28 @@ SELECT COALESCE(sum(unfinished) FILTER (WHERE unfinished > 0), 0)::integer,
 """
 
 # An endpoint whose lease is over, and that the last check since has not found up. The one that its server uses is never
-# retired, so that the last one of a server stays.
+# retired, so that the last one of a server stays. All that this rests on is locked, and by that looked at once more:
+# who has been found up meanwhile, or is the one to use by now, stays. What somebody is writing has a minute more.
 RETIRE = """
-WITH retired AS (
-    UPDATE registry.endpoints AS e
-       SET retired_at = now()
-      FROM registry.mcp_servers AS s, registry.endpoints AS used, registry.endpoint_health AS h
+WITH due AS MATERIALIZED (
+    SELECT e.id, h.verdict
+      FROM registry.endpoints AS e
+      JOIN registry.mcp_servers AS s ON s.id = e.server_id
+      JOIN registry.endpoints AS used ON used.id = s.endpoint_id
+      JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id
      WHERE e.lease_until < now()
        AND e.retired_at IS NULL
-       AND s.id = e.server_id
-       AND used.id = s.endpoint_id
        AND used.id <> e.id
        AND used.retired_at IS NULL
-       AND h.endpoint_id = e.id
        AND h.checked_at > e.lease_until
        AND NOT metrics.is_up(h.verdict)
-    RETURNING e.server_id, e.id, e.url, h.verdict
+       FOR NO KEY UPDATE SKIP LOCKED
+), retired AS (
+    UPDATE registry.endpoints AS e
+       SET retired_at = now()
+      FROM due
+     WHERE e.id = due.id
+    RETURNING e.server_id, e.id, e.url, due.verdict
 ), changes AS (
     INSERT INTO metrics.endpoint_changes (server_id, endpoint_id, url, change, verdict, reason)
     SELECT server_id, id, url, 'retired', verdict,
@@ -169,6 +175,17 @@ WITH retired AS (
 )
 SELECT count(*)::integer
   FROM retired
+"""
+
+# A server whose endpoint has gone while another one was chosen for it is not to keep that address.
+USE_ENDPOINTS = """
+SELECT registry.use_endpoints(ARRAY(SELECT s.id
+                                      FROM registry.mcp_servers AS s
+                                     WHERE NOT EXISTS (SELECT
+                                                         FROM registry.endpoints AS e
+                                                        WHERE e.id = s.endpoint_id
+                                                          AND e.server_id = s.id
+                                                          AND e.retired_at IS NULL)))
 """
 
 
@@ -257,10 +274,12 @@ def settle(database: Database) -> None:
 def retire(database: Database) -> int:
     """Check no more the endpoints that nobody announces and no check finds; how many those are.
 
-    Raises Unavailable where the database cannot answer.
+    A server that uses an endpoint which it does not have is given one that it has. Raises Unavailable where the
+    database cannot answer.
     """
     row = database.write(RETIRE)
     assert row is not None
+    database.write(USE_ENDPOINTS)
     return row[0]
 
 
@@ -279,12 +298,15 @@ def _sharded(slot: datetime, endpoints: list[Endpoint], missed: int = 0) -> list
 
 
 def _cut(slot: datetime, endpoints: list[Endpoint], missed: int, count: int) -> Iterator[tuple[list[Endpoint], int]]:
-    """The endpoints in so many parts, of which those that are too long are halved; how many of each were missed."""
+    """The endpoints in so many parts, of which those that are too long are halved; how many of each were missed.
+
+    One endpoint that is longer than a message is given up: the others are to be checked.
+    """
     for part, first in _dealt(endpoints, missed, count):
         whole = messages.encode(Shard(slot, MOST, first=first, shards=MOST, endpoints=part))
         if len(part) <= MAX_SHARD and len(whole.encode()) <= queues.MAX_BODY:
             yield part, first
-        else:
+        elif len(part) > 1:
             yield from _cut(slot, part, first, 2)
 
 

@@ -37,6 +37,9 @@ LEAVE_SECONDS: Final = 2 * introduction.GRACE_SECONDS
 AT_ONCE: Final = 30
 # Of a message that comes again, because a function has died of it.
 CAREFUL: Final = 2
+# Who is not introduced within this time is asked for once more by the dispatcher, each two minutes until something is
+# learnt of it: where more come than can be visited, what waits would be visited again and again.
+MAX_WAIT_SECONDS: Final = 60.0
 HOST_AT_ONCE: Final = 4
 # In an introduction of up to 20 s; a check has a quarter of a second in its 5 (`probe.UNFAIR_SECONDS`).
 UNFAIR_SECONDS: Final = 1.0
@@ -68,12 +71,16 @@ class Made(NamedTuple):
 def make(record: Record) -> None:
     """Introduce the registry to the endpoints of a message and send what was found to the queue of introductions.
 
-    Endpoints that there was no time for, or that were not asked fairly, are left out. Raises Malformed where the
-    message is not of this kind, Unavailable where the queue does not take what was found.
+    Endpoints that there was no time for, or that were not asked fairly, are left out; so are those of which nothing was
+    learnt yet where the message has waited too long. Raises Malformed where the message is not of this kind,
+    Unavailable where the queue does not take what was found.
     """
     asked = messages.visits(record.body)
     seconds = record.remaining_seconds - SEND_SECONDS
-    made = introduce(asked.endpoints, seconds=seconds, at_once=AT_ONCE if record.received == 1 else CAREFUL)
+    due = asked.endpoints
+    if record.waited_seconds > MAX_WAIT_SECONDS:
+        due = [visit for visit in due if visit.pulse is not None or visit.era is not None]
+    made = introduce(due, seconds=seconds, at_once=AT_ONCE if record.received == 1 else CAREFUL)
     sent = time.monotonic()
     introduced = [_introduced(one, sent) for one in made]
     for part in _parts(Introductions(asked.asked_at, introduced)):
@@ -232,7 +239,7 @@ def _observed(found: Introduction) -> dict[str, Any]:
         ("templates", found.templates),
     ):
         observed[f"{name}_count"] = len(items)
-    observed["incomplete"] = dict(found.incomplete)
+    observed["incomplete"] = {name: shown(reason)[:MAX_SENTENCE] for name, reason in found.incomplete.items()}
     observed["digest"] = None
     # Of half a list it would be another one each time.
     if "tools" not in found.incomplete:
@@ -288,9 +295,9 @@ def _introduced(made: Made, sent: float) -> Introduced:
     return Introduced(
         finding,
         pulse=known and pulse.write(known),
-        era=found.era,
-        introduction=observed,
-        auth=found.gate and found.gate._asdict(),
+        era=cast("messages.Era | None", found.era),
+        introduction=cast("messages.Observed | None", observed),
+        auth=cast("messages.Auth | None", found.gate and found.gate._asdict()),
     )
 
 
