@@ -199,7 +199,7 @@ def test_a_lease_that_is_over_is_renewed_by_the_next_announcement(catalogue, sha
 def test_who_announces_itself_and_is_down_is_looked_at_at_once(catalogue, shakes_hands):
     id_ = announce(catalogue, "back", ONE)["id"]
     found(catalogue, ONE, "refused")
-    move_back(catalogue, ONE, "visited_at", "11 seconds")
+    move_back(catalogue, ONE, "visited_at", "3 seconds")
     rows(catalogue, "UPDATE registry.endpoints SET era = 'legacy', introduce_at = 'infinity'")
     if shakes_hands:
         visit = servers.shake_hands(catalogue, sent("back", ONE).body_digest, LEASE)
@@ -224,7 +224,7 @@ def test_who_is_looked_at_is_not_looked_at_for_each_worker_that_announces_it(cat
     if verdict:
         found(catalogue, ONE, verdict)
     assert visit() is None
-    move_back(catalogue, ONE, "visited_at", "11 seconds")
+    move_back(catalogue, ONE, "visited_at", "3 seconds")
     assert visit() is not None
     assert visit() is None
 
@@ -232,7 +232,7 @@ def test_who_is_looked_at_is_not_looked_at_for_each_worker_that_announces_it(cat
 def test_who_moves_to_and_fro_is_visited_once_and_then_looked_at_by_the_dispatcher(catalogue):
     by_hand(catalogue, "restless", ONE)
     rows(catalogue, "UPDATE registry.endpoints SET introduce_at = now() + interval '1 hour'")
-    move_back(catalogue, ONE, "visited_at", "9 seconds")
+    move_back(catalogue, ONE, "visited_at", "1 second")
     for health_url in ("/one", "/two"):
         assert by_hand(catalogue, "restless", ONE, health_url=health_url).visit is None
         assert endpoints(catalogue, "introduce_at = now() + interval '30 seconds'") == [(True,)]
@@ -243,7 +243,7 @@ def test_who_moves_to_and_fro_is_visited_once_and_then_looked_at_by_the_dispatch
 
 def test_a_server_that_is_taken_out_and_put_back_again_and_again_is_visited_once(catalogue):
     id_ = announce(catalogue, "switched", ONE)["id"]
-    move_back(catalogue, ONE, "visited_at", "11 seconds")
+    move_back(catalogue, ONE, "visited_at", "3 seconds")
     visits = []
     for _ in range(3):
         servers.set_status(catalogue, id_, "inactive")
@@ -574,7 +574,7 @@ def test_a_server_in_error_is_looked_at_when_an_operator_says_that_it_is_there(c
     id_ = announce(catalogue, "mended", ONE)["id"]
     found(catalogue, ONE, "refused")
     rows(catalogue, "UPDATE registry.mcp_servers SET status = 'error'")
-    move_back(catalogue, ONE, "visited_at", "11 seconds")
+    move_back(catalogue, ONE, "visited_at", "3 seconds")
     answer = servers.set_status(catalogue, id_, "active")
     assert answer["status"] == "error"
     assert answer.visit is not None and answer.visit[6] == "refused"
@@ -689,7 +689,7 @@ def test_two_replicas_that_announce_themselves_at_once_are_both_there(racing, se
 
 def test_of_two_workers_that_announce_themselves_at_once_one_has_the_endpoint_visited(racing):
     found(racing[0], ONE, "refused")
-    move_back(racing[0], ONE, "visited_at", "11 seconds")
+    move_back(racing[0], ONE, "visited_at", "3 seconds")
     answers = []
     answer = after(
         racing,

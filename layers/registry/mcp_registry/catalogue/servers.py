@@ -100,7 +100,7 @@ SELECT id, name, status::text, registry.rfc3339(created_at), endpoint_id, now()
 
 # Whether the last visit of an endpoint that a request sent is so long ago that another may be sent: else each worker of
 # a server, and each of many requests, would send one. The statement that writes visited_at says whether it took it.
-_MAY_BE_VISITED: LiteralString = "COALESCE(e.visited_at < now() - interval '10 seconds', true)"
+_MAY_BE_VISITED: LiteralString = "COALESCE(e.visited_at < now() - interval '2 seconds', true)"
 _IS_VISITED: LiteralString = "new.visited_at IS DISTINCT FROM old.visited_at"
 # Whether an endpoint is to be looked at because it announces itself.
 _LOOKED_FOR: LiteralString = f"NOT COALESCE(metrics.is_up(h.verdict), false) AND {_MAY_BE_VISITED}"
