@@ -136,8 +136,11 @@ class Farm(ThreadingHTTPServer):
 class _Answer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         assert isinstance(self.server, Farm)
-        self.server.hits[self.path] += 1
-        self.send_response(500 if self.path in self.server.down else 200)
+        # What any path answered would tell of no server.
+        is_there = self.path.rpartition("/")[2].isdigit()
+        if is_there:
+            self.server.hits[self.path] += 1
+        self.send_response(500 if self.path in self.server.down else 200 if is_there else 404)
         self.send_header("content-length", "0")
         self.end_headers()
 
