@@ -84,7 +84,7 @@ GRANT SELECT, DELETE, UPDATE (pulse, era, introduced_at, introduction, auth, lea
    ON registry.endpoints
    TO registry_sweeper;
 GRANT SELECT, INSERT, UPDATE ON registry.endpoint_health TO registry_sweeper;
-GRANT SELECT, INSERT, DELETE ON metrics.endpoint_changes TO registry_sweeper;
+GRANT SELECT, INSERT, DELETE, UPDATE (evidence) ON metrics.endpoint_changes TO registry_sweeper;
 GRANT SELECT, UPDATE ON registry.server_counts TO registry_sweeper;
 GRANT SELECT, INSERT, UPDATE ON registry.server_health TO registry_sweeper;
 -- A row changes where another endpoint of its server is found up in the same sweep.

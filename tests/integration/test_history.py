@@ -252,6 +252,16 @@ def test_endpoints_that_retired_long_ago_are_forgotten(database, server):
     assert rows(database, left) == [("http://6.example",)]
 
 
+def test_what_was_answered_is_forgotten_with_the_checks_and_that_it_changed_is_kept(database, server):
+    change = "INSERT INTO metrics.endpoint_changes (server_id, endpoint_id, url, change, reason, evidence, occurred_at)"
+    for days_ago in (3, 5):
+        values = f"({server}, 1, 'http://x.example/', 'verdict', 'x', '[]', now() - interval '{days_ago} days')"
+        rows(database, f"{change} VALUES {values}")
+    maintenance.run(database.begin, 4, 30)
+    statement = "SELECT evidence IS NOT NULL FROM metrics.endpoint_changes ORDER BY occurred_at"
+    assert rows(database, statement) == [(False,), (True,)]
+
+
 def test_checks_of_a_server_that_is_gone_are_not_folded(database, server):
     check(database, server + 1, "2 days")
     maintenance.run(lambda seconds: database.begin(seconds), 7, 400)

@@ -200,6 +200,23 @@ def test_a_new_endpoint_is_visited_and_visited_again_in_an_hour_or_so_or_soon_wh
     assert 60 <= minutes_until(alone, other.id) <= 66
 
 
+def test_who_has_just_been_learnt_is_visited_again_in_an_hour_or_so(database, server):
+    rows(database, f"UPDATE registry.endpoints SET introduce_at = now() + interval '30 s' WHERE id = {server[1]}")
+    record(database, introduced(server, pulse="[1]", era="legacy"))
+    assert 59 <= minutes_until(database, server[1]) <= 66
+    # What an older introduction says moves nothing.
+    rows(database, f"UPDATE registry.endpoints SET introduce_at = now() WHERE id = {server[1]}")
+    record(database, introduced(server, pulse="[1]", era="legacy"))
+    assert minutes_until(database, server[1]) <= 0
+
+
+def test_who_was_found_otherwise_after_it_was_introduced_is_due_all_the_same(database, server):
+    record(database, introduced(server, "gated", auth=AUTH), seconds=5)
+    rows(database, f"UPDATE registry.endpoints SET introduce_at = now(), learnt_at = NULL WHERE id = {server[1]}")
+    record(database, introduced(server, pulse="[1]", era="legacy"))
+    assert minutes_until(database, server[1]) <= 0
+
+
 def test_a_visit_says_what_is_known_of_the_endpoint(alone):
     one = due(alone, 1)
     known = '["no JSON",400,"application/json","{}",5.0]'

@@ -688,6 +688,30 @@ def test_a_change_of_verdict_keeps_its_evidence(database, replicas):
     assert rows(database, statement) == [(REFUSED, [seen[0]._asdict()], slot(1))]
 
 
+def test_evidence_is_kept_of_twenty_changes_in_an_hour_and_the_changes_are_all_told(database, replicas):
+    id_, (first, *_) = replicas
+    seen = (messages.Evidence("POST initialize", 503, "text/html", "no", 12),)
+    rows(database, "UPDATE metrics.endpoint_changes SET occurred_at = occurred_at - interval '2 hours'")
+    for number in range(1, 24):
+        write(database, number, of(id_, first, "http_error" if number % 2 else "mcp_error", evidence=seen))
+    statement = (
+        "SELECT evidence IS NOT NULL FROM metrics.endpoint_changes WHERE occurred_at > now() - interval '1 hour'"
+    )
+    assert [kept for (kept,) in rows(database, f"{statement} ORDER BY id")] == [True] * 20 + [False] * 3
+
+
+def test_who_wants_credentials_all_of_a_sudden_is_introduced_again_at_once_but_not_all_day(database, replicas):
+    id_, (first, *_) = replicas
+    soon = f"SELECT introduce_at <= now() FROM registry.endpoints WHERE id = {first}"
+    woken: list[bool] = []
+    for number in range(1, 7):
+        rows(database, "UPDATE registry.endpoints SET introduce_at = now() + interval '1 hour', learnt_at = now()")
+        write(database, number, of(id_, first, "gated" if number % 2 else "healthy", in_doubt=bool(number % 2)))
+        woken.append(rows(database, soon)[0][0])
+    # The first check was a change too.
+    assert woken == [True, True, True, False, False, False]
+
+
 def test_a_verdict_that_is_as_before_is_no_change_though_its_words_are_others(database, replicas):
     id_, (first, *_) = replicas
     write(database, 1, of(id_, first, "refused"))

@@ -11,7 +11,7 @@ import psycopg
 from mcp_registry.aws import observability
 from mcp_registry.aws.db import Database
 from mcp_registry.edge.background import Record
-from mcp_registry.health import messages, results
+from mcp_registry.health import invitations, messages, results
 from mcp_registry.health.messages import Introduced
 
 # What is kept of one introduction, as JSON. A client reads no more of a server's own words in one answer either.
@@ -19,7 +19,9 @@ MAX_INTRODUCTION = 64 * 1024
 
 # What was learnt where a server is up or gated; where it is not, what was learnt before still holds when it comes back.
 # An introduction that is older than the last one, or was asked for before the endpoint moved, says nothing. Of a gated
-# server the last introduction that succeeded is kept.
+# server the last introduction that succeeded is kept. The next introduction is due from this one on, whoever asked
+# for it: a new endpoint is not introduced once more because nothing had been learnt of it when it was sent out. Who was
+# found otherwise after it is left due when it is.
 LEARN = """
 WITH learnt AS (
     SELECT l.*, COALESCE(%(sent_at)s::timestamptz, now()) - l.age_ms * interval '1 millisecond' AS at
@@ -31,6 +33,12 @@ WITH learnt AS (
        SET pulse = learnt.pulse,
            auth = learnt.auth::json,
            learnt_at = learnt.at,
+           introduce_at = CASE WHEN EXISTS (SELECT
+                                              FROM registry.endpoint_health AS h
+                                             WHERE h.endpoint_id = e.id
+                                               AND h.since > learnt.at)
+                               THEN e.introduce_at
+                               ELSE learnt.at + %(minutes)s * interval '1 minute' * (1 + e.id %% 61 / 600.0) END,
            era = COALESCE(learnt.era, e.era),
            introduced_at = CASE WHEN learnt.introduction IS NULL THEN e.introduced_at ELSE learnt.at END,
            introduction = COALESCE(learnt.introduction::json, e.introduction)
@@ -84,6 +92,7 @@ def _keep(database: Database, message: Record, asked_at: datetime, told: list[In
         LEARN,
         {
             "asked_at": asked_at,
+            "minutes": invitations.minutes(),
             "sent_at": message.sent_at,
             "endpoint_ids": messages.array([one.finding.endpoint_id for one in told]),
             "ages_ms": messages.array([one.finding.age_ms for one in told]),

@@ -75,13 +75,18 @@ def claim(database: Database, limit: int, minutes: int) -> Visits:
     return Visits(asked_at, [Visit(*visit) for visit in visits])
 
 
+def minutes() -> int:
+    """How many minutes lie between two introductions of an endpoint."""
+    return int(os.environ.get("INTRODUCE_MINUTES", INTRODUCE_MINUTES))
+
+
 def dispatch(database: Database) -> int:
     """Send the visits that are due to the queue of introductions; how many those are.
 
     Raises Unavailable where the database or the queue is not to be had. Visits that were not sent are due again.
     """
     url = os.environ["INTRODUCE_QUEUE_URL"]
-    due = claim(database, MAX_DUE, int(os.environ.get("INTRODUCE_MINUTES", INTRODUCE_MINUTES)))
+    due = claim(database, MAX_DUE, minutes())
     left = due.endpoints
     try:
         for part in _parts(due):

@@ -122,6 +122,23 @@ SELECT count(*)::integer
   FROM gone
 """
 
+# That an endpoint changed is kept for as long as the roll-ups; what was answered then, a stranger's words and most of a
+# row, for as long as the checks.
+DROP_EVIDENCE = """
+WITH gone AS (
+    UPDATE metrics.endpoint_changes
+       SET evidence = NULL
+     WHERE ctid = ANY (ARRAY(SELECT ctid
+                               FROM metrics.endpoint_changes
+                              WHERE occurred_at < %(until)s::timestamptz
+                                AND evidence IS NOT NULL
+                              LIMIT 50000))
+    RETURNING id
+)
+SELECT count(*)::integer
+  FROM gone
+"""
+
 # What became of them is in endpoint_changes, which stays: replicas that come and go would fill the table.
 DROP_RETIRED = """
 WITH gone AS (
@@ -174,6 +191,7 @@ def run(database: Callable[[float], Database], raw_days: int, rollup_days: int) 
         (DROP_HOURS, rollup_days),
         (DROP_TRANSITIONS, rollup_days),
         (DROP_CHANGES, rollup_days),
+        (DROP_EVIDENCE, raw_days),
         (DROP_RETIRED, raw_days),
         (DROP_SWEEPS, raw_days),
     )

@@ -25,6 +25,10 @@ SUSPECT_HOSTS = 10
 SUSPECT_MINUTES = 10
 # Who is never as it was when it was introduced is introduced again after so many minutes, and not in each half minute.
 DOUBT_MINUTES = 5
+# Who is found otherwise is introduced again at once, unless it is so all the time: so often within an hour.
+SUDDEN = 3
+# Evidence is kept of so many changes of an endpoint within an hour: who goes up and down all day fills no table.
+TOLD = 20
 
 # In the order of its parts: the findings of endpoints of servers that are not out of service; the last checks that are
 # older than these; what of it changed something; a row of metrics for each server, of the best of its endpoints; the
@@ -153,22 +157,41 @@ WITH sent AS (
      WHERE %(slot)s::timestamptz IS NOT NULL
 """
 _STATUSES: LiteralString = """
+), otherwise AS MATERIALIZED (
+    SELECT t.*,
+           (SELECT count(*)
+              FROM (SELECT
+                      FROM metrics.endpoint_changes AS c
+                     WHERE c.endpoint_id = t.endpoint_id
+                       AND c.change = 'verdict'
+                       AND c.occurred_at > t.checked_at - interval '1 hour'
+                     LIMIT GREATEST(%(told)s, %(sudden)s)) AS last) AS so_often
+      FROM turned AS t
+     WHERE t.before IS DISTINCT FROM t.verdict
 ), changes AS (
     INSERT INTO metrics.endpoint_changes
            (server_id, endpoint_id, url, change, from_verdict, verdict, reason, evidence, occurred_at)
     SELECT t.server_id, t.endpoint_id, e.url, 'verdict', t.before, t.verdict,
-           COALESCE(t.error_message, 'The server answered the check'), seen.evidence::json, t.checked_at
-      FROM turned AS t
-      JOIN registry.endpoints AS e ON e.id = t.endpoint_id AND e.id = ANY (ARRAY(SELECT endpoint_id FROM turned))
+           COALESCE(t.error_message, 'The server answered the check'),
+           CASE WHEN t.so_often < %(told)s THEN seen.evidence::json END, t.checked_at
+      FROM otherwise AS t
+      JOIN registry.endpoints AS e ON e.id = t.endpoint_id AND e.id = ANY (ARRAY(SELECT endpoint_id FROM otherwise))
       LEFT JOIN unnest(%(evidence_of)s::bigint[], %(evidence)s::text[]) AS seen (endpoint_id, evidence)
         ON seen.endpoint_id = t.endpoint_id
-     WHERE t.before IS DISTINCT FROM t.verdict
+), sudden AS MATERIALIZED (
+    SELECT COALESCE(array_agg(endpoint_id), '{}') AS ids,
+           COALESCE(array_agg(endpoint_id) FILTER (WHERE so_often <= %(sudden)s), '{}') AS at_once
+      FROM otherwise
+     WHERE up
+       AND before <> verdict
 ), woken AS (
     UPDATE registry.endpoints AS e
-       SET introduce_at = GREATEST(now(), e.learnt_at + %(doubt_minutes)s * interval '1 minute')
-     WHERE e.id = ANY (ARRAY(SELECT endpoint_id FROM turned WHERE up AND NOT metrics.is_up(before))
-                       || %(doubted)s::bigint[])
-       AND e.introduce_at > GREATEST(now(), e.learnt_at + %(doubt_minutes)s * interval '1 minute')
+       SET introduce_at = GREATEST(now(), CASE WHEN e.id <> ALL (sudden.at_once)
+                                               THEN e.learnt_at + %(doubt_minutes)s * interval '1 minute' END)
+      FROM sudden
+     WHERE e.id = ANY ((SELECT ids FROM sudden) || %(doubted)s::bigint[])
+       AND e.introduce_at > GREATEST(now(), CASE WHEN e.id <> ALL (sudden.at_once)
+                                                 THEN e.learnt_at + %(doubt_minutes)s * interval '1 minute' END)
        AND %(slot)s::timestamptz IS NOT NULL
 ), fresh AS (
     SELECT endpoint_id, up
@@ -443,6 +466,8 @@ def _write(
         "suspect_hosts": SUSPECT_HOSTS,
         "suspect_minutes": SUSPECT_MINUTES,
         "doubt_minutes": DOUBT_MINUTES,
+        "sudden": SUDDEN,
+        "told": TOLD,
         "unreachable": messages.UNREACHABLE,
         "server_ids": messages.array([one.server_id for one in unique]),
         "endpoint_ids": messages.array([one.endpoint_id for one in unique]),
