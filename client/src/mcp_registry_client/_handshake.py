@@ -229,6 +229,8 @@ class Handshake:
         self._strict = strict
         self._number = first_id()
         self._redirected = False
+        # What was asked last and what came back, until that is kept as evidence.
+        self._heard: Evidence | None = None
 
     def find(self) -> Begun | None:
         """Try the ways to begin one after the other; what the one that worked has found, None where none did."""
@@ -288,7 +290,7 @@ class Handshake:
                 stream.begin(answer)
                 if stream.status != 200 or not answer.is_stream:
                     stream.take(answer, None)
-                    self._note("GET", stream, began)
+                    self.evidence.append(self._evident("GET", stream, began))
                     raise none
                 found = events(answer.pieces())
                 where = next((data for name, data in found if name == "endpoint"), None)
@@ -311,7 +313,7 @@ class Handshake:
         except Failed as failed:
             if failed.lost or stream.status == 200:
                 raise self._unanswered("GET", failed) from None
-            self._note("GET", stream, began)
+            self.evidence.append(self._evident("GET", stream, began))
             raise none from None
 
     def _takes_no_post(self, refusal: Refusal) -> bool:
@@ -324,12 +326,16 @@ class Handshake:
     def _call_by_stream(
         self, found: Iterator[tuple[str, bytes]], path: str, method: str, params: Mapping[str, Any]
     ) -> tuple[dict[str, Any], Reply]:
+        began = time.monotonic()
         reply = self._ask(method, params, {}, path=path)
         if reply.status is None or not 200 <= reply.status < 300:
             raise self._no_answer(method, reply)
         for _, data in found:
             reply.message = response(parsed(data, strict=False), self._number)
             if reply.message is not None:
+                # The answer is what the stream carried, not what was said to the message that asked for it.
+                reply.sample = data[:SAMPLE]
+                self._heard = self._evident(method, reply, began)
                 result = reply.message.get("result")
                 if not isinstance(result, dict):
                     raise self._no_answer(method, reply)
@@ -454,11 +460,13 @@ class Handshake:
                     if reply.broke_off and reply.message is None and number is not None and not self._strict:
                         raise Failed("closed", BROKE_OFF, reply.status)
             except Failed as failed:
-                self._note(method, reply, began)
+                self._heard = self._evident(method, reply, began)
+                self._note()
                 raise self._unanswered(method, failed) from None
+            self._heard = self._evident(method, reply, began)
             status = reply.status or 0
             if status >= 300 or (reply.message is None and number is not None) or "error" in (reply.message or {}):
-                self._note(method, reply, began)
+                self._note()
             if status not in REDIRECTS or self._redirected:
                 return reply
             led = onward(self._url, path or self._path, reply.header("location"))
@@ -477,6 +485,7 @@ class Handshake:
 
     def _no_answer(self, method: str, reply: Reply) -> Refusal:
         """What is wrong with an answer without a result, in the registry's words."""
+        self._note()
         status = reply.status or 0
         refusal = Refusal("mcp_error", "", reply)
         refusal.method = method
@@ -506,6 +515,7 @@ class Handshake:
     def _check(self, method: str, fault: str | None, reply: Reply) -> None:
         """Raise Refusal where a client cannot read an answer."""
         if fault:
+            self._note()
             refusal = Refusal("mcp_error", f"No client can read the answer to {method}: {fault}", reply)
             refusal.method = method
             raise refusal
@@ -520,9 +530,15 @@ class Handshake:
         if opened and "Mcp-Session-Id" not in self.session and SESSION_ID.fullmatch(session):
             self.session["Mcp-Session-Id"] = session
 
-    def _note(self, asked: str, reply: Reply, began: float) -> None:
+    def _evident(self, asked: str, reply: Reply, began: float) -> Evidence:
         took = round((time.monotonic() - began) * 1000)
-        self.evidence.append(Evidence(asked, reply.status, reply.media_type or None, reply.excerpt, took))
+        return Evidence(asked, reply.status, reply.media_type or None, reply.excerpt, took)
+
+    def _note(self) -> None:
+        """Keep what was heard last as evidence, once."""
+        if self._heard is not None:
+            self.evidence.append(self._heard)
+            self._heard = None
 
     def _left(self) -> float:
         try:
