@@ -108,6 +108,8 @@ class Reply:
         self.text = bytearray()
         self.sample = b""
         self.overflowed = self.broke_off = False
+        # Whether the request carried a session, or was one that a server may want a session for.
+        self.may_miss_session = True
 
     @property
     def media_type(self) -> str:
@@ -421,7 +423,7 @@ class Handshake:
         reply = self._ask(method, params, headers, share=share)
         status = reply.status or 0
         # 202 means that no answer follows here; a client waits for none in another type.
-        readable = 200 <= status < 300 and status != 202 and reply.media_type in (JSON, EVENTS)
+        readable = 200 <= status < 300 and status != 202 and reply.media_type.startswith((JSON, EVENTS))
         if not self._strict:
             readable = status not in (401, 402, 403) and not 300 <= status < 400
         result = (reply.message or {}).get("result")
@@ -450,6 +452,7 @@ class Handshake:
         body = json.dumps({"jsonrpc": "2.0", **message}, separators=(",", ":")).encode()
         while True:
             reply = Reply()
+            reply.may_miss_session = "Mcp-Session-Id" in headers
             began = time.monotonic()
             try:
                 with self._open("POST", path or self._path, headers, body, self._part(share)) as answer:
@@ -587,7 +590,8 @@ def onward(url: str, path: str, location: str) -> str | None:
 def is_gated(reply: Reply | None, *, begun: bool = False) -> bool:
     """Whether an answer asks for credentials, as the registry sees it.
 
-    A 401 that only says, in plain words, that a session is unknown or missing asks for none (rmcp up to 0.16). A 403
+    A 401 that only says, in plain words, that a session is unknown or missing asks for none (rmcp up to 0.16), but
+    where no session could be missed: who asks `initialize` has none yet, and a client reads that as a gate. A 403
     does where it brings a challenge or is JSON-RPC, or where the server had let us in before (`begun`); else it is what
     a firewall says, or a gateway about a route that is not there. 402 wants to be paid. A redirect to a page on which
     somebody is to log in is how a login wall says it.
@@ -598,7 +602,7 @@ def is_gated(reply: Reply | None, *, begun: bool = False) -> bool:
     if status == 401:
         text = bytes(reply.text)
         may_refuse = len(text) <= MAX_REFUSAL and not text.startswith(b"{") and b"<" not in text
-        return challenge or not may_refuse or REFUSAL.search(text) is None
+        return challenge or not (may_refuse and reply.may_miss_session) or REFUSAL.search(text) is None
     if status == 403:
         return challenge or reply.message is not None or begun
     if 300 <= status < 400:

@@ -596,7 +596,9 @@ class _Visit:
         reply = await self._exchange("POST", message, headers, share=share)
         status = reply.status
         # 202 means that no answer follows here; a client waits for none in another type.
-        readable = status is not None and 200 <= status < 300 and status != 202 and reply.media_type in (JSON, EVENTS)
+        readable = (
+            status is not None and 200 <= status < 300 and status != 202 and reply.media_type.startswith((JSON, EVENTS))
+        )
         if not readable:
             raise self._no_answer(method, reply)
         return self._read(method, reply, fault)
@@ -624,7 +626,7 @@ class _Visit:
             if HTTP_2.match(reply.beginning):
                 return _Failed("not_mcp", "What answers there is HTTP/2 only, which few clients speak", reply)
             return _Failed("not_mcp", reach.FAULTS[reply.fault], reply)
-        if reply.overflowed and status == 200 and reply.media_type in (JSON, EVENTS):
+        if reply.overflowed and status == 200 and reply.media_type.startswith((JSON, EVENTS)):
             if self._brief and reply.is_begun:
                 # Not too long for a client, nor for an introduction that is not brief.
                 return _Failed(None, "The answer is longer than a check reads", reply)
@@ -668,6 +670,7 @@ class _Visit:
                 raise self._too_late()
             began = time.monotonic()
             reply = Reply(number, max(self._left, 1))
+            reply.may_miss_session = "Mcp-Session-Id" in headers
             request = self._request(method, path or self._path, body, sent)
             answered = False
             try:
@@ -904,7 +907,8 @@ def _page_fault(result: Mapping[str, Any], key: str) -> str | None:
 def _is_gated(reply: Reply | None, before: str | None) -> bool:
     """Whether an answer asks for credentials.
 
-    A 401 that only says, in plain words, that a session is unknown or missing asks for none (rmcp up to 0.16). A 403
+    A 401 that only says, in plain words, that a session is unknown or missing asks for none (rmcp up to 0.16), but
+    where no session could be missed: who asks `initialize` has none yet, and a client reads that as a gate. A 403
     does where it brings a challenge or is JSON-RPC, or where the server had let us in before; else it is what a
     firewall says, or a gateway about a route that is not there. 402 wants to be paid. A redirect to a page of another
     origin on which somebody is to log in is how a login wall says it.
@@ -912,7 +916,9 @@ def _is_gated(reply: Reply | None, before: str | None) -> bool:
     if reply is None or reply.status is None:
         return False
     if reply.status == 401:
-        return bool(reply.header("www-authenticate")) or not exchange.is_refusal(401, reply.body)
+        return bool(reply.header("www-authenticate")) or not (
+            reply.may_miss_session and exchange.is_refusal(401, reply.body)
+        )
     if reply.status == 403:
         return bool(reply.header("www-authenticate") or before) or reply.message is not None
     if 300 <= reply.status < 400:

@@ -42,7 +42,17 @@ class Reply(Answer):
     rest.
     """
 
-    __slots__ = ("_gathered", "_has_data", "_named", "_number", "headers", "message", "overflowed", "sample")
+    __slots__ = (
+        "_gathered",
+        "_has_data",
+        "_named",
+        "_number",
+        "headers",
+        "may_miss_session",
+        "message",
+        "overflowed",
+        "sample",
+    )
 
     def __init__(self, number: int | None, limit: int) -> None:
         """`number`: the id of the request; None where there is none, as of a notification or a GET."""
@@ -51,6 +61,8 @@ class Reply(Answer):
         self.message: dict[str, Any] | None = None
         self.overflowed = False
         self.sample = b""
+        # Whether the request carried a session, or was one that a server may want a session for.
+        self.may_miss_session = True
         self._number = number
         self._named = b""
         # The data of the event that is being read, in one piece: a list of short lines is many times as large.
