@@ -528,7 +528,7 @@ def test_no_more_is_asked_when_the_time_is_over():
 # ------------------------------------------------------------------ the way there
 
 
-def test_a_redirect_within_the_origin_is_followed_once_and_the_session_is_closed_there():
+def test_a_redirect_within_the_origin_is_followed_and_the_session_is_closed_there():
     async def answer(visit: Visit) -> None:
         if visit.path == "/mcp":
             await send(visit, text(307, "", "text/plain", "Location: /mcp/"))
@@ -539,6 +539,19 @@ def test_a_redirect_within_the_origin_is_followed_once_and_the_session_is_closed
         assert introduce(f"{farm.url}/mcp").verdict == "up"
     assert [path for _, path in farm.paths()][:3] == ["/mcp", "/mcp/", "/mcp/"]
     assert farm.paths()[-1] == ("DELETE", "/mcp/")
+
+
+@pytest.mark.parametrize(("hops", "verdict"), [(2, "up"), (5, "up"), (6, "down")])
+def test_redirects_within_the_origin_are_followed_five_times_for_one_question(hops, verdict):
+    async def answer(visit: Visit) -> None:
+        place = int(visit.path[1:])
+        if place < hops:
+            await send(visit, text(308, "", "text/plain", f"Location: /{place + 1}"))
+        else:
+            await hand()(visit)
+
+    with Farm(answer) as farm:
+        assert introduce(f"{farm.url}/0").verdict == verdict
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -52,6 +52,8 @@ MAX_EMPTY_PAGES: Final = 100
 MAX_PAGES: Final = 50
 MAX_ITEMS: Final = 2_000
 MAX_EXCERPT: Final = 500
+# Redirects within the origin that one question follows; clients follow more.
+MAX_REDIRECTS: Final = 5
 # White space, and the bytes of a byte order mark, which some servers on Windows put before their JSON.
 BEFORE_JSON: Final = b" \t\r\n\xef\xbb\xbf"
 # Enough bytes for so many characters, whatever they are.
@@ -230,7 +232,6 @@ class Handshake:
         self._most = most
         self._strict = strict
         self._number = first_id()
-        self._redirected = False
         # What was asked last and what came back, until that is kept as evidence.
         self._heard: Evidence | None = None
 
@@ -447,10 +448,10 @@ class Handshake:
                 raise
 
     def _post(self, message: Mapping[str, Any], headers: Mapping[str, str], path: str, share: float) -> Reply:
-        """Send a message and read the answer; one redirect within the origin is followed. Raises Refusal."""
+        """Send a message and read the answer; redirects within the origin are followed. Raises Refusal."""
         method, number = message["method"], message.get("id")
         body = json.dumps({"jsonrpc": "2.0", **message}, separators=(",", ":")).encode()
-        while True:
+        for followed in range(MAX_REDIRECTS + 1):
             reply = Reply()
             reply.may_miss_session = "Mcp-Session-Id" in headers
             began = time.monotonic()
@@ -470,16 +471,16 @@ class Handshake:
             status = reply.status or 0
             if status >= 300 or (reply.message is None and number is not None) or "error" in (reply.message or {}):
                 self._note()
-            if status not in REDIRECTS or self._redirected:
+            if status not in REDIRECTS or followed == MAX_REDIRECTS:
                 return reply
             led = onward(self._url, path or self._path, reply.header("location"))
             if led is None:
                 return reply
-            self._redirected = True
             if path:
                 path = led
             else:
                 self._path = led
+        raise AssertionError
 
     def _unanswered(self, method: str, failed: Failed) -> Refusal:
         refusal = Refusal(failed.kind, failed.message, failed=failed)

@@ -48,6 +48,8 @@ MAX_ITEMS: Final = 2_000
 MAX_DEPTH: Final = 64
 # Events of a stream that nobody has waited for yet.
 MAX_WAITING: Final = 1_000
+# Redirects within the origin that one question follows; clients follow more.
+MAX_REDIRECTS: Final = 5
 MAX_EXCERPT: Final = 500
 MAX_WORD: Final = 200
 MAX_WORDS: Final = 64
@@ -290,7 +292,6 @@ class _Visit:
         self._number = SystemRandom().choice(FIRST_IDS)
         self._path = ""
         self._addresses: tuple[str, ...] = ()
-        self._redirected = False
         self._failures: list[_Failed] = []
         self._evidence: list[Evidence] = []
         self._late = Finding("timeout", None, f"No answer within {seconds:g} seconds")
@@ -660,12 +661,12 @@ class _Visit:
         path: str | None = None,
         share: float = 1.0,
     ) -> Reply:
-        """Send a request and read the answer. One redirect within the origin is followed. Raises _Failed."""
+        """Send a request and read the answer. Redirects within the origin are followed. Raises _Failed."""
         body = b"" if message is None else json.dumps(message, separators=(",", ":")).encode()
         number = cast("int | None", message.get("id")) if message else None
         asked = str(message["method"]) if message else method
         sent = {**({"Content-Type": JSON} if body else {}), "Accept": f"{JSON}, {EVENTS}", **headers}
-        while True:
+        for followed in range(MAX_REDIRECTS + 1):
             if self._remaining() <= 0:
                 raise self._too_late()
             began = time.monotonic()
@@ -687,16 +688,16 @@ class _Visit:
                 of_use = answered and reply.status is not None and reply.status < 300
                 if not of_use or (reply.message is None and number is not None) or "error" in (reply.message or {}):
                     self._note()
-            if reply.status not in reach.REDIRECTS or self._redirected:
+            if reply.status not in reach.REDIRECTS or followed == MAX_REDIRECTS:
                 return reply
             onward = reach.redirected(self._site, path or self._path, reply.location)
             if onward is None:
                 return reply
-            self._redirected = True
             if path is None:
                 self._path = onward
             else:
                 path = onward
+        raise AssertionError
 
     def _request(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
         lines = [
