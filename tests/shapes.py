@@ -36,7 +36,7 @@ class Shape(NamedTuple):
 
     `stock` and `client`: whether the stock clients, and the client of the registry, have to find the same. Where they
     need not, design/truth.md says more than a client knows (402, 403, 429, a login page), or the client is more
-    generous (it leaves out a tool that is none, and takes any version).
+    generous (it leaves out a tool that is none, and takes any version); or one client of several finds it so.
     """
 
     source: str
@@ -837,6 +837,13 @@ BY_HAND: dict[str, Shape] = {
         hand(initialize=gives(lambda v: Answer(200, "application/json; charset=utf-8", as_json(v)))),
         "legacy",
     ),
+    "json-of-another-kind": Shape(
+        "python-sdk 1.30.0 src/mcp/client/streamable_http.py reads whatever begins so",
+        "up",
+        hand(initialize=gives(lambda v: Answer(200, "application/json-rpc", as_json(v)))),
+        "legacy",
+        stock=False,
+    ),
     "status-201": Shape("by hand", "up", hand(initialize=gives(lambda v: Answer(201, JSON, as_json(v)))), "legacy"),
     "packed": Shape(
         "by hand",
@@ -931,6 +938,7 @@ BY_HAND: dict[str, Shape] = {
         "RFC 6750", "gated", fixed(doc(401, {"error": "invalid_token"}, CHALLENGE % "https://x.invalid/m"))
     ),
     "bare-401": Shape("by hand", "gated", fixed(text(401, "Unauthorized"))),
+    "401-that-speaks-of-a-session": Shape("by hand", "gated", fixed(text(401, "Unauthorized: invalid session ID"))),
     "401-for-tools": Shape(
         "by hand", "gated", hand(tools=fixed(doc(401, {"error": "no"}, "WWW-Authenticate: Bearer")))
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
@@ -317,6 +318,26 @@ def test_evidence_shows_what_was_asked_and_what_came_with_what_cannot_be_seen():
     assert seen.cause == "http_error" and CANARY not in (seen.reason or "")
 
 
+@pytest.mark.parametrize(
+    ("server", "question", "media_type"),
+    [
+        (hand(capabilities=None), "initialize", JSON),
+        (
+            hand(initialize=shapes.gives(lambda v: Answer(200, "text/plain", shapes.as_json(v)))),
+            "initialize",
+            "text/plain",
+        ),
+        (hand(tools=says(lambda _: {"tools": [{"name": "a"}]})), "tools/list", JSON),
+        (shapes.modern_only("2026-07-28", capabilities=None), "server/discover", JSON),
+    ],
+)
+def test_the_answer_that_decided_is_evidence_where_the_fault_is_in_what_it_says_too(server, question, media_type):
+    with Farm(server) as farm:
+        seen = introduce(f"{farm.url}/mcp")
+    noted = [one for one in seen.evidence if one.asked == question]
+    assert [(one.status, one.media_type, one.excerpt[:10]) for one in noted] == [(200, media_type, '{"jsonrpc"')]
+
+
 @pytest.mark.parametrize("text", ["", "plain", "ö中😀", "\u0007\u00ad\u2066\U000e0041\u3164\u2028\ud800"])
 def test_what_is_shown_can_be_seen(text):
     assert shown(text).isprintable() and shown(shown(text)) == shown(text)
@@ -400,6 +421,36 @@ def test_a_tool_of_more_than_64_levels_is_left_out_and_that_is_said(levels, coun
     assert len(seen.tools) == count and bool(seen.incomplete) == (count == 1)
 
 
+MANY: Any = [[]] * 20_000
+
+
+@pytest.mark.parametrize(
+    ("before", "server"),
+    [
+        ("legacy", hand(capabilities={"x": MANY}, tools=shapes.hold)),
+        ("modern", shapes.modern_only("2026-07-28", x=MANY, capabilities={"y": MANY}, tools=shapes.hold)),
+        (None, hand(initialize=shapes.fixed(jr(200, -32603, "no", x=MANY)), discover=shapes.hold)),
+        (None, hand(initialize=says(lambda _: {"protocolVersion": "x", "y": MANY}), discover=shapes.hold)),
+    ],
+)
+def test_a_sweep_waits_for_an_answer_without_the_values_of_the_one_before(before, server):
+    async def run() -> int:
+        introducer = Introducer(Dialler(asyncio.get_running_loop()), Names(Zone(), OPEN), OPEN)
+        making = introducer.introduce(f"{farm.url}/mcp", seconds=PATIENCE, before=before, brief=True)
+        task = asyncio.get_running_loop().create_task(making)
+        waited_for = "tools/list" if before else "server/discover"
+        while not task.done() and waited_for not in asked(farm):
+            await asyncio.sleep(0.01)
+        kept = sum(type(one) is list and not one for one in gc.get_objects())
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await introducer.close()
+        return kept
+
+    with Farm(server) as farm:
+        assert on_our_loop(run()) < 10_000
+
+
 def test_an_answer_deeper_than_python_reads_is_none():
     async def deep(visit: Visit) -> None:
         body = f'{{"jsonrpc":"2.0","id":{message(visit).get("id")},"result":{"[" * 100_000}'
@@ -434,6 +485,7 @@ def test_one_deadline_covers_everything_and_the_session_is_closed_all_the_same(a
     with Farm(hand(initialize=answer, discover=hold)) as farm:
         seen = introduce(f"{farm.url}/mcp", SOME)
     assert (seen.verdict, seen.cause, seen.reason) == ("down", "timeout", f"No answer within {SOME:g} seconds")
+    assert [evidence.asked for evidence in seen.evidence] == ["initialize", "server/discover"]
     assert ("DELETE" in asked(farm)) == (answer is holding_body)
 
 
@@ -476,7 +528,7 @@ def test_no_more_is_asked_when_the_time_is_over():
 # ------------------------------------------------------------------ the way there
 
 
-def test_a_redirect_within_the_origin_is_followed_once_and_the_session_is_closed_there():
+def test_a_redirect_within_the_origin_is_followed_and_the_session_is_closed_there():
     async def answer(visit: Visit) -> None:
         if visit.path == "/mcp":
             await send(visit, text(307, "", "text/plain", "Location: /mcp/"))
@@ -487,6 +539,19 @@ def test_a_redirect_within_the_origin_is_followed_once_and_the_session_is_closed
         assert introduce(f"{farm.url}/mcp").verdict == "up"
     assert [path for _, path in farm.paths()][:3] == ["/mcp", "/mcp/", "/mcp/"]
     assert farm.paths()[-1] == ("DELETE", "/mcp/")
+
+
+@pytest.mark.parametrize(("hops", "verdict"), [(2, "up"), (5, "up"), (6, "down")])
+def test_redirects_within_the_origin_are_followed_five_times_for_one_question(hops, verdict):
+    async def answer(visit: Visit) -> None:
+        place = int(visit.path[1:])
+        if place < hops:
+            await send(visit, text(308, "", "text/plain", f"Location: /{place + 1}"))
+        else:
+            await hand()(visit)
+
+    with Farm(answer) as farm:
+        assert introduce(f"{farm.url}/0").verdict == verdict
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

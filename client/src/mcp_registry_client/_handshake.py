@@ -52,6 +52,8 @@ MAX_EMPTY_PAGES: Final = 100
 MAX_PAGES: Final = 50
 MAX_ITEMS: Final = 2_000
 MAX_EXCERPT: Final = 500
+# Redirects within the origin that one question follows; clients follow more.
+MAX_REDIRECTS: Final = 5
 # White space, and the bytes of a byte order mark, which some servers on Windows put before their JSON.
 BEFORE_JSON: Final = b" \t\r\n\xef\xbb\xbf"
 # Enough bytes for so many characters, whatever they are.
@@ -108,6 +110,8 @@ class Reply:
         self.text = bytearray()
         self.sample = b""
         self.overflowed = self.broke_off = False
+        # Whether the request carried a session, or was one that a server may want a session for.
+        self.may_miss_session = True
 
     @property
     def media_type(self) -> str:
@@ -228,7 +232,8 @@ class Handshake:
         self._most = most
         self._strict = strict
         self._number = first_id()
-        self._redirected = False
+        # What was asked last and what came back, until that is kept as evidence.
+        self._heard: Evidence | None = None
 
     def find(self) -> Begun | None:
         """Try the ways to begin one after the other; what the one that worked has found, None where none did."""
@@ -288,7 +293,7 @@ class Handshake:
                 stream.begin(answer)
                 if stream.status != 200 or not answer.is_stream:
                     stream.take(answer, None)
-                    self._note("GET", stream, began)
+                    self.evidence.append(self._evident("GET", stream, began))
                     raise none
                 found = events(answer.pieces())
                 where = next((data for name, data in found if name == "endpoint"), None)
@@ -311,7 +316,7 @@ class Handshake:
         except Failed as failed:
             if failed.lost or stream.status == 200:
                 raise self._unanswered("GET", failed) from None
-            self._note("GET", stream, began)
+            self.evidence.append(self._evident("GET", stream, began))
             raise none from None
 
     def _takes_no_post(self, refusal: Refusal) -> bool:
@@ -324,12 +329,16 @@ class Handshake:
     def _call_by_stream(
         self, found: Iterator[tuple[str, bytes]], path: str, method: str, params: Mapping[str, Any]
     ) -> tuple[dict[str, Any], Reply]:
+        began = time.monotonic()
         reply = self._ask(method, params, {}, path=path)
         if reply.status is None or not 200 <= reply.status < 300:
             raise self._no_answer(method, reply)
         for _, data in found:
             reply.message = response(parsed(data, strict=False), self._number)
             if reply.message is not None:
+                # The answer is what the stream carried, not what was said to the message that asked for it.
+                reply.sample = data[:SAMPLE]
+                self._heard = self._evident(method, reply, began)
                 result = reply.message.get("result")
                 if not isinstance(result, dict):
                     raise self._no_answer(method, reply)
@@ -415,7 +424,7 @@ class Handshake:
         reply = self._ask(method, params, headers, share=share)
         status = reply.status or 0
         # 202 means that no answer follows here; a client waits for none in another type.
-        readable = 200 <= status < 300 and status != 202 and reply.media_type in (JSON, EVENTS)
+        readable = 200 <= status < 300 and status != 202 and reply.media_type.startswith((JSON, EVENTS))
         if not self._strict:
             readable = status not in (401, 402, 403) and not 300 <= status < 400
         result = (reply.message or {}).get("result")
@@ -439,11 +448,12 @@ class Handshake:
                 raise
 
     def _post(self, message: Mapping[str, Any], headers: Mapping[str, str], path: str, share: float) -> Reply:
-        """Send a message and read the answer; one redirect within the origin is followed. Raises Refusal."""
+        """Send a message and read the answer; redirects within the origin are followed. Raises Refusal."""
         method, number = message["method"], message.get("id")
         body = json.dumps({"jsonrpc": "2.0", **message}, separators=(",", ":")).encode()
-        while True:
+        for followed in range(MAX_REDIRECTS + 1):
             reply = Reply()
+            reply.may_miss_session = "Mcp-Session-Id" in headers
             began = time.monotonic()
             try:
                 with self._open("POST", path or self._path, headers, body, self._part(share)) as answer:
@@ -454,21 +464,23 @@ class Handshake:
                     if reply.broke_off and reply.message is None and number is not None and not self._strict:
                         raise Failed("closed", BROKE_OFF, reply.status)
             except Failed as failed:
-                self._note(method, reply, began)
+                self._heard = self._evident(method, reply, began)
+                self._note()
                 raise self._unanswered(method, failed) from None
+            self._heard = self._evident(method, reply, began)
             status = reply.status or 0
             if status >= 300 or (reply.message is None and number is not None) or "error" in (reply.message or {}):
-                self._note(method, reply, began)
-            if status not in REDIRECTS or self._redirected:
+                self._note()
+            if status not in REDIRECTS or followed == MAX_REDIRECTS:
                 return reply
             led = onward(self._url, path or self._path, reply.header("location"))
             if led is None:
                 return reply
-            self._redirected = True
             if path:
                 path = led
             else:
                 self._path = led
+        raise AssertionError
 
     def _unanswered(self, method: str, failed: Failed) -> Refusal:
         refusal = Refusal(failed.kind, failed.message, failed=failed)
@@ -477,6 +489,7 @@ class Handshake:
 
     def _no_answer(self, method: str, reply: Reply) -> Refusal:
         """What is wrong with an answer without a result, in the registry's words."""
+        self._note()
         status = reply.status or 0
         refusal = Refusal("mcp_error", "", reply)
         refusal.method = method
@@ -506,6 +519,7 @@ class Handshake:
     def _check(self, method: str, fault: str | None, reply: Reply) -> None:
         """Raise Refusal where a client cannot read an answer."""
         if fault:
+            self._note()
             refusal = Refusal("mcp_error", f"No client can read the answer to {method}: {fault}", reply)
             refusal.method = method
             raise refusal
@@ -520,9 +534,15 @@ class Handshake:
         if opened and "Mcp-Session-Id" not in self.session and SESSION_ID.fullmatch(session):
             self.session["Mcp-Session-Id"] = session
 
-    def _note(self, asked: str, reply: Reply, began: float) -> None:
+    def _evident(self, asked: str, reply: Reply, began: float) -> Evidence:
         took = round((time.monotonic() - began) * 1000)
-        self.evidence.append(Evidence(asked, reply.status, reply.media_type or None, reply.excerpt, took))
+        return Evidence(asked, reply.status, reply.media_type or None, reply.excerpt, took)
+
+    def _note(self) -> None:
+        """Keep what was heard last as evidence, once."""
+        if self._heard is not None:
+            self.evidence.append(self._heard)
+            self._heard = None
 
     def _left(self) -> float:
         try:
@@ -571,7 +591,8 @@ def onward(url: str, path: str, location: str) -> str | None:
 def is_gated(reply: Reply | None, *, begun: bool = False) -> bool:
     """Whether an answer asks for credentials, as the registry sees it.
 
-    A 401 that only says, in plain words, that a session is unknown or missing asks for none (rmcp up to 0.16). A 403
+    A 401 that only says, in plain words, that a session is unknown or missing asks for none (rmcp up to 0.16), but
+    where no session could be missed: who asks `initialize` has none yet, and a client reads that as a gate. A 403
     does where it brings a challenge or is JSON-RPC, or where the server had let us in before (`begun`); else it is what
     a firewall says, or a gateway about a route that is not there. 402 wants to be paid. A redirect to a page on which
     somebody is to log in is how a login wall says it.
@@ -582,7 +603,7 @@ def is_gated(reply: Reply | None, *, begun: bool = False) -> bool:
     if status == 401:
         text = bytes(reply.text)
         may_refuse = len(text) <= MAX_REFUSAL and not text.startswith(b"{") and b"<" not in text
-        return challenge or not may_refuse or REFUSAL.search(text) is None
+        return challenge or not (may_refuse and reply.may_miss_session) or REFUSAL.search(text) is None
     if status == 403:
         return challenge or reply.message is not None or begun
     if 300 <= status < 400:

@@ -25,7 +25,7 @@ from mcp_registry.dial.exchange import Dialler
 from mcp_registry.dial.guard import Policy
 from mcp_registry.dial.lookup import Names, Resolver, System
 from mcp_registry.dial.reach import Finding, Site
-from mcp_registry.dial.reply import Reply, Stream, parsed, response
+from mcp_registry.dial.reply import SAMPLE, Reply, Stream, parsed, response
 
 # All of an introduction but deleting its session; a server may be as slow as that.
 SECONDS: Final = 20.0
@@ -46,6 +46,10 @@ MAX_BRIEF_BYTES: Final = 0x40000
 MAX_PAGES: Final = 50
 MAX_ITEMS: Final = 2_000
 MAX_DEPTH: Final = 64
+# Events of a stream that nobody has waited for yet.
+MAX_WAITING: Final = 1_000
+# Redirects within the origin that one question follows; clients follow more.
+MAX_REDIRECTS: Final = 5
 MAX_EXCERPT: Final = 500
 MAX_WORD: Final = 200
 MAX_WORDS: Final = 64
@@ -229,8 +233,10 @@ class _Failed(Exception):
         self.begun = False
 
     def forgotten(self) -> Self:
-        """The same without where it came from: that would keep it, and its answer, until the next search for cycles."""
+        """The same without where it came from and what was answered, of which it would keep what nobody needs."""
         self.__traceback__ = self.__context__ = None
+        if self.reply is not None:
+            self.reply.forget()
         return self
 
     @property
@@ -249,8 +255,10 @@ class _Lost(_Failed):
     """Nobody can be reached there, so that no other question will be answered either."""
 
 
-# Asks for one thing by its method and parameters; the result. Raises _Failed.
-Ask = Callable[[str, Mapping[str, Any]], Awaitable[dict[str, Any]]]
+# What keeps a client from reading a result, in a few words; None where nothing does.
+Fault = Callable[[Mapping[str, Any]], str | None]
+# Asks for one thing by its method and parameters; the result, where a client can read it. Raises _Failed.
+Ask = Callable[[str, Mapping[str, Any], Fault], Awaitable[dict[str, Any]]]
 
 
 class _Visit:
@@ -284,10 +292,11 @@ class _Visit:
         self._number = SystemRandom().choice(FIRST_IDS)
         self._path = ""
         self._addresses: tuple[str, ...] = ()
-        self._redirected = False
         self._failures: list[_Failed] = []
         self._evidence: list[Evidence] = []
         self._late = Finding("timeout", None, f"No answer within {seconds:g} seconds")
+        # What was asked last and what came back, until that is kept as evidence.
+        self._heard: Evidence | None = None
 
     async def find(self) -> Introduction:
         """Try the ways to begin one after the other until one works, and say what was found."""
@@ -327,30 +336,33 @@ class _Visit:
     async def _begin_legacy(self) -> Introduction:
         """`initialize`, `notifications/initialized`, and the lists, in a session where the server wants one."""
         offer = {"protocolVersion": OFFERED, "capabilities": {}, "clientInfo": CLIENT}
-        result = await self._call("initialize", offer, {}, share=self._share)
-        version = self._checked("initialize", _initialize_fault(result), result)["protocolVersion"]
+        result = await self._call("initialize", offer, {}, _initialize_fault, share=self._share)
+        version = result["protocolVersion"]
+        introduced = self._introduced("legacy", result, (version,), result.get("serverInfo"))
+        del result
         self.session["MCP-Protocol-Version"] = version
         # What is said to it does not matter to a client: the next request tells whether it was taken.
         await self._exchange("POST", {"jsonrpc": "2.0", "method": "notifications/initialized"}, self.session)
 
-        async def ask(method: str, params: Mapping[str, Any]) -> dict[str, Any]:
-            return await self._call(method, params, self.session)
+        async def ask(method: str, params: Mapping[str, Any], fault: Fault) -> dict[str, Any]:
+            return await self._call(method, params, self.session, fault)
 
-        return await self._listed(ask, _introduced("legacy", result, (version,), result.get("serverInfo")))
+        return await self._listed(ask, introduced)
 
     async def _begin_modern(self) -> Introduction:
         """`server/discover` and the lists, each request by itself."""
 
-        async def ask(method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        async def ask(method: str, params: Mapping[str, Any], fault: Fault) -> dict[str, Any]:
             headers = {"MCP-Protocol-Version": MODERN, "Mcp-Method": method}
             share = self._share if method == "server/discover" else 1.0
-            return await self._call(method, {**params, "_meta": META}, headers, share=share)
+            return await self._call(method, {**params, "_meta": META}, headers, fault, share=share)
 
-        result = await ask("server/discover", {})
+        result = await ask("server/discover", {}, _discover_fault)
         versions = _strings(result.get("supportedVersions"))
-        self._checked("server/discover", _discover_fault(result, versions), result)
         info = _mapping(result.get("_meta")).get(SERVER_INFO) or result.get("serverInfo")
-        return await self._listed(ask, _introduced("modern", result, versions, info))
+        introduced = self._introduced("modern", result, versions, info)
+        del result, versions, info
+        return await self._listed(ask, introduced)
 
     async def _begin_stream(self) -> Introduction:
         """The transport of 2024-11-05: a stream that says where to post to, and carries the answers.
@@ -359,31 +371,40 @@ class _Visit:
         """
         if self._before != "sse" and not any(self._takes_no_post(failed) for failed in self._failures):
             raise _Failed(None, "")
-        events: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+        if self._remaining() <= 0:
+            raise self._too_late()
+        events: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(MAX_WAITING)
         # Half of what may be read is for the stream, half for what is said to each message.
         self._left //= 2
-        stream = Stream(self._left, lambda name, data: events.put_nowait((name, data)))
+
+        def take(name: str, data: bytes) -> None:
+            # Who pours events while nobody waits for one loses them.
+            if not events.full():
+                events.put_nowait((name, data))
+
+        stream = Stream(self._left, take)
         began = time.monotonic()
         request = self._request("GET", self._path, b"", {"Accept": EVENTS})
         dialling = asyncio.get_running_loop().create_task(self._dial(request, stream))
         try:
             where = await self._event(dialling, events, lambda name, _: name == "endpoint", STREAM_SECONDS)
             if where is None or stream.status != 200:
-                self._note("GET", stream, began)
+                self._evidence.append(self._evident("GET", stream, began))
                 raise _Failed("not_mcp", "The address opens no stream of an MCP server", stream)
             path = reach.redirected(self._site, self._path, where)
             if path is None:
-                self._note("GET", stream, began)
+                self._evidence.append(self._evident("GET", stream, began))
                 raise _Failed("mcp_error", "The stream leads to another origin, where no client goes", stream)
 
-            async def ask(method: str, params: Mapping[str, Any]) -> dict[str, Any]:
-                return await self._call_by_stream(dialling, stream, events, path, method, params)
+            async def ask(method: str, params: Mapping[str, Any], fault: Fault) -> dict[str, Any]:
+                return await self._call_by_stream(dialling, stream, events, path, method, params, fault)
 
             offer = {"protocolVersion": OFFERED, "capabilities": {}, "clientInfo": CLIENT}
-            result = await ask("initialize", offer)
-            version = self._checked("initialize", _initialize_fault(result), result)["protocolVersion"]
+            result = await ask("initialize", offer, _initialize_fault)
+            introduced = self._introduced("sse", result, (result["protocolVersion"],), result.get("serverInfo"))
+            del result
             await self._exchange("POST", {"jsonrpc": "2.0", "method": "notifications/initialized"}, {}, path=path)
-            return await self._listed(ask, _introduced("sse", result, (version,), result.get("serverInfo")))
+            return await self._listed(ask, introduced)
         finally:
             dialling.cancel()
             with suppress(asyncio.CancelledError, Exception):
@@ -404,10 +425,12 @@ class _Visit:
         path: str,
         method: str,
         params: Mapping[str, Any],
+        fault: Fault,
     ) -> dict[str, Any]:
         self._number += 1
         number = self._number
         message = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+        began = time.monotonic()
         reply = await self._exchange("POST", message, {}, path=path)
         if reply.status is None or not 200 <= reply.status < 300:
             raise self._no_answer(method, reply)
@@ -417,10 +440,10 @@ class _Visit:
         if data is None:
             raise _Failed("timeout", f"The stream carried no answer to {method}", reply)
         reply.message = response(parsed(data), number)
-        result = _mapping(reply.message).get("result")
-        if not isinstance(result, dict):
-            raise self._no_answer(method, reply)
-        return cast("dict[str, Any]", result)
+        # The answer is what the stream carried, not what was said to the message that asked for it.
+        reply.sample = data[:SAMPLE]
+        self._heard = self._evident(method, reply, began)
+        return self._read(method, reply, fault)
 
     async def _event(
         self,
@@ -445,6 +468,28 @@ class _Visit:
                     return waiting.result()[1]
             finally:
                 waiting.cancel()
+
+    def _introduced(self, era: str, result: Mapping[str, Any], versions: tuple[str, ...], info: Any) -> Introduction:
+        """What a server says of itself; of a brief introduction what the verdict depends on alone.
+
+        The lists are waited for with this, by a sweep hundreds of times, and as objects of Python the values of a
+        hostile answer have up to 24 times its length.
+        """
+        capabilities = _mapping(result.get("capabilities"))
+        if self._brief:
+            named = {name: {} for name in METHODS if name in capabilities}
+            agreed = (MODERN,) if era == "modern" else versions
+            return Introduction("up", era=era, protocol_versions=agreed, capabilities=named, status_code=200)
+        instructions = result.get("instructions")
+        return Introduction(
+            "up",
+            era=era,
+            protocol_versions=versions,
+            server_info=_mapping(info),
+            capabilities=capabilities,
+            instructions=instructions if isinstance(instructions, str) else None,
+            status_code=200,
+        )
 
     # ------------------------------------------------------------------ the lists
 
@@ -491,8 +536,7 @@ class _Visit:
         params: dict[str, Any] = {}
         while True:
             try:
-                result = await ask(method, params)
-                self._checked(method, _page_fault(result, key), result)
+                result = await ask(method, params, lambda result: _page_fault(result, key))
             except _Failed as failed:
                 if not cursors:
                     # A list that is too long for us is not too long for a client.
@@ -539,27 +583,43 @@ class _Visit:
         self._addresses = located
 
     async def _call(
-        self, method: str, params: Mapping[str, Any], headers: Mapping[str, str], *, share: float = 1.0
+        self,
+        method: str,
+        params: Mapping[str, Any],
+        headers: Mapping[str, str],
+        fault: Fault,
+        *,
+        share: float = 1.0,
     ) -> dict[str, Any]:
-        """The result of a request. Raises _Failed."""
+        """The result of a request, where a client can read it. Raises _Failed."""
         self._number += 1
         message = {"jsonrpc": "2.0", "id": self._number, "method": method, "params": params}
-        return self._result(method, await self._exchange("POST", message, headers, share=share))
-
-    def _result(self, method: str, reply: Reply) -> dict[str, Any]:
-        """The result in an answer, as far as a client reads it. Raises _Failed."""
+        reply = await self._exchange("POST", message, headers, share=share)
         status = reply.status
         # 202 means that no answer follows here; a client waits for none in another type.
-        readable = status is not None and 200 <= status < 300 and status != 202 and reply.media_type in (JSON, EVENTS)
-        if reply.message is None or not readable:
+        readable = (
+            status is not None and 200 <= status < 300 and status != 202 and reply.media_type.startswith((JSON, EVENTS))
+        )
+        if not readable:
             raise self._no_answer(method, reply)
-        result = reply.message.get("result")
+        return self._read(method, reply, fault)
+
+    def _read(self, method: str, reply: Reply, fault: Fault) -> dict[str, Any]:
+        """The result in an answer, where a client can read it. Raises _Failed."""
+        result = _mapping(reply.message).get("result")
         if not isinstance(result, dict):
             raise self._no_answer(method, reply)
-        return cast("dict[str, Any]", result)
+        found = cast("dict[str, Any]", result)
+        if words := fault(found):
+            self._note()
+            raise _Failed("mcp_error", f"No client can read the answer to {method}: {words}", reply)
+        # A connection that is closed knows its answer until the next search for cycles.
+        reply.forget()
+        return found
 
     def _no_answer(self, method: str, reply: Reply) -> _Failed:
         """What is wrong with an answer without a result, in a sentence of ours."""
+        self._note()
         status = reply.status
         if status is None:
             if reply.fault == exchange.CLOSED:
@@ -567,7 +627,7 @@ class _Visit:
             if HTTP_2.match(reply.beginning):
                 return _Failed("not_mcp", "What answers there is HTTP/2 only, which few clients speak", reply)
             return _Failed("not_mcp", reach.FAULTS[reply.fault], reply)
-        if reply.overflowed and status == 200 and reply.media_type in (JSON, EVENTS):
+        if reply.overflowed and status == 200 and reply.media_type.startswith((JSON, EVENTS)):
             if self._brief and reply.is_begun:
                 # Not too long for a client, nor for an introduction that is not brief.
                 return _Failed(None, "The answer is longer than a check reads", reply)
@@ -592,12 +652,6 @@ class _Visit:
                 failed.reason += f": the answer is compressed ({shown(encoding)[:20]}), which was not asked for"
         return failed
 
-    def _checked(self, method: str, fault: str | None, result: dict[str, Any]) -> dict[str, Any]:
-        """The result, where a client can read it. Raises _Failed."""
-        if fault:
-            raise _Failed("mcp_error", f"No client can read the answer to {method}: {fault}", self._last)
-        return result
-
     async def _exchange(
         self,
         method: str,
@@ -607,16 +661,17 @@ class _Visit:
         path: str | None = None,
         share: float = 1.0,
     ) -> Reply:
-        """Send a request and read the answer. One redirect within the origin is followed. Raises _Failed."""
+        """Send a request and read the answer. Redirects within the origin are followed. Raises _Failed."""
         body = b"" if message is None else json.dumps(message, separators=(",", ":")).encode()
         number = cast("int | None", message.get("id")) if message else None
         asked = str(message["method"]) if message else method
         sent = {**({"Content-Type": JSON} if body else {}), "Accept": f"{JSON}, {EVENTS}", **headers}
-        while True:
+        for followed in range(MAX_REDIRECTS + 1):
             if self._remaining() <= 0:
-                raise _Failed(self._late.verdict, self._late.error or "")
+                raise self._too_late()
             began = time.monotonic()
-            reply = self._last = Reply(number, max(self._left, 1))
+            reply = Reply(number, max(self._left, 1))
+            reply.may_miss_session = "Mcp-Session-Id" in headers
             request = self._request(method, path or self._path, body, sent)
             answered = False
             try:
@@ -624,24 +679,25 @@ class _Visit:
                     await self._dial(request, reply)
                 answered = True
             except TimeoutError:
-                raise _Failed(self._late.verdict, self._late.error or "") from None
+                raise self._too_late() from None
             finally:
                 self._left = max(self._left - reply.taken, 0)
                 self._keep(reply, asked)
+                self._heard = self._evident(asked, reply, began)
                 # An answer that was of use is no evidence.
                 of_use = answered and reply.status is not None and reply.status < 300
                 if not of_use or (reply.message is None and number is not None) or "error" in (reply.message or {}):
-                    self._note(asked, reply, began)
-            if reply.status not in reach.REDIRECTS or self._redirected:
+                    self._note()
+            if reply.status not in reach.REDIRECTS or followed == MAX_REDIRECTS:
                 return reply
             onward = reach.redirected(self._site, path or self._path, reply.location)
             if onward is None:
                 return reply
-            self._redirected = True
             if path is None:
                 self._path = onward
             else:
                 path = onward
+        raise AssertionError
 
     def _request(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
         lines = [
@@ -657,8 +713,7 @@ class _Visit:
 
     async def _dial(self, request: bytes, reply: Reply) -> None:
         """Fill in the answer. Raises _Lost where nobody can be reached."""
-        addresses = self._addresses
-        failure, address = await reach.dial(self._dialler, self._site, addresses, request, reply, self._late)
+        failure, address = await reach.dial(self._dialler, self._site, self._addresses, request, reply, self._late)
         if failure is not None:
             raise _Lost(failure.verdict, failure.error or "")
         # What is asked next goes to the same one.
@@ -674,11 +729,20 @@ class _Visit:
         if opened and asked != "DELETE" and "Mcp-Session-Id" not in self.session and SESSION_ID.fullmatch(session):
             self.session["Mcp-Session-Id"] = session
 
-    def _note(self, asked: str, reply: Reply, began: float) -> None:
+    def _evident(self, asked: str, reply: Reply, began: float) -> Evidence:
         text = reply.beginning.decode("utf-8", "replace")[:MAX_EXCERPT]
         media = shown(reply.media_type)[:MAX_WORD] or None
         took = round((time.monotonic() - began) * 1000)
-        self._evidence.append(Evidence(asked, reply.status, media, shown(text)[:MAX_EXCERPT], took))
+        return Evidence(asked, reply.status, media, shown(text)[:MAX_EXCERPT], took)
+
+    def _note(self) -> None:
+        """Keep what was heard last as evidence, once."""
+        if self._heard is not None:
+            self._evidence.append(self._heard)
+            self._heard = None
+
+    def _too_late(self) -> _Failed:
+        return _Failed(self._late.verdict, self._late.error or "")
 
     def _remaining(self) -> float:
         return self._ends - time.monotonic()
@@ -690,7 +754,8 @@ class _Visit:
             return
         with suppress(_Failed, TimeoutError):
             async with asyncio.timeout(GRACE_SECONDS):
-                await self._dial(self._request("DELETE", self._path, b"", session), Reply(None, MAX_METADATA))
+                request = self._request("DELETE", self._path, b"", session)
+                await self._dial(request, Reply(None, MAX_METADATA))
 
     # ------------------------------------------------------------------ what came of it
 
@@ -784,19 +849,6 @@ ALLOWED: Final = {"title": str, "description": str, "annotations": dict, "output
 WORDS: Final = {str: "a string", dict: "an object"}
 
 
-def _introduced(era: str, result: Mapping[str, Any], versions: tuple[str, ...], info: Any) -> Introduction:
-    instructions = result.get("instructions")
-    return Introduction(
-        "up",
-        era=era,
-        protocol_versions=versions,
-        server_info=_mapping(info),
-        capabilities=_mapping(result.get("capabilities")),
-        instructions=instructions if isinstance(instructions, str) else None,
-        status_code=200,
-    )
-
-
 def _initialize_fault(result: Mapping[str, Any]) -> str | None:
     """What keeps a client from taking the answer to `initialize`, in a few words; None where nothing does."""
     version = result.get("protocolVersion")
@@ -813,8 +865,9 @@ def _initialize_fault(result: Mapping[str, Any]) -> str | None:
     return _capabilities_fault(result)
 
 
-def _discover_fault(result: Mapping[str, Any], versions: tuple[str, ...]) -> str | None:
+def _discover_fault(result: Mapping[str, Any]) -> str | None:
     """The same of `server/discover`."""
+    versions = _strings(result.get("supportedVersions"))
     if not versions:
         return "it names no versions"
     if MODERN not in versions:
@@ -855,7 +908,8 @@ def _page_fault(result: Mapping[str, Any], key: str) -> str | None:
 def _is_gated(reply: Reply | None, before: str | None) -> bool:
     """Whether an answer asks for credentials.
 
-    A 401 that only says, in plain words, that a session is unknown or missing asks for none (rmcp up to 0.16). A 403
+    A 401 that only says, in plain words, that a session is unknown or missing asks for none (rmcp up to 0.16), but
+    where no session could be missed: who asks `initialize` has none yet, and a client reads that as a gate. A 403
     does where it brings a challenge or is JSON-RPC, or where the server had let us in before; else it is what a
     firewall says, or a gateway about a route that is not there. 402 wants to be paid. A redirect to a page of another
     origin on which somebody is to log in is how a login wall says it.
@@ -863,9 +917,11 @@ def _is_gated(reply: Reply | None, before: str | None) -> bool:
     if reply is None or reply.status is None:
         return False
     if reply.status == 401:
-        return bool(reply.header("www-authenticate")) or not exchange.is_refusal(401, reply.body)
+        return bool(reply.header("www-authenticate")) or not (
+            reply.may_miss_session and exchange.is_refusal(401, reply.body)
+        )
     if reply.status == 403:
-        return bool(reply.header("www-authenticate") or reply.message or before)
+        return bool(reply.header("www-authenticate") or before) or reply.message is not None
     if 300 <= reply.status < 400:
         return LOGIN.search(reply.header("location")) is not None
     return reply.status == 402

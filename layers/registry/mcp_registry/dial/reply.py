@@ -14,11 +14,18 @@ from typing import Any, Final, cast
 from mcp_registry.dial import exchange
 from mcp_registry.dial.exchange import Answer
 
-HEADER: Final = re.compile(rb"\n([!#-'*+.^_`|~0-9A-Za-z-]+)[ \t]*:[ \t]*([^\r\n]*)")
+# The headers that somebody asks for. Of all of them 64 KiB of short ones would be 2 MB of objects.
+HEADER: Final = re.compile(
+    rb"\n(content-type|content-length|content-encoding|transfer-encoding|location|mcp-session-id|retry-after"
+    rb"|www-authenticate)[ \t]*:[ \t]*([^\r\n]*)",
+    re.IGNORECASE,
+)
 # What may come in several headers as well as in one (RFC 9110, section 5.3).
 REPEATED: Final = frozenset({b"www-authenticate"})
 # Enough bytes for 500 characters, whatever they are.
 SAMPLE: Final = 2_000
+# Errors of JSON-RPC have codes of 32 bits.
+MAX_CODE: Final = 1 << 32
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 # A JSON-RPC response that is longer than we read: it cannot be parsed, but how it begins is enough. SDKs write `result`
 # either first or after `jsonrpc` and `id`, and icons in a result may well have 64 KiB.
@@ -35,7 +42,17 @@ class Reply(Answer):
     rest.
     """
 
-    __slots__ = ("_named", "_number", "headers", "message", "overflowed", "sample")
+    __slots__ = (
+        "_gathered",
+        "_has_data",
+        "_named",
+        "_number",
+        "headers",
+        "may_miss_session",
+        "message",
+        "overflowed",
+        "sample",
+    )
 
     def __init__(self, number: int | None, limit: int) -> None:
         """`number`: the id of the request; None where there is none, as of a notification or a GET."""
@@ -44,8 +61,29 @@ class Reply(Answer):
         self.message: dict[str, Any] | None = None
         self.overflowed = False
         self.sample = b""
+        # Whether the request carried a session, or was one that a server may want a session for.
+        self.may_miss_session = True
         self._number = number
         self._named = b""
+        # The data of the event that is being read, in one piece: a list of short lines is many times as large.
+        self._gathered = bytearray()
+        self._has_data = False
+
+    def forget(self) -> None:
+        """Let go of what the answer says, but for its beginning and the code of an error.
+
+        An answer that a verdict may depend on is kept while others are waited for, by a sweep hundreds at once; as
+        objects of Python its values have up to 24 times its length.
+        """
+        if self.message is not None:
+            error = self.message.get("error")
+            code = cast("dict[str, Any]", error).get("code") if isinstance(error, dict) else None
+            kept = {"code": code} if isinstance(code, int) and abs(code) < MAX_CODE else {}
+            self.message = {"error": kept} if isinstance(error, dict) else {}
+        if self.status is not None and hasattr(self, "_text"):
+            self._text, self._line = bytes(self._text[:SAMPLE]), 0
+        self._gathered = bytearray()
+        self._inflate = None
 
     @property
     def taken(self) -> int:
@@ -117,12 +155,15 @@ class Reply(Answer):
         field, _, value = line.partition(b":")
         value = value[1:] if value[:1] == b" " else value
         if field.lstrip(BYTE_ORDER_MARK) == b"data":
-            self._data.append(value)
+            if self._has_data:
+                self._gathered += b"\n"
+            self._gathered += value
+            self._has_data = True
         elif field == b"event":
             self._named = value
         elif not line:
-            name, data = self._named, b"\n".join(self._data)
-            self._named, self._data = b"", []
+            name, data = self._named, bytes(self._gathered)
+            self._named, self._gathered, self._has_data = b"", bytearray(), False
             # An event without data says nothing; servers of 2025-11-25 open a stream with one.
             if data:
                 self._take_event(name.decode("utf-8", "replace"), data)
