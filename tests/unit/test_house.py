@@ -42,7 +42,7 @@ OWNERS = {
     "botocore": {"aws.queues", "aws.secret"},
     "msgspec": {"catalogue.canonical", "catalogue.registration", "health.messages"},
     "snapshot_restore_py": {"aws.db"},
-    "psycopg": {"aws.db", "health.results", "health.sweeps"},
+    "psycopg": {"aws.db", "health.introductions", "health.results", "health.sweeps"},
     "uvloop": {"health.probe"},
 }
 MAX_HANDLER_LINES = 30
