@@ -34,10 +34,11 @@ from urllib.parse import urlsplit
 import psycopg
 
 from mcp_registry.catalogue.canonical import digest, survey
+from tests import shapes
 from tests.api.transport import Answer, Headers, connect, exchange
 from tests.conftest import BASIC, CRON_SECRET, REGISTER, SERVERS, Local
 from tests.faults import stage
-from tests.hostile import Farm, Visit
+from tests.hostile import Farm
 from tests.proof import Line, interrupted, not_tried
 
 SECONDS = 20  # of load, times scale ...
@@ -458,19 +459,12 @@ def backend(pid: int) -> str:
 # ------------------------------------------------------------------ the proof
 
 
-async def answers(visit: Visit) -> None:
-    """What an MCP server says to a probe."""
-    body = b'{"jsonrpc":"2.0","id":1,"result":{"supportedVersions":["2026-07-28"],"capabilities":{}}}'
-    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
-    await visit.send(head + body)
-
-
 def prove(scale: int) -> list[Line]:
     """`SECONDS` times scale of load. In the bounded run the latencies are told and not judged."""
     calm_seconds = SETTLED_SECONDS * min(scale, 10)
     seconds = min(SECONDS * scale, LONGEST_SECONDS)
     with (
-        Farm(answers) as farm,
+        Farm(shapes.hand()) as farm,
         stage.postgres() as server,
         stage.stack(server.url, CRON_SECRET=CRON_SECRET, CHECKS_PER_HOST="1000") as local,
         psycopg.connect(server.url, autocommit=True) as database,

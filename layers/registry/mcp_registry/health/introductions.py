@@ -11,7 +11,7 @@ import psycopg
 from mcp_registry.aws import observability
 from mcp_registry.aws.db import Database
 from mcp_registry.edge.background import Record
-from mcp_registry.health import invitations, messages, results
+from mcp_registry.health import messages, results
 from mcp_registry.health.messages import Introduced
 
 # What is kept of one introduction, as JSON. A client reads no more of a server's own words in one answer either.
@@ -92,7 +92,7 @@ def _keep(database: Database, message: Record, asked_at: datetime, told: list[In
         LEARN,
         {
             "asked_at": asked_at,
-            "minutes": invitations.minutes(),
+            "minutes": messages.introduce_minutes(),
             "sent_at": message.sent_at,
             "endpoint_ids": messages.array([one.finding.endpoint_id for one in told]),
             "ages_ms": messages.array([one.finding.age_ms for one in told]),

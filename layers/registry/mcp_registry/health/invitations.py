@@ -13,8 +13,6 @@ from mcp_registry.aws.db import Database
 from mcp_registry.health import messages
 from mcp_registry.health.messages import Visit, Visits
 
-# Every so many minutes, unless the setting of this name says otherwise.
-INTRODUCE_MINUTES = 60
 # How many are taken in half a minute. When a network comes back so do all servers on it at once: 10,000 of them are
 # introduced within five minutes, and not in one moment.
 MAX_DUE = 1_000
@@ -75,18 +73,13 @@ def claim(database: Database, limit: int, minutes: int) -> Visits:
     return Visits(asked_at, [Visit(*visit) for visit in visits])
 
 
-def minutes() -> int:
-    """How many minutes lie between two introductions of an endpoint."""
-    return int(os.environ.get("INTRODUCE_MINUTES", INTRODUCE_MINUTES))
-
-
 def dispatch(database: Database) -> int:
     """Send the visits that are due to the queue of introductions; how many those are.
 
     Raises Unavailable where the database or the queue is not to be had. Visits that were not sent are due again.
     """
     url = os.environ["INTRODUCE_QUEUE_URL"]
-    due = claim(database, MAX_DUE, minutes())
+    due = claim(database, MAX_DUE, messages.introduce_minutes())
     left = due.endpoints
     try:
         for part in _parts(due):

@@ -7,6 +7,7 @@ one of them is to make it say no more than a verdict, in words that cannot be ta
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from datetime import datetime
@@ -16,6 +17,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from mcp_registry.errors import Malformed
+
+# Who is up is introduced every so many minutes, unless the setting of this name says otherwise.
+INTRODUCE_MINUTES: Final = 60
 
 Id = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Moment = Annotated[datetime, Meta(tz=True)]
@@ -218,6 +222,11 @@ class Introductions(Struct, forbid_unknown_fields=True):
 
 Message = Tick | Shard | Findings | Visits | Introductions
 Kind = TypeVar("Kind", Tick, Shard, Findings, Visits, Introductions)
+
+
+def introduce_minutes() -> int:
+    """How many minutes lie between two introductions of an endpoint."""
+    return int(os.environ.get("INTRODUCE_MINUTES", INTRODUCE_MINUTES))
 
 
 def encode(message: Message) -> str:
