@@ -423,6 +423,7 @@ CREATE TABLE registry.endpoint_health (
     error_message text,
     checked_at timestamp with time zone NOT NULL,
     up_at timestamp with time zone,
+    was metrics.verdict,
     since timestamp with time zone NOT NULL,
     times integer DEFAULT 1 NOT NULL,
     ask_again_at timestamp with time zone

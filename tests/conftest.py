@@ -88,6 +88,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--open-cidrs", default="", help="its parameter OpenCidrs, where it is not empty")
     parser.getgroup("general").addoption(
+        "--postgres",
+        metavar="URL",
+        help="test on this server, whose user may make databases, and not on one of our own",
+    )
+    parser.getgroup("general").addoption(
         "--shuffle", type=int, metavar="SEED", help="run the files, and the tests of each, in an order of chance"
     )
 
@@ -319,17 +324,23 @@ migrate = load_module(ROOT / "sql" / "migrate.py", "migrate")
 def postgres(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of a Postgres server, without the name of a database."""
     nowhere_else(request.config)
+    if given := request.config.getoption("--postgres"):
+        yield str(given).rstrip("/")
+        return
     with Postgres(tmp_path_factory.mktemp("postgres") / "data", durable=False) as url:
         yield url.rpartition("/")[0]
 
 
 @pytest.fixture(scope="session")
-def new_database(postgres: str) -> Callable[..., str]:
+def new_database(postgres: str, request: pytest.FixtureRequest) -> Iterator[Callable[..., str]]:
     """Makes a database and returns its URL: empty, or with the schema."""
-    numbers = count(1)
+    made: list[str] = []
+    # Of this process: a server that somebody gave us may have those of another.
+    prefix = f"test_{os.getpid()}"
 
     def create(*, migrated: bool = True) -> str:
-        name = f"test_{next(numbers)}"
+        name = f"{prefix}_{len(made)}"
+        made.append(name)
         with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}".encode())
         url = f"{postgres}/{name}"
@@ -337,7 +348,11 @@ def new_database(postgres: str) -> Callable[..., str]:
             migrate.migrate(url)
         return url
 
-    return create
+    yield create
+    if request.config.getoption("--postgres"):
+        with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
+            for name in made:
+                connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
 @pytest.fixture(scope="session")

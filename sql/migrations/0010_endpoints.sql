@@ -68,6 +68,8 @@ CREATE TABLE registry.endpoint_health (
     checked_at       timestamptz NOT NULL,
     -- When a check last found it up; null where none has.
     up_at            timestamptz,
+    -- What the check before it found: a statement that writes the last one can tell it, in every release of Postgres.
+    was              metrics.verdict,
     -- Since when, and in how many checks in a row, this has been the verdict.
     since            timestamptz NOT NULL,
     times            integer NOT NULL DEFAULT 1,

@@ -527,7 +527,7 @@ INTERNAL = {
     *("canonical_name", "name_key", "look_key", "figure_key", "search_text", "search_fold", "tags_fold"),
     *("tools_count", "bytes", "revision", "body_digest", "content_digest", "extra"),
     *("server_id", "position", "moved_at", "up_at"),
-    *("endpoint_id", "offer_digest", "ask_again_at", "introduce_at", "visited_at", "pulse", "learnt_at"),
+    *("endpoint_id", "offer_digest", "ask_again_at", "was", "introduce_at", "visited_at", "pulse", "learnt_at"),
 }
 # What an answer does not show of each endpoint. Some of it is told of the server, of the endpoint that it has.
 NOT_OF_EACH = {"Endpoint": {"id", "created_at", "era", "introduced_at", "introduction", "auth"}}

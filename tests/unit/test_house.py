@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -304,6 +305,18 @@ def test_who_reads_json_names_both_ways_in_which_that_fails(path):
 )
 def test_a_failure_that_is_not_named_is_found(code, lines):
     assert unnamed(ast.parse(code)) == lines
+
+
+# What a statement returns, up to the end of its part or of the text.
+RETURNED = re.compile(r'\bRETURNING\b(.*?)(?:\n\)|""")', re.DOTALL)
+OF_ANOTHER_ROW = re.compile(r"\b(?:old|new)\.", re.IGNORECASE)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_statement_returns_what_postgres_knows_since_18_alone(path):
+    """A database may be of 15 or newer (DatabaseUrl, DatabaseVersion, Aurora): RETURNING old and new came with 18."""
+    returned = RETURNED.findall(path.read_text())
+    assert [text for text in returned if OF_ANOTHER_ROW.search(text)] == []
 
 
 def test_every_error_of_the_registry_has_a_status():

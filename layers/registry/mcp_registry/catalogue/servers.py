@@ -101,7 +101,8 @@ SELECT id, name, status::text, registry.rfc3339(created_at), endpoint_id, now()
 # Whether the last visit of an endpoint that a request sent is so long ago that another may be sent: else each worker of
 # a server, and each of many requests, would send one. The statement that writes visited_at says whether it took it.
 _MAY_BE_VISITED: LiteralString = "COALESCE(e.visited_at < now() - interval '2 seconds', true)"
-_IS_VISITED: LiteralString = "new.visited_at IS DISTINCT FROM old.visited_at"
+# By the moment of the statement, for RETURNING knows the old row in Postgres 18 alone.
+_IS_VISITED: LiteralString = "COALESCE(e.visited_at = statement_timestamp(), false)"
 # Whether an endpoint is to be looked at because it announces itself.
 _LOOKED_FOR: LiteralString = f"NOT COALESCE(metrics.is_up(h.verdict), false) AND {_MAY_BE_VISITED}"
 # An announcement of an endpoint that is up is written once for each length of its lease.
@@ -172,16 +173,17 @@ _USE: LiteralString = """
 _ENDPOINT: LiteralString = f"""
 endpoint AS (
     INSERT INTO registry.endpoints AS e
-           (id, server_id, url, health_url, declared, lease_until, body_digest, offer_digest, visited_at, introduce_at)
-    SELECT own.id, server.id, %(endpoint_url)s, %(health_url)s, %(lease)s::integer IS NULL,
-           now() + make_interval(secs => %(lease)s::integer), %(body_digest)s, %(offer_digest)s, now(),
+           (id, server_id, url, health_url, declared, created_at, lease_until, body_digest, offer_digest, visited_at,
+            introduce_at)
+    SELECT own.id, server.id, %(endpoint_url)s, %(health_url)s, %(lease)s::integer IS NULL, statement_timestamp(),
+           now() + make_interval(secs => %(lease)s::integer), %(body_digest)s, %(offer_digest)s, statement_timestamp(),
            now() + interval '30 seconds'
       FROM server
      CROSS JOIN own
         ON CONFLICT (server_id, url) DO UPDATE
        SET health_url = excluded.health_url,
            declared = e.declared OR excluded.declared,
-           created_at = CASE WHEN e.retired_at IS NULL THEN e.created_at ELSE now() END,
+           created_at = CASE WHEN e.retired_at IS NULL THEN e.created_at ELSE excluded.created_at END,
            announced_at = now(),
            lease_until = excluded.lease_until,
            moved_at = CASE WHEN %(is_moved)s THEN now() ELSE e.moved_at END,
@@ -195,7 +197,7 @@ endpoint AS (
            introduce_at = CASE WHEN NOT %(is_looked_for)s THEN e.introduce_at
                                WHEN {_MAY_BE_VISITED} THEN excluded.introduce_at
                                ELSE LEAST(e.introduce_at, excluded.introduce_at) END
-    RETURNING e.server_id, e.id, e.url, e.declared, old.id IS NULL OR old.retired_at IS NOT NULL AS is_added,
+    RETURNING e.server_id, e.id, e.url, e.declared, e.created_at = statement_timestamp() AS is_added,
               {_IS_VISITED} AS is_visited
 ), forgotten AS (
     DELETE FROM registry.endpoint_health
@@ -247,7 +249,10 @@ WITH {_OWN}, server AS (
        AND revision = %(revision)s
        AND (bytes >= %(bytes)s
             OR %(bytes)s - bytes + (SELECT sum(bytes) FROM registry.server_counts) <= %(max_bytes)s)
-    RETURNING s.id, old.offer_digest
+    -- The offer that it had: what this statement changes it does not see.
+    RETURNING s.id, (SELECT before.offer_digest
+                       FROM registry.mcp_servers AS before
+                      WHERE before.id = s.id) AS offer_digest
 ), {_ENDPOINT}, {_PRUNED}, removed AS (
     DELETE FROM registry.endpoints AS e
      USING server
@@ -350,7 +355,7 @@ UPDATE registry.endpoints AS e
    SET announced_at = now(),
        lease_until = now() + make_interval(secs => %(lease)s::integer),
        body_digest = %(body_digest)s,
-       visited_at = CASE WHEN %(is_looked_for)s AND {_MAY_BE_VISITED} THEN now() ELSE visited_at END,
+       visited_at = CASE WHEN %(is_looked_for)s AND {_MAY_BE_VISITED} THEN statement_timestamp() ELSE visited_at END,
        introduce_at = CASE WHEN %(is_looked_for)s AND {_MAY_BE_VISITED} THEN now() + interval '30 seconds'
                            ELSE introduce_at END
  WHERE id = %(endpoint)s
@@ -629,7 +634,8 @@ WITH before AS (
      WHERE status <> wanted
 ), looked_for AS (
     UPDATE registry.endpoints AS e
-       SET visited_at = CASE WHEN e.id = before.endpoint_id AND {_MAY_BE_VISITED} THEN now() ELSE e.visited_at END,
+       SET visited_at = CASE WHEN e.id = before.endpoint_id AND {_MAY_BE_VISITED} THEN statement_timestamp()
+                             ELSE e.visited_at END,
            introduce_at = CASE WHEN e.id = before.endpoint_id AND {_MAY_BE_VISITED} THEN now() + interval '30 seconds'
                                ELSE now() END,
            moved_at = CASE before.status WHEN 'inactive' THEN now() ELSE e.moved_at END

@@ -80,6 +80,7 @@ WITH sent AS (
            error_message = finding.error_message,
            checked_at = finding.checked_at,
            up_at = CASE WHEN finding.up THEN finding.checked_at ELSE h.up_at END,
+           was = h.verdict,
            since = CASE WHEN h.verdict = finding.verdict THEN h.since ELSE finding.checked_at END,
            times = CASE WHEN h.verdict = finding.verdict THEN h.times + 1 ELSE 1 END,
            ask_again_at = CASE WHEN finding.verdict = 'limited'
@@ -89,7 +90,7 @@ WITH sent AS (
        AND h.checked_at < finding.checked_at
        AND NOT COALESCE(finding.up AND %(slot)s::timestamptz IS NOT NULL AND NOT metrics.is_up(h.verdict)
                         AND h.since > (SELECT at FROM asked), false)
-    RETURNING finding.server_id, finding.endpoint_id, old.verdict AS before, finding.verdict, finding.up, finding.away,
+    RETURNING finding.server_id, finding.endpoint_id, h.was AS before, finding.verdict, finding.up, finding.away,
               finding.rival, finding.status, finding.error_message, finding.checked_at
 ), counted AS MATERIALIZED (
     SELECT away, (SELECT count(*) FROM newer) = n AS all_newer
@@ -302,23 +303,35 @@ _ALL_NEW: LiteralString = """
      WHERE up
 """
 _SOME_NEW: LiteralString = """
-        ON CONFLICT (server_id, slot) DO UPDATE
-       SET verdict = excluded.verdict,
-           response_time_ms = excluded.response_time_ms,
-           status_code = excluded.status_code,
-           error_message = excluded.error_message,
-           checked_at = excluded.checked_at
-     WHERE metrics.is_up(excluded.verdict)
+        ON CONFLICT (server_id, slot) DO NOTHING
+    RETURNING m.server_id
+), bettered AS (
+    UPDATE metrics.server_health_metrics AS m
+       SET verdict = best.verdict,
+           response_time_ms = best.response_time_ms,
+           status_code = best.status_code,
+           error_message = best.error_message,
+           checked_at = best.checked_at
+      FROM best
+     WHERE m.slot = %(slot)s::timestamptz
+       AND m.server_id = best.server_id
+       AND best.up
        AND NOT metrics.is_up(m.verdict)
-    RETURNING m.server_id, old.server_id IS NULL AS inserted
+    RETURNING m.server_id
+), either AS (
+    SELECT server_id, true AS inserted
+      FROM written
+     UNION ALL
+    SELECT server_id, false
+      FROM bettered
 ), new AS (
     SELECT count(*) FILTER (WHERE inserted) AS n, count(*) FILTER (WHERE up) AS up
       FROM best
-      JOIN written USING (server_id)
+      JOIN either USING (server_id)
 ), made AS (
     SELECT response_time_ms
       FROM best
-      JOIN written USING (server_id)
+      JOIN either USING (server_id)
      WHERE up
 """
 WRITE: LiteralString = _FINDINGS + _ALL_NEW + _STATUSES
