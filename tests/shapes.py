@@ -960,6 +960,15 @@ BY_HAND: dict[str, Shape] = {
         stock=False,
         client=False,
     ),
+    "login-here": Shape(
+        "devise (Ruby)", "gated", fixed(text(302, "", TEXT, "Location: /users/sign_in")), stock=False, client=False
+    ),
+    "login-in-words-alone": Shape(
+        "by hand", "down", fixed(text(302, "", TEXT, "Location: https://www.example.com/authors?from=/login"))
+    ),
+    "moved-to-a-host-of-logins": Shape(
+        "by hand", "down", fixed(text(301, "", TEXT, "Location: https://auth.example.com/oauth/mcp"))
+    ),
     "sse-gated": Shape(
         "by hand",
         "gated",

@@ -66,8 +66,11 @@ REDIRECTS: Final = frozenset((307, 308))
 BODILESS: Final = frozenset((101, 204, 205, 304))
 
 # Where a redirect leads that wants somebody to log in.
+# One that moves the address for good (301, 308) wants nothing of anybody.
+LOGIN_STATUSES: Final = frozenset({302, 303, 307})
+# A label of the host or a part of the path by itself: `/welcome?from=login` and `/authors` are no such page.
 LOGIN: Final = re.compile(
-    r"(?<![a-z])(?:log-?in|sign-?in|sso|oauth2?|openid|oidc|saml2?|authori[sz]e|authenticate|auth)(?![a-z])",
+    r"[/.](?:log[-_]?[io]n|sign[-_]?in|sso|oauth2?|openid|oidc|saml2?|authori[sz]e|authenticate|auth)(?=[/.;:]|$)",
     re.IGNORECASE,
 )
 # How a server says in plain words that it does not know our session, or our version of the protocol.
@@ -607,8 +610,13 @@ def is_gated(reply: Reply | None, *, begun: bool = False) -> bool:
     if status == 403:
         return challenge or reply.message is not None or begun
     if 300 <= status < 400:
-        return LOGIN.search(reply.header("location")) is not None
+        return status in LOGIN_STATUSES and _is_login(reply.header("location"))
     return status == 402
+
+
+def _is_login(location: str) -> bool:
+    """Whether a redirect leads to where somebody is to log in."""
+    return LOGIN.search(re.split(r"[?#]", location, maxsplit=1)[0]) is not None
 
 
 def _begun(era: str, result: Mapping[str, Any], versions: Sequence[str], info: Any) -> Begun:

@@ -81,8 +81,11 @@ SESSION_ID: Final = re.compile(r"[!-~]{1,1024}")
 HTTP_2: Final = re.compile(rb"\x00\x00.\x04\x00\x00\x00\x00\x00", re.DOTALL)
 SSE_PATH: Final = re.compile(r"/sse(?:[/?]|$)", re.IGNORECASE)
 # Where a redirect leads that wants somebody to log in.
+# One that moves the address for good (301, 308) wants nothing of anybody.
+LOGIN_STATUSES: Final = frozenset({302, 303, 307})
+# A label of the host or a part of the path by itself: `/welcome?from=login` and `/authors` are no such page.
 LOGIN: Final = re.compile(
-    r"(?<![a-z])(?:log-?in|sign-?in|sso|oauth2?|openid|oidc|saml2?|authori[sz]e|authenticate|auth)(?![a-z])",
+    r"[/.](?:log[-_]?[io]n|sign[-_]?in|sso|oauth2?|openid|oidc|saml2?|authori[sz]e|authenticate|auth)(?=[/.;:]|$)",
     re.IGNORECASE,
 )
 # How a text names the header that it wants.
@@ -815,8 +818,11 @@ class _Visit:
         return gate._replace(resource_metadata=_word(given))
 
     async def _document(self, url: str, ends: float) -> dict[str, Any]:
-        """A JSON document, from wherever the guard lets us go; empty where there is none."""
-        if urls.link_fault(url):
+        """A JSON document of the server's own host; empty where there is none.
+
+        RFC 9728 (section 3) has it there. Of another host many servers could have us ask all at once.
+        """
+        if urls.link_fault(url) or guard.host(url) != self._site.host:
             return {}
         site = reach.site(url, self._policy)
         reply = Reply(None, MAX_METADATA)
@@ -911,8 +917,8 @@ def _is_gated(reply: Reply | None, before: str | None) -> bool:
     A 401 that only says, in plain words, that a session is unknown or missing asks for none (rmcp up to 0.16), but
     where no session could be missed: who asks `initialize` has none yet, and a client reads that as a gate. A 403
     does where it brings a challenge or is JSON-RPC, or where the server had let us in before; else it is what a
-    firewall says, or a gateway about a route that is not there. 402 wants to be paid. A redirect to a page of another
-    origin on which somebody is to log in is how a login wall says it.
+    firewall says, or a gateway about a route that is not there. 402 wants to be paid. A redirect to a page on which
+    somebody is to log in is how a login wall says it.
     """
     if reply is None or reply.status is None:
         return False
@@ -923,8 +929,13 @@ def _is_gated(reply: Reply | None, before: str | None) -> bool:
     if reply.status == 403:
         return bool(reply.header("www-authenticate") or before) or reply.message is not None
     if 300 <= reply.status < 400:
-        return LOGIN.search(reply.header("location")) is not None
+        return reply.status in LOGIN_STATUSES and _is_login(reply.header("location"))
     return reply.status == 402
+
+
+def _is_login(location: str) -> bool:
+    """Whether a redirect leads to where somebody is to log in."""
+    return LOGIN.search(re.split(r"[?#]", location, maxsplit=1)[0]) is not None
 
 
 def _gate_reason(gate: Gate) -> str:
