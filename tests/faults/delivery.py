@@ -34,7 +34,7 @@ from local import queues as local_queues
 from local.queues import QueueService
 from mcp_registry.aws import db, observability, queues
 from mcp_registry.catalogue import registration, servers
-from mcp_registry.health import messages, shard, sweeps
+from mcp_registry.health import messages, probe, shard, sweeps
 from mcp_registry.health.messages import Finding, Findings
 from tests.conftest import ROOT, load_module, migrate
 from tests.conftest import registration as document
@@ -102,6 +102,7 @@ def _handlers(database_url: str, queue_url: str) -> Generator[pytest.MonkeyPatch
         patch.setattr(queues, "_client", local_queues.connect(queue_url))
         patch.setattr(sweeps, "MAX_SHARD", SHARD)
         patch.setattr(shard, "SPREAD_SECONDS_EACH", 0.001)  # the spread spares networks; here is one server
+        patch.setattr(probe, "PAUSE_SECONDS", 0.05)  # what is down here is so at a second look, however soon
         observability.logger.setLevel(logging.CRITICAL)
         try:
             yield patch

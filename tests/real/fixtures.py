@@ -7,6 +7,7 @@ of the strangers has a home of its own, which goes with it.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -79,8 +80,9 @@ SERVERS = {
     "current-bridge": Server("current", program("bridge.py"), "healthy", (200, 200)),
     "example": Server("current", ("fastmcp", "run", EXAMPLE, *EXAMPLE_OPTIONS), "healthy", (200, 200)),
 }
-# Node.js is told to load this first.
-LOOPBACK = {"NODE_OPTIONS": f"--require={PROGRAMS / 'loopback.cjs'}"}
+# Node.js is told to load this first: in quotes, for the folder of a clone may have a blank in its name ("NODE_OPTIONS"
+# in the documentation of Node.js).
+LOOPBACK = {"NODE_OPTIONS": f"--require={json.dumps(str(PROGRAMS / 'loopback.cjs'))}"}
 EVERYTHING = {**LOOPBACK, "PORT": "PORT"}
 # Where nobody is: what these servers speak for is not asked.
 NOWHERE = "http://127.0.0.1:9"

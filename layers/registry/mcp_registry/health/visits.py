@@ -171,7 +171,7 @@ class _Tour:
                     await places.enter_async_context(self._hosts.setdefault(host, asyncio.Semaphore(HOST_AT_ONCE)))
                 await places.enter_async_context(self._places)
                 looked = visit.verdict not in UP
-                for _ in range(ATTEMPTS):
+                for _ in range(ATTEMPTS if looked else ATTEMPTS + 1):
                     if time.monotonic() + self._each + LEAVE_SECONDS + 2 * LEARN_SECONDS > self._ends:
                         return None
                     slipped = self._slipped
