@@ -324,7 +324,7 @@ migrate = load_module(ROOT / "sql" / "migrate.py", "migrate")
 def postgres(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of a Postgres server, without the name of a database."""
     nowhere_else(request.config)
-    if given := request.config.getoption("--postgres"):
+    if given := request.config.getoption("--postgres", None):
         yield str(given).rstrip("/")
         return
     with Postgres(tmp_path_factory.mktemp("postgres") / "data", durable=False) as url:
@@ -349,7 +349,7 @@ def new_database(postgres: str, request: pytest.FixtureRequest) -> Iterator[Call
         return url
 
     yield create
-    if request.config.getoption("--postgres"):
+    if request.config.getoption("--postgres", None):
         with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
             for name in made:
                 connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
