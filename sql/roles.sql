@@ -1,10 +1,12 @@
--- Who may do what: three roles for three kinds of functions. Applied after every run of the migrations, as a whole, so
+-- Who may do what: five roles for five kinds of functions. Applied after every run of the migrations, as a whole, so
 -- that this file is all there is to know: what is not granted here is taken away.
 --
 --   registry_reader   list, detail, history, metrics, health: reads, and cannot write.
---   registry_writer   register, update, delete: changes the catalogue.
+--   registry_writer   register, update, delete, transfer: changes the catalogue, and writes down who did.
 --   registry_sweeper  health checks and maintenance: of a registration it reads where to ask and what to call it, and
 --                     writes the status.
+--   registry_porter   identify: reads which token or workload somebody is, and notes that a token was used.
+--   registry_keeper   access: teams, tokens and issuers; reads the audit.
 --
 -- The authorizer and the prober have no role. None has a password: where functions log in by IAM (registry.by_token, which
 -- sql/migrate.py sets) the roles have rds_iam, elsewhere a user takes one on (SET ROLE) who is a member.
@@ -17,7 +19,8 @@ DECLARE
                            'random_page_cost=1.1', 'jit=off'];
     one    text;
 BEGIN
-    FOREACH name IN ARRAY ARRAY['registry_reader', 'registry_writer', 'registry_sweeper'] LOOP
+    FOREACH name IN ARRAY ARRAY['registry_reader', 'registry_writer', 'registry_sweeper', 'registry_porter',
+                               'registry_keeper'] LOOP
         -- Roles are the cluster's: another database of it may have made them, or be about to.
         BEGIN
             IF to_regrole(name) IS NULL THEN
@@ -45,14 +48,17 @@ BEGIN
 END
 $$;
 
-REVOKE ALL ON ALL TABLES IN SCHEMA registry, metrics FROM registry_reader, registry_writer, registry_sweeper;
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA metrics FROM registry_reader, registry_writer, registry_sweeper;
+REVOKE ALL ON ALL TABLES IN SCHEMA registry, metrics
+  FROM registry_reader, registry_writer, registry_sweeper, registry_porter, registry_keeper;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA metrics
+  FROM registry_reader, registry_writer, registry_sweeper, registry_porter, registry_keeper;
 REVOKE ALL ON FUNCTION registry.use_endpoints(bigint[]) FROM registry_reader;
 -- Which of a server's endpoints is the one to use.
 GRANT EXECUTE ON FUNCTION registry.use_endpoints(bigint[]) TO registry_writer, registry_sweeper;
 -- Runs as its caller, whose rights it needs.
 GRANT EXECUTE ON FUNCTION registry.remove_and_hold(bigint, integer), registry.live_endpoints(bigint) TO registry_writer;
 GRANT USAGE ON SCHEMA registry, metrics TO registry_reader, registry_writer, registry_sweeper;
+GRANT USAGE ON SCHEMA registry TO registry_porter, registry_keeper;
 
 GRANT SELECT ON registry.mcp_servers, registry.server_metadata, registry.tools, registry.server_counts,
                 registry.server_health, registry.endpoints, registry.endpoint_health, registry.held_names
@@ -95,3 +101,19 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON metrics.sweeps, metrics.sweep_shards, me
 GRANT SELECT, INSERT, DELETE ON metrics.status_transitions TO registry_sweeper;
 -- They run as their owner: the sweeper makes and drops the days of checks, and no other table.
 GRANT EXECUTE ON FUNCTION metrics.add_days(date, date), metrics.drop_day(date) TO registry_sweeper;
+
+-- Whom a new server belongs to, whom to ask where it is another team's, and what was done.
+GRANT SELECT ON registry.teams, registry.team_prefixes TO registry_writer;
+GRANT INSERT ON registry.audit TO registry_writer;
+
+GRANT SELECT ON registry.tokens, registry.issuers TO registry_porter;
+GRANT UPDATE (last_used_at) ON registry.tokens TO registry_porter;
+
+-- Nobody but the database makes an entry of the audit another one: there is no right to UPDATE or DELETE it.
+GRANT SELECT, INSERT ON registry.audit TO registry_keeper;
+GRANT SELECT, INSERT, UPDATE, DELETE ON registry.teams, registry.team_prefixes, registry.issuers TO registry_keeper;
+-- Revoked ones go with their team.
+GRANT SELECT, INSERT, DELETE, UPDATE (revoked_at) ON registry.tokens TO registry_keeper;
+-- Whether a team still owns something.
+GRANT SELECT (id, name, owner) ON registry.mcp_servers TO registry_keeper;
+GRANT SELECT (name, owner, held_until) ON registry.held_names TO registry_keeper;

@@ -18,6 +18,13 @@ CREATE TYPE metrics.verdict AS ENUM (
     'mcp_error'
 );
 
+CREATE TYPE registry.role AS ENUM (
+    'reader',
+    'publisher',
+    'curator',
+    'admin'
+);
+
 CREATE TYPE registry.server_status AS ENUM (
     'active',
     'inactive',
@@ -224,6 +231,31 @@ CREATE FUNCTION registry.name_key(name text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN registry.spelling(name, '[0-9]'::text);
 
+CREATE FUNCTION registry.prefix_key(name text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN translate(regexp_replace(lower((name COLLATE "C")), '[._-]+'::text, '-'::text, 'g'::text), '01'::text, 'ol'::text);
+
+CREATE FUNCTION registry.prefix_team(name text) RETURNS character varying
+    LANGUAGE sql STABLE STRICT
+    SET search_path TO ''
+    AS $$
+    SELECT team
+      FROM registry.team_prefixes
+     WHERE pg_catalog.starts_with(registry.prefix_key(name), key)
+        OR pg_catalog.starts_with(registry.prefix_key(pg_catalog.translate(name, 'I', 'l')), key)
+     ORDER BY pg_catalog.length(key) DESC
+     LIMIT 1
+$$;
+
+CREATE FUNCTION registry.refuse_change() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+BEGIN
+    RAISE EXCEPTION 'registry.audit is only ever added to' USING ERRCODE = 'insufficient_privilege';
+END
+$$;
+
 CREATE FUNCTION registry.remove_and_hold(given bigint, seconds integer) RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -415,6 +447,46 @@ ALTER TABLE metrics.tool_invocations ALTER COLUMN id ADD GENERATED ALWAYS AS IDE
     CACHE 1
 );
 
+CREATE TABLE registry.audit (
+    id bigint NOT NULL,
+    occurred_at timestamp with time zone DEFAULT now() NOT NULL,
+    xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    actor character varying(600) NOT NULL,
+    role registry.role NOT NULL,
+    team character varying(63) NOT NULL,
+    action character varying(40) NOT NULL,
+    target character varying(200) NOT NULL,
+    before jsonb,
+    after jsonb,
+    request_id character varying(100) NOT NULL,
+    address character varying(45) NOT NULL
+)
+PARTITION BY RANGE (occurred_at);
+
+ALTER TABLE registry.audit ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME registry.audit_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE registry.audit_rest (
+    id bigint CONSTRAINT audit_id_not_null NOT NULL,
+    occurred_at timestamp with time zone DEFAULT now() CONSTRAINT audit_occurred_at_not_null NOT NULL,
+    xid xid8 DEFAULT pg_current_xact_id() CONSTRAINT audit_xid_not_null NOT NULL,
+    actor character varying(600) CONSTRAINT audit_actor_not_null NOT NULL,
+    role registry.role CONSTRAINT audit_role_not_null NOT NULL,
+    team character varying(63) CONSTRAINT audit_team_not_null NOT NULL,
+    action character varying(40) CONSTRAINT audit_action_not_null NOT NULL,
+    target character varying(200) CONSTRAINT audit_target_not_null NOT NULL,
+    before jsonb,
+    after jsonb,
+    request_id character varying(100) CONSTRAINT audit_request_id_not_null NOT NULL,
+    address character varying(45) CONSTRAINT audit_address_not_null NOT NULL
+);
+
 CREATE TABLE registry.endpoint_health (
     endpoint_id bigint NOT NULL,
     verdict metrics.verdict NOT NULL,
@@ -469,7 +541,21 @@ CREATE TABLE registry.held_names (
     look_key character varying(100) NOT NULL COLLATE pg_catalog."C",
     figure_key character varying(100) NOT NULL COLLATE pg_catalog."C",
     name character varying(100) NOT NULL,
-    held_until timestamp with time zone NOT NULL
+    held_until timestamp with time zone NOT NULL,
+    owner character varying(63) DEFAULT 'default'::character varying NOT NULL
+);
+
+CREATE TABLE registry.issuers (
+    id character varying(63) NOT NULL,
+    issuer character varying(500) NOT NULL,
+    audience character varying(500) NOT NULL,
+    claims jsonb NOT NULL,
+    team character varying(63) NOT NULL,
+    role registry.role NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT issuers_claims_check CHECK (((jsonb_typeof(claims) = 'object'::text) AND (claims <> '{}'::jsonb))),
+    CONSTRAINT issuers_id_check CHECK (((id)::text ~ '^[a-z0-9]([a-z0-9-]*[a-z0-9])?$'::text))
 );
 
 CREATE TABLE registry.mcp_servers (
@@ -499,6 +585,7 @@ CREATE TABLE registry.mcp_servers (
     bytes integer DEFAULT 0 NOT NULL,
     endpoint_id bigint,
     offer_digest bytea,
+    owner character varying(63) DEFAULT 'default'::character varying NOT NULL,
     CONSTRAINT mcp_servers_derived_not_null CHECK (((name_key IS NOT NULL) AND (look_key IS NOT NULL) AND (figure_key IS NOT NULL) AND (search_fold IS NOT NULL)))
 )
 WITH (fillfactor='80');
@@ -548,6 +635,35 @@ CREATE TABLE registry.server_metadata (
     tags_fold text[]
 );
 
+CREATE TABLE registry.team_prefixes (
+    prefix character varying(100) NOT NULL,
+    key text GENERATED ALWAYS AS (registry.prefix_key((prefix)::text)) STORED,
+    team character varying(63) NOT NULL,
+    CONSTRAINT team_prefixes_prefix_check CHECK (((prefix)::text ~ '^[a-z0-9][a-z0-9._/-]*[._/-]$'::text))
+);
+
+CREATE TABLE registry.teams (
+    name character varying(63) NOT NULL,
+    contact character varying(200),
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT teams_name_check CHECK (((name)::text ~ '^[a-z0-9]([a-z0-9-]*[a-z0-9])?$'::text))
+);
+
+CREATE TABLE registry.tokens (
+    id character varying(16) NOT NULL,
+    digest bytea NOT NULL,
+    name character varying(100) NOT NULL,
+    team character varying(63) NOT NULL,
+    role registry.role NOT NULL,
+    created_by character varying(200) NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    last_used_at timestamp with time zone,
+    revoked_at timestamp with time zone,
+    CONSTRAINT tokens_digest_check CHECK ((octet_length(digest) = 32))
+);
+
 CREATE TABLE registry.tools (
     id bigint NOT NULL,
     server_id bigint NOT NULL,
@@ -571,6 +687,8 @@ ALTER TABLE registry.tools ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     NO MAXVALUE
     CACHE 1
 );
+
+ALTER TABLE ONLY registry.audit ATTACH PARTITION registry.audit_rest DEFAULT;
 
 ALTER TABLE ONLY metrics.endpoint_changes
     ADD CONSTRAINT endpoint_changes_pkey PRIMARY KEY (id);
@@ -599,6 +717,12 @@ ALTER TABLE ONLY metrics.sweeps
 ALTER TABLE ONLY metrics.tool_invocations
     ADD CONSTRAINT tool_invocations_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY registry.audit
+    ADD CONSTRAINT audit_pkey PRIMARY KEY (id, occurred_at);
+
+ALTER TABLE ONLY registry.audit_rest
+    ADD CONSTRAINT audit_rest_pkey PRIMARY KEY (id, occurred_at);
+
 ALTER TABLE ONLY registry.endpoint_health
     ADD CONSTRAINT endpoint_health_pkey PRIMARY KEY (endpoint_id);
 
@@ -610,6 +734,9 @@ ALTER TABLE ONLY registry.endpoints
 
 ALTER TABLE ONLY registry.held_names
     ADD CONSTRAINT held_names_pkey PRIMARY KEY (name_key);
+
+ALTER TABLE ONLY registry.issuers
+    ADD CONSTRAINT issuers_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY registry.mcp_servers
     ADD CONSTRAINT mcp_servers_canonical_name_key UNIQUE (canonical_name);
@@ -628,6 +755,18 @@ ALTER TABLE ONLY registry.server_health
 
 ALTER TABLE ONLY registry.server_metadata
     ADD CONSTRAINT server_metadata_pkey PRIMARY KEY (server_id);
+
+ALTER TABLE ONLY registry.team_prefixes
+    ADD CONSTRAINT team_prefixes_key_key UNIQUE (key);
+
+ALTER TABLE ONLY registry.team_prefixes
+    ADD CONSTRAINT team_prefixes_pkey PRIMARY KEY (prefix);
+
+ALTER TABLE ONLY registry.teams
+    ADD CONSTRAINT teams_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY registry.tokens
+    ADD CONSTRAINT tokens_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY registry.tools
     ADD CONSTRAINT tools_pkey PRIMARY KEY (id);
@@ -655,9 +794,21 @@ CREATE INDEX tool_invocations_server_idx ON metrics.tool_invocations USING btree
 
 CREATE INDEX tool_invocations_tool_idx ON metrics.tool_invocations USING btree (tool_id);
 
+CREATE INDEX audit_actor_idx ON ONLY registry.audit USING btree (actor, id);
+
+CREATE INDEX audit_rest_actor_id_idx ON registry.audit_rest USING btree (actor, id);
+
+CREATE INDEX audit_target_idx ON ONLY registry.audit USING btree (target, id);
+
+CREATE INDEX audit_rest_target_id_idx ON registry.audit_rest USING btree (target, id);
+
 CREATE INDEX endpoints_body_digest_idx ON registry.endpoints USING btree (body_digest);
 
 CREATE INDEX endpoints_introduce_idx ON registry.endpoints USING btree (introduce_at) WHERE (retired_at IS NULL);
+
+CREATE INDEX issuers_issuer_idx ON registry.issuers USING btree (issuer);
+
+CREATE INDEX issuers_team_idx ON registry.issuers USING btree (team);
 
 CREATE INDEX mcp_servers_body_digest_idx ON registry.mcp_servers USING btree (body_digest);
 
@@ -669,6 +820,8 @@ CREATE INDEX mcp_servers_moved_idx ON registry.mcp_servers USING btree (moved_at
 
 CREATE UNIQUE INDEX mcp_servers_name_key_idx ON registry.mcp_servers USING btree (name_key);
 
+CREATE INDEX mcp_servers_owner_idx ON registry.mcp_servers USING btree (owner, id);
+
 CREATE INDEX mcp_servers_search_fold_idx ON registry.mcp_servers USING gin (search_fold registry.gin_trgm_ops);
 
 CREATE INDEX mcp_servers_status_idx ON registry.mcp_servers USING btree (status, id);
@@ -678,6 +831,22 @@ CREATE INDEX mcp_servers_status_type_idx ON registry.mcp_servers USING btree (st
 CREATE INDEX mcp_servers_type_idx ON registry.mcp_servers USING btree (server_type, id);
 
 CREATE INDEX server_metadata_tags_idx ON registry.server_metadata USING gin (tags_fold);
+
+CREATE INDEX team_prefixes_team_idx ON registry.team_prefixes USING btree (team);
+
+CREATE INDEX tokens_team_idx ON registry.tokens USING btree (team);
+
+ALTER INDEX registry.audit_actor_idx ATTACH PARTITION registry.audit_rest_actor_id_idx;
+
+ALTER INDEX registry.audit_pkey ATTACH PARTITION registry.audit_rest_pkey;
+
+ALTER INDEX registry.audit_target_idx ATTACH PARTITION registry.audit_rest_target_id_idx;
+
+CREATE TRIGGER audit_stays BEFORE DELETE OR UPDATE ON registry.audit FOR EACH ROW EXECUTE FUNCTION registry.refuse_change();
+
+CREATE TRIGGER audit_stays_whole BEFORE TRUNCATE ON registry.audit FOR EACH STATEMENT EXECUTE FUNCTION registry.refuse_change();
+
+CREATE TRIGGER audit_stays_whole BEFORE TRUNCATE ON registry.audit_rest FOR EACH STATEMENT EXECUTE FUNCTION registry.refuse_change();
 
 CREATE TRIGGER count_changed AFTER UPDATE ON registry.mcp_servers REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION registry.count_changed_servers();
 
@@ -722,8 +891,23 @@ ALTER TABLE ONLY registry.endpoint_health
 ALTER TABLE ONLY registry.endpoints
     ADD CONSTRAINT endpoints_server_id_fkey FOREIGN KEY (server_id) REFERENCES registry.mcp_servers(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY registry.held_names
+    ADD CONSTRAINT held_names_owner_fkey FOREIGN KEY (owner) REFERENCES registry.teams(name) ON DELETE CASCADE;
+
+ALTER TABLE ONLY registry.issuers
+    ADD CONSTRAINT issuers_team_fkey FOREIGN KEY (team) REFERENCES registry.teams(name);
+
+ALTER TABLE ONLY registry.mcp_servers
+    ADD CONSTRAINT mcp_servers_owner_fkey FOREIGN KEY (owner) REFERENCES registry.teams(name);
+
 ALTER TABLE ONLY registry.server_health
     ADD CONSTRAINT server_health_server_id_fkey FOREIGN KEY (server_id) REFERENCES registry.mcp_servers(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY registry.server_metadata
     ADD CONSTRAINT server_metadata_server_id_fkey FOREIGN KEY (server_id) REFERENCES registry.mcp_servers(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY registry.team_prefixes
+    ADD CONSTRAINT team_prefixes_team_fkey FOREIGN KEY (team) REFERENCES registry.teams(name) ON DELETE CASCADE;
+
+ALTER TABLE ONLY registry.tokens
+    ADD CONSTRAINT tokens_team_fkey FOREIGN KEY (team) REFERENCES registry.teams(name);

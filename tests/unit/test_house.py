@@ -29,7 +29,7 @@ ALL = [
 # each other.
 FLOORS = (
     {"errors", "dial"},
-    {"aws"},
+    {"aws", "caller"},
     {"edge", "catalogue", "access"},
     {"health"},
 )
@@ -64,7 +64,7 @@ OUR_OWN_JSON = {
 
 # What a cold start of each function loads of the package and of others' libraries. Each module is paid for in
 # milliseconds at every cold start: adding one here is a decision.
-EDGE = {"errors", "edge.http", "aws.observability", "aws.db"}
+EDGE = {"errors", "caller", "edge.http", "aws.observability", "aws.db"}
 READ = EDGE | {"catalogue.servers", "catalogue.cursor", "catalogue.folding"}
 RULES = {"catalogue.registration", "catalogue.names", "catalogue.canonical", "dial.guard", "dial.urls"}
 WRITE = READ | RULES | {"edge.intake", "health.announcing"}
@@ -89,7 +89,7 @@ COLD_START = {
     "health": (EDGE, POSTGRES),
     "history": (READ | {"health.history"}, POSTGRES),
     # No database: this one answers who knows no credentials.
-    "front": ({"errors", "edge.front", "edge.http", "aws.observability"}, LOGGER),
+    "front": ({"errors", "caller", "edge.front", "edge.http", "aws.observability"}, LOGGER),
     "metrics": (EDGE | {"health.history"}, POSTGRES),
     "start_sweep": (
         EDGE | {"access.auth", "aws.queues", "health.messages", "health.sweeps"},

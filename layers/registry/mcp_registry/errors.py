@@ -88,6 +88,12 @@ class QuotaExceeded(RegistryError):
     code = "QUOTA_EXCEEDED"
 
 
+class Forbidden(RegistryError):
+    """This credential may not do that"""
+
+    code = "FORBIDDEN"
+
+
 class ServerNotFound(RegistryError):
     """Server not found"""
 

@@ -6,6 +6,7 @@ Shapes: AWS documentation, "Lambda proxy integrations in API Gateway", input and
 from __future__ import annotations
 
 import json
+import os
 import time
 from base64 import b64decode
 from collections.abc import Callable, Mapping
@@ -13,12 +14,14 @@ from http import HTTPStatus
 from typing import Any
 
 from mcp_registry.aws import observability
-from mcp_registry.errors import Fault, RegistryError, Unavailable, ValidationFailed
+from mcp_registry.caller import Caller, parse_routes
+from mcp_registry.errors import Fault, Forbidden, NotConfigured, RegistryError, Unavailable, ValidationFailed
 
 # The one table of codes and statuses.
 STATUSES: Mapping[str, HTTPStatus] = {
     "VALIDATION_ERROR": HTTPStatus.BAD_REQUEST,
     "UNAUTHORIZED": HTTPStatus.UNAUTHORIZED,
+    "FORBIDDEN": HTTPStatus.FORBIDDEN,
     "QUOTA_EXCEEDED": HTTPStatus.FORBIDDEN,
     "SERVER_NOT_FOUND": HTTPStatus.NOT_FOUND,
     "DUPLICATE_SERVER": HTTPStatus.CONFLICT,
@@ -64,6 +67,16 @@ class Request:
     def whole_path(self) -> str:
         """The path as the client asked for it, with the stage or with what a domain of one's own has in its place."""
         return self._event["requestContext"]["path"]
+
+    @property
+    def caller(self) -> Caller:
+        """Who sent it. Raises NotConfigured where this route asks nobody for credentials."""
+        return Caller.of(self._event["requestContext"])
+
+    @property
+    def is_open(self) -> bool:
+        """Whether no authorizer was asked for this route."""
+        return not self._event["requestContext"].get("authorizer")
 
     @property
     def query(self) -> dict[str, str]:
@@ -152,6 +165,19 @@ def _check_site(request: Request) -> None:
         raise ValidationFailed("A page of another site can change nothing here")
 
 
+def _check_role(request: Request) -> None:
+    """Raise Forbidden where the template wants a higher role for this route; NotConfigured where it says none."""
+    if request.is_open:
+        return
+    method = "GET" if request.method == "HEAD" else request.method
+    needed = parse_routes(os.environ.get("ROLES", "")).get(f"{method} {request.resource}")
+    if needed is None:
+        raise NotConfigured
+    caller = request.caller
+    if not caller.may(needed):
+        raise Forbidden(f"This takes the role {needed}, and {caller.name} has the role {caller.role}")
+
+
 def error_response(error: RegistryError) -> Response:
     """Render an error: its sentence, its code, and the faults where the input is to blame."""
     body: dict[str, Any] = {"error": str(error), "code": error.code}
@@ -164,8 +190,9 @@ def error_response(error: RegistryError) -> Response:
 def endpoint(handler: Callable[[Request], Response]) -> Callable[[Mapping[str, Any], object], dict[str, Any]]:
     """Make a Lambda handler of a function from Request to Response.
 
-    Errors of the registry become the answers that `STATUSES` names; anything else is a defect: logged, and answered
-    500 with nothing about it. HEAD is answered as GET is, without the body. Each request leaves one line in the log.
+    A caller whose role is too low for the route is refused before. Errors of the registry become the answers that
+    `STATUSES` names; anything else is a defect: logged, and answered 500 with nothing about it. HEAD is answered as GET
+    is, without the body. Each request leaves one line in the log.
     """
 
     def lambda_handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
@@ -174,6 +201,7 @@ def endpoint(handler: Callable[[Request], Response]) -> Callable[[Mapping[str, A
         code: str | None = None
         try:
             _check_site(request)
+            _check_role(request)
             response = handler(request)
         except RegistryError as error:
             if isinstance(error, Unavailable):

@@ -1,0 +1,128 @@
+-- Who may call, whose a server is, and who did what.
+--
+-- What now exists: registry.teams, team_prefixes, tokens, issuers and audit, and the owner of each server and of each name that is
+-- held. Everything that is there belongs to the team `default`, which is the bootstrap administrator's; so it does where the release
+-- before registers, while it still runs. Quick, because readers wait for it: index and foreign key of the owner are in 0013.
+--
+-- locks: registry.mcp_servers, registry.held_names
+
+-- Each may do what those before it may.
+CREATE TYPE registry.role AS ENUM ('reader', 'publisher', 'curator', 'admin');
+
+CREATE TABLE registry.teams (
+    -- Never changes, and so is what others refer to it by.
+    name        varchar(63) PRIMARY KEY CHECK (name ~ '^[a-z0-9]([a-z0-9-]*[a-z0-9])?$'),
+    -- Whom to ask: an address, a channel, a page. Told to whoever is refused.
+    contact     varchar(200),
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    updated_at  timestamptz NOT NULL DEFAULT now()
+);
+INSERT INTO registry.teams (name) VALUES ('default');
+
+-- A name as it is compared with prefixes: what reads alike is alike, and unlike in registry.name_key a separator is one.
+CREATE FUNCTION registry.prefix_key(name text) RETURNS text
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN translate(regexp_replace(lower(name COLLATE "C"), '[._-]+', '-', 'g'), '01', 'ol');
+
+CREATE TABLE registry.team_prefixes (
+    prefix  varchar(100) PRIMARY KEY CHECK (prefix ~ '^[a-z0-9][a-z0-9._/-]*[._/-]$'),
+    -- Two prefixes that read alike are one.
+    key     text GENERATED ALWAYS AS (registry.prefix_key(prefix)) STORED UNIQUE,
+    team    varchar(63) NOT NULL REFERENCES registry.teams (name) ON DELETE CASCADE
+);
+CREATE INDEX team_prefixes_team_idx ON registry.team_prefixes (team);
+
+-- The team in whose prefix a name is, the longest prefix first; null where it is in none. A capital I reads as an l too.
+CREATE FUNCTION registry.prefix_team(name text) RETURNS varchar
+    LANGUAGE sql STABLE STRICT
+    SET search_path = ''
+AS $$
+    SELECT team
+      FROM registry.team_prefixes
+     WHERE pg_catalog.starts_with(registry.prefix_key(name), key)
+        OR pg_catalog.starts_with(registry.prefix_key(pg_catalog.translate(name, 'I', 'l')), key)
+     ORDER BY pg_catalog.length(key) DESC
+     LIMIT 1
+$$;
+
+-- Credentials that somebody was given, by the digest of their text, which is nowhere.
+CREATE TABLE registry.tokens (
+    -- As it stands in the token itself.
+    id            varchar(16) PRIMARY KEY,
+    -- SHA-256 of the whole token.
+    digest        bytea NOT NULL CHECK (octet_length(digest) = 32),
+    -- What or who it is for.
+    name          varchar(100) NOT NULL,
+    team          varchar(63) NOT NULL REFERENCES registry.teams (name),
+    role          registry.role NOT NULL,
+    created_by    varchar(200) NOT NULL,
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    expires_at    timestamptz NOT NULL,
+    -- To some minutes.
+    last_used_at  timestamptz,
+    revoked_at    timestamptz
+);
+CREATE INDEX tokens_team_idx ON registry.tokens (team);
+
+-- Who is let in by a token that somebody else has signed (OpenID Connect): what it has to say, and who that is.
+CREATE TABLE registry.issuers (
+    id          varchar(63) PRIMARY KEY CHECK (id ~ '^[a-z0-9]([a-z0-9-]*[a-z0-9])?$'),
+    -- The claims iss and aud, exactly.
+    issuer      varchar(500) NOT NULL,
+    audience    varchar(500) NOT NULL,
+    -- Further claims, text to text; a star stands for any characters but a slash or a colon.
+    claims      jsonb NOT NULL CHECK (jsonb_typeof(claims) = 'object' AND claims <> '{}'),
+    team        varchar(63) NOT NULL REFERENCES registry.teams (name),
+    role        registry.role NOT NULL,
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    updated_at  timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX issuers_issuer_idx ON registry.issuers (issuer);
+CREATE INDEX issuers_team_idx ON registry.issuers (team);
+
+ALTER TABLE registry.mcp_servers
+    ADD COLUMN owner varchar(63) NOT NULL DEFAULT 'default';
+ALTER TABLE registry.held_names
+    ADD COLUMN owner varchar(63) NOT NULL DEFAULT 'default';
+
+-- Every change that somebody asked for, written by the statement that makes it. Never changed, and dropped by the month.
+CREATE TABLE registry.audit (
+    id           bigint GENERATED ALWAYS AS IDENTITY,
+    occurred_at  timestamptz NOT NULL DEFAULT now(),
+    -- The transaction: what is still under way may have taken a lower number than what is there already.
+    xid          xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    -- Who did it, as registry.caller tells it, in which role and for which team.
+    actor        varchar(600) NOT NULL,
+    role         registry.role NOT NULL,
+    team         varchar(63) NOT NULL,
+    -- What was done (server.registered), and to which server, team, token or issuer (server:payments/refunds).
+    action       varchar(40) NOT NULL,
+    target       varchar(200) NOT NULL,
+    -- The fields that changed, as they were and as they are; digests in place of contents.
+    before       jsonb,
+    after        jsonb,
+    request_id   varchar(100) NOT NULL,
+    address      varchar(45) NOT NULL,
+    PRIMARY KEY (id, occurred_at)
+)
+PARTITION BY RANGE (occurred_at);
+CREATE INDEX audit_actor_idx ON registry.audit (actor, id);
+CREATE INDEX audit_target_idx ON registry.audit (target, id);
+-- Where nobody has made the month, nothing is lost.
+CREATE TABLE registry.audit_rest PARTITION OF registry.audit DEFAULT;
+
+-- Whatever rights somebody has: what was written down stays as it is.
+CREATE FUNCTION registry.refuse_change() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path = ''
+AS $$
+BEGIN
+    RAISE EXCEPTION 'registry.audit is only ever added to' USING ERRCODE = 'insufficient_privilege';
+END
+$$;
+CREATE TRIGGER audit_stays BEFORE UPDATE OR DELETE ON registry.audit
+    FOR EACH ROW EXECUTE FUNCTION registry.refuse_change();
+CREATE TRIGGER audit_stays_whole BEFORE TRUNCATE ON registry.audit
+    FOR EACH STATEMENT EXECUTE FUNCTION registry.refuse_change();
+CREATE TRIGGER audit_stays_whole BEFORE TRUNCATE ON registry.audit_rest
+    FOR EACH STATEMENT EXECUTE FUNCTION registry.refuse_change();
