@@ -257,11 +257,17 @@ def declares(path: Path, kind: str) -> bool:
 # nothing but the names of this module can begin before: the queues and Postgres get ready meanwhile.
 
 
-def _read(path: Path) -> Json:
-    from samtranslator.yaml_helper import yaml_parse
+# Reads YAML with the short forms of intrinsics, as the translator does. By libyaml, where PyYAML has it: our template
+# takes it 0.03 s instead of 0.2 (2026-11-30).
+_Loader: Any = type("_Loader", (getattr(yaml, "CSafeLoader", yaml.SafeLoader),), {})
 
+
+def _read(path: Path) -> Json:
+    from samtranslator.yaml_helper import intrinsics_multi_constructor
+
+    _Loader.add_multi_constructor("!", intrinsics_multi_constructor)
     try:
-        source = yaml_parse(path.read_text(encoding="utf-8"))
+        source = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a safe one
     except OSError as error:
         raise TemplateError(f"{path.name} can't be read: {error.strerror}") from error
     except yaml.YAMLError as error:

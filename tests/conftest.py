@@ -24,14 +24,12 @@ from types import ModuleType
 from typing import Any, ClassVar, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 
 from local import queues, template
 from local.gateway import FunctionError, Gateway, HttpRequest
-from local.postgres import LEASH, Postgres
-from local.queues import QueueService
+from local.postgres import LEASH
 from local.run import LOOPBACK
 from mcp_registry.aws import db
 from tests.api.transport import Answer, Headers, Remote, Secret, Transport, over_http
@@ -118,22 +116,29 @@ SLOWEST = pytest.StashKey[list[tuple[float, str]]]()
 # started the workers.
 LAST = "tests/redaction/test_whole_run.py"
 LEFT = pytest.StashKey[list[str]]()
+# Files that ask the same real servers, which start once for all of them: one worker runs these. To start those servers
+# takes 20 s of a processor's time, and each of three workers did so for its part of the files (2026-11-30).
+FLEET = (
+    "tests/real/test_probe_real.py",
+    "tests/real/test_harm.py",
+    "tests/real/test_oracle.py",
+    "tests/real/test_real_servers.py",
+    "client/tests/test_introspect.py",
+    "client/tests/test_cli.py",
+)
 # What takes longest, in the order in which workers begin with it: whoever is done early helps with the small files.
 LONGEST = (
+    *FLEET,
     "tests/faults/test_faults.py",
     "tests/integration/test_local_run.py",
     "tests/integration/test_any_stack.py",
-    "tests/real/test_probe_real.py",
-    "client/tests/test_introspect.py",
     "tests/load/test_load.py",
     "tests/unit/test_lint.py",
     "client/tests/test_distribution.py",
     "tests/unit/test_deployment.py",
     "tests/unit/test_preflight.py",
-    "tests/real/test_oracle.py",
     "tests/integration/test_build.py",
     "tests/fuzz/test_fuzz_proofs.py",
-    "client/tests/test_cli.py",
     "client/tests/test_frameworks.py",
     "tests/integration/test_probe.py",
     "tests/redaction/test_redaction.py",
@@ -259,6 +264,26 @@ def is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workeroutput")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Files as `--dist loadfile` hands them to workers, but that those which share what is dear go to one together."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling  # who runs tests without workers need not have it
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return shift(nodeid)
+
+    return Scheduling(config, log)
+
+
+def shift(nodeid: str) -> str:
+    """What a test is run together with, by one worker: its file, or the fleet."""
+    file = nodeid.partition("::")[0]
+    return FLEET[0] if file in FLEET else file
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     """A worker ends in peace, and hands over what only it knows. Its reports are there already."""
@@ -321,41 +346,6 @@ migrate = load_module(ROOT / "sql" / "migrate.py", "migrate")
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of a Postgres server, without the name of a database."""
-    nowhere_else(request.config)
-    if given := request.config.getoption("--postgres", None):
-        yield str(given).rstrip("/")
-        return
-    with Postgres(tmp_path_factory.mktemp("postgres") / "data", durable=False) as url:
-        yield url.rpartition("/")[0]
-
-
-@pytest.fixture(scope="session")
-def new_database(postgres: str, request: pytest.FixtureRequest) -> Iterator[Callable[..., str]]:
-    """Makes a database and returns its URL: empty, or with the schema."""
-    made: list[str] = []
-    # Of this process: a server that somebody gave us may have those of another.
-    prefix = f"test_{os.getpid()}"
-
-    def create(*, migrated: bool = True) -> str:
-        name = f"{prefix}_{len(made)}"
-        made.append(name)
-        with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}".encode())
-        url = f"{postgres}/{name}"
-        if migrated:
-            migrate.migrate(url)
-        return url
-
-    yield create
-    if request.config.getoption("--postgres", None):
-        with psycopg.connect(f"{postgres}/postgres", autocommit=True) as connection:
-            for name in made:
-                connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
-
-
-@pytest.fixture(scope="session")
 def database_url(new_database: Callable[..., str]) -> str:
     """A migrated database that the tests in process share."""
     return new_database()
@@ -371,18 +361,6 @@ def database(database_url: str) -> Iterator[db.Database]:
     with connection.transaction(force_rollback=True):
         yield database
     database.close()
-
-
-# ------------------------------------------------------------------ queues
-
-
-@pytest.fixture(scope="session")
-def queue_service(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The URL of an SQS of the tests' own. All of them share its queues, so that each needs names of its own."""
-    nowhere_else(request.config)
-    service = QueueService()
-    yield service.start()
-    service.stop()
 
 
 # ------------------------------------------------------------------ the API, twice
@@ -650,31 +628,6 @@ def open_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="registry-test-") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
-
-
-@pytest.fixture(scope="session")
-def stack_database_url(new_database: Callable[..., str]) -> str:
-    """The database of the running local stack."""
-    return new_database(migrated=False)
-
-
-@pytest.fixture(scope="session")
-def stack_url(stack_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The base URL of a running local stack, started as a user starts it, but that it checks no server by itself."""
-    environment = {
-        "CRON_SECRET": CRON_SECRET,
-        "HEALTH_SWEEPS": "off",
-        "PORT": "0",
-        "DATABASE_URL": stack_database_url,
-        "DATA_DIR": str(tmp_path_factory.mktemp("data")),
-        "REGISTRY_USERNAME": USERNAME,
-        "REGISTRY_PASSWORD": PASSWORD,
-    }
-    local = Local(environment)
-    try:
-        yield local.wait_until_ready()
-    finally:
-        assert local.stop() == 0
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

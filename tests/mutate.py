@@ -48,7 +48,7 @@ PACKAGE = "layers/registry/mcp_registry"
 BAR = 90.0
 
 # What the tests of these modules read.
-NEEDED = ("functions", "layers", "local", "sql", "tests", "pyproject.toml", "template.yaml")
+NEEDED = ("conftest.py", "functions", "layers", "local", "sql", "tests", "pyproject.toml", "template.yaml")
 # Libraries that the tests load: once for all mutants rather than once for each. Nothing of ours is among them, because
 # each mutant has to be there before whoever imports it.
 LIBRARIES = ("aws_lambda_powertools.logging", "boto3", "cryptography", "moto", "msgspec", "psycopg", "uvicorn", "yaml")

@@ -16,11 +16,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from mcp_registry_client import _announcer
-
-# The fixtures of the stack itself, under their own names: pytest finds them here.
-from tests.conftest import CRON_SECRET, PASSWORD, USERNAME, new_database, postgres, stack_database_url, stack_url
-
-__all__ = ["new_database", "postgres", "registry", "scripted", "stack_database_url", "stack_url"]
+from tests.conftest import CRON_SECRET, PASSWORD, USERNAME
 
 BASIC = "Basic " + b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
 

@@ -41,7 +41,7 @@ from mcp_registry_client import (
 )
 from mcp_registry_client._terminal import Cell, Column
 from tests.conftest import CRON_SECRET, PASSWORD, USERNAME, Api, over_http, registration
-from tests.real.fixtures import TOKEN, RealServer, running
+from tests.real.fixtures import TOKEN
 
 SOURCES = Path(cli.__file__).parent.parent
 COMMAND = [sys.executable, "-m", "mcp_registry_client.cli"]
@@ -62,12 +62,6 @@ class Done(NamedTuple):
     def document(self) -> Any:
         """The one JSON document on stdout."""
         return json.loads(self.out)
-
-
-@pytest.fixture(scope="module")
-def real() -> Iterator[dict[str, RealServer]]:
-    with running("example", "older-gated", "older-sse", "early-sdk", "older-lambda", "current-bridge") as servers:
-        yield servers
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import trustme
 
 from mcp_registry_client import _handshake, _numbers, _transport, introspect
 from mcp_registry_client.introspect import Failed
-from tests.real.fixtures import SERVERS, TOKEN, RealServer, running
+from tests.real.fixtures import SERVERS, TOKEN, RealServer
 
 TOOLS = {
     "inventory": ["count", "take"],
@@ -35,13 +35,6 @@ STREAMABLE = [name for name, server in SERVERS.items() if server.path == "/mcp"]
 GATED = [name for name, server in SERVERS.items() if server.token]
 # Enough for a loopback, and short enough to be waited for.
 SHORT = 1.0
-
-
-@pytest.fixture(scope="module")
-def real() -> Iterator[dict[str, RealServer]]:
-    """Every real server, by its name."""
-    with running(*SERVERS) as servers:
-        yield servers
 
 
 # ------------------------------------------------------------------ strangers

@@ -218,6 +218,10 @@ def at_work(owner: Api) -> Generator[None]:
 # ------------------------------------------------------------------ the suite, as a process
 
 
+# Where little of the suite is run: plugins that it does not use take most of the 2 s of a start.
+FEW = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
+
 def suite(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     """The suite, with nothing of this run in its environment."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("API_", "GUARD_", "PYTEST_"))}
@@ -262,7 +266,7 @@ def test_a_suite_that_is_interrupted_leaves_nothing_behind(owner, stage, number,
     secret = tmp_path / "secret.json"
     secret.write_text(json.dumps({"username": USERNAME, "password": PASSWORD}), encoding="utf-8")
     stage.hold = 5
-    process = suite("--api-url", stage.url, "--credentials", f"@{secret}", "-k", "test_register")
+    process = suite("--api-url", stage.url, "--credentials", f"@{secret}", "-k", "test_register", **FEW)
     assert stage.held.wait(60)
     assert len(catalogue(owner)) > len(before)
     process.send_signal(number)
@@ -288,10 +292,10 @@ def sentence(process: subprocess.Popen[str]) -> str:
 def test_options_that_do_not_fit_together_are_refused_in_one_sentence():
     url = ("--api-url", "https://x.example/v1")
     # All at once, because each takes a second or two to start.
-    without = suite(*url)
-    alone = suite("--credentials", "a:b")
-    no_url = suite("--api-url", "x.example", "--credentials", "a:b")
-    no_pair = suite(*url, API_CREDENTIALS="word")
+    without = suite(*url, **FEW)
+    alone = suite("--credentials", "a:b", **FEW)
+    no_url = suite("--api-url", "x.example", "--credentials", "a:b", **FEW)
+    no_pair = suite(*url, API_CREDENTIALS="word", **FEW)
     assert sentence(without) == (
         "--api-url needs --credentials USER:PASSWORD, or --credentials @FILE, or the environment variable"
         " API_CREDENTIALS."
@@ -302,8 +306,8 @@ def test_options_that_do_not_fit_together_are_refused_in_one_sentence():
 
 
 def test_a_stack_that_cannot_be_tested_is_named_in_one_sentence(stage):
-    wrong = suite("--api-url", stage.url, "--credentials", "admin:password")
-    no_stage = suite("--api-url", stage.host, "--credentials", f"{USERNAME}:{PASSWORD}")
+    wrong = suite("--api-url", stage.url, "--credentials", "admin:password", **FEW)
+    no_stage = suite("--api-url", stage.host, "--credentials", f"{USERNAME}:{PASSWORD}", **FEW)
     assert sentence(wrong) == f"{stage.url}{SERVERS} answers 401 to these credentials: are they those of this stack?"
     assert sentence(no_stage) == f"{stage.host}/health answers 403: is that the URL of a registry, with its stage?"
 

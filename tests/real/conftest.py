@@ -14,14 +14,7 @@ ASKED = available(FLEET if "PROVE" in os.environ else SAMPLE)
 
 
 @pytest.fixture(scope="session")
-def real() -> Iterator[dict[str, RealServer]]:
-    """The real servers on frameworks for Python, by name."""
-    with running(*SERVERS) as servers:
-        yield servers
-
-
-@pytest.fixture(scope="session")
 def fleet(real) -> Iterator[dict[str, RealServer]]:
-    """Those and the strangers, by name: all of them in `make prove`, else a sample."""
+    """The servers of `real` and the strangers, by name: all of them in `make prove`, else a sample."""
     with running(*(name for name in ASKED if name not in SERVERS)) as strangers:
         yield {**real, **strangers}

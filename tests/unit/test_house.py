@@ -14,7 +14,7 @@ import pytest
 
 from mcp_registry.edge.http import STATUSES
 from mcp_registry.errors import RegistryError
-from tests.conftest import ROOT
+from tests.conftest import FLEET, LONGEST, ROOT, shift
 
 PACKAGE = ROOT / "layers" / "registry" / "mcp_registry"
 FUNCTIONS = sorted(path.parent.name for path in (ROOT / "functions").glob("*/app.py"))
@@ -330,3 +330,23 @@ def test_every_error_of_the_registry_has_a_status():
 def test_a_module_says_what_it_is(path):
     tree = ast.parse(path.read_text())
     assert not tree.body or ast.get_docstring(tree), f"{path} has no docstring"
+
+
+def test_one_worker_runs_whatever_asks_the_real_servers_that_start_once_for_all():
+    asking: set[str] = set()
+    for folder in ("tests", "client/tests"):
+        for path in (ROOT / folder).rglob("test_*.py"):
+            functions = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]
+            given = (f for f in functions if f.name.startswith("test_") or f.decorator_list)
+            asked = {argument.arg for function in given for argument in function.args.args}
+            # Some have a fixture of their own under such a name.
+            if asked & {"real", "fleet"} - {function.name for function in functions}:
+                asking.add(path.relative_to(ROOT).as_posix())
+    assert asking == set(FLEET)
+    assert len({shift(f"{file}::test_one[a::b]") for file in FLEET}) == 1
+    assert shift("tests/unit/test_house.py::test_one[a::b]") == "tests/unit/test_house.py"
+
+
+@pytest.mark.parametrize("file", LONGEST)
+def test_what_workers_begin_with_is_there(file):
+    assert (ROOT / file).is_file()
