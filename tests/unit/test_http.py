@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 import json
 import logging
+import sys
 import time
+from datetime import UTC
 
 import pytest
+from aws_lambda_powertools.logging.formatter import LambdaPowertoolsFormatter
 
 from mcp_registry.aws import observability
 from mcp_registry.edge.http import Request, Response, endpoint
@@ -216,6 +219,35 @@ def test_a_request_is_logged_with_the_milliseconds_that_it_took(logged):
     answer(handler)
     (line,) = logged()
     assert 2.0 <= line["duration_ms"] <= (time.perf_counter() - started) * 1000 + 0.1
+
+
+@pytest.mark.parametrize("trace", ["", "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"])
+def test_a_line_is_the_one_that_powertools_makes(monkeypatch, trace):
+    monkeypatch.setenv("_X_AMZN_TRACE_ID", trace)
+    theirs = LambdaPowertoolsFormatter(
+        location=None, utc=True, use_rfc3339=True, json_deserializer=str, service=observability.logger.service
+    )
+    logger = observability.logger._logger
+    extra = {
+        "correlation_id": "1",
+        "server": 'naïve \u2028 "x"',
+        "status": 200,
+        "none": None,
+        "at": UTC,
+        "many": {"a": [1.5]},
+    }
+    try:
+        raise ValueError("1")
+    except ValueError:
+        raised = sys.exc_info()
+    for record in (
+        logger.makeRecord("x", logging.INFO, "", 0, "request", (), None, extra=extra),
+        logger.makeRecord("x", logging.WARNING, "", 0, "naïve", (), None),
+        logger.makeRecord("x", logging.INFO, "", 0, "%s servers", (7,), None, extra=extra),
+        logger.makeRecord("x", logging.ERROR, "", 0, "failed", (), raised, extra=extra),
+    ):
+        logging.Formatter().format(record)  # what another handler leaves in it
+        assert observability.logger.registered_formatter.format(record) == theirs.format(record)
 
 
 def test_a_handler_is_given_the_request():

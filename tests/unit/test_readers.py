@@ -34,7 +34,7 @@ OURS = {
     ("layers/registry/mcp_registry/access/auth.py", "credentials"): "our secret",
     ("layers/registry/mcp_registry/aws/secret.py", "read"): "our secret",
     ("layers/registry/mcp_registry/aws/signature.py", "credentials"): "Lambda's own answer, from inside of the sandbox",
-    ("layers/registry/mcp_registry/aws/sqs.py", "_asked"): "SQS's own answer, of which the status alone is looked at",
+    ("layers/registry/mcp_registry/aws/sqs.py", "_answer"): "SQS's own answer, of which the status alone is looked at",
     ("layers/registry/mcp_registry/catalogue/servers.py", "*"): "our database",
     ("layers/registry/mcp_registry/health/history.py", "*"): "our database",
     ("layers/registry/mcp_registry/health/sweeps.py", "*"): "our database",

@@ -21,7 +21,7 @@ from botocore.credentials import Credentials
 
 from local import queues as local_queues
 from local import template
-from mcp_registry.aws import sqs
+from mcp_registry.aws import signature, sqs
 from mcp_registry.health import announcing, messages
 
 _numbers = itertools.count(1)
@@ -104,13 +104,15 @@ class Queue(BaseHTTPRequestHandler):
     connections: ClassVar[set[Any]] = set()
     bodies: ClassVar[list[dict[str, str]]] = []
     statuses: ClassVar[list[int]] = []
+    fields: ClassVar[dict[str, str]] = {}
     closes = False
 
     def do_POST(self) -> None:
         self.connections.add(self.client_address)
         self.bodies.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
         self.send_response(self.statuses.pop(0) if self.statuses else 200)
-        self.send_header("content-length", "2")
+        for name, value in ({"content-length": "2"} | self.fields).items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(b"{}")
         # Without saying so, as whoever has waited long enough.
@@ -122,7 +124,7 @@ class Queue(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving(context: ssl.SSLContext | None = None) -> Generator[str]:
-    Queue.connections, Queue.bodies, Queue.statuses, Queue.closes = set(), [], [], False
+    Queue.connections, Queue.bodies, Queue.statuses, Queue.fields, Queue.closes = set(), [], [], {}, False
     with ThreadingHTTPServer(("127.0.0.1", 0), Queue) as server:
         server.daemon_threads = True
         if context:
@@ -162,6 +164,53 @@ def test_a_connection_that_was_kept_too_long_is_not_used_again(monkeypatch):
     with serving() as url:
         assert all(sqs.send(url, text) for text in ("a", "b"))
     assert len(Queue.connections) == 2
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize(
+    "fields",
+    [{"Connection": "close"}, {"transfer-encoding": "chunked"}, {"content-length": "1"}, {"content-length": "x"}],
+)
+def test_a_connection_whose_answer_may_not_be_over_is_not_used_again(fields):
+    with serving() as url:
+        Queue.fields = fields
+        assert all(sqs.send(url, text) for text in ("a", "b"))
+    assert len(Queue.connections) == 2
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\n", b"220 mail\r\n\r\n", b"x" * (sqs.MAX_ANSWER + 1)])
+def test_what_is_no_answer_is_no_success(answer, caplog):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def run() -> None:
+            with contextlib.suppress(ConnectionError), server.accept()[0] as connection:
+                connection.recv(1)
+                connection.sendall(answer)
+                if len(answer) <= sqs.MAX_ANSWER:
+                    connection.shutdown(socket.SHUT_WR)
+                while connection.recv(65536):
+                    pass
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        assert not sqs.send(f"http://127.0.0.1:{server.getsockname()[1]}/1/queue", "x")
+        thread.join()
+    assert [cause for _, cause in told(caplog)] == ["ConnectionError"]
+
+
+def test_credentials_that_do_not_come_are_left_behind_on_a_connection_that_was_kept(monkeypatch, caplog):
+    monkeypatch.setattr(signature, "CREDENTIALS_SECONDS", 30.0)
+    with serving() as url, socket.create_server(("127.0.0.1", 0)) as silent:
+        with monkeypatch.context() as patient:
+            patient.setattr(sqs, "DEADLINE", 30.0)
+            assert sqs.send(url, "a")
+        for name in local_queues.CREDENTIALS:
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://127.0.0.1:{silent.getsockname()[1]}/")
+        monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "x")
+        assert not sqs.send(url, "b")
+    assert [cause for _, cause in told(caplog)] == ["late"]
 
 
 def told(caplog) -> list[tuple[str, str]]:

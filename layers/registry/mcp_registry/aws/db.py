@@ -99,6 +99,8 @@ class Database:
         self._access = access
         self._role = role
         self._connection: DeadlineConnection | None = None
+        # One for all statements, of the connection that there is: a new one each time takes 15 us of CPU (2026-11-30).
+        self._cursor: psycopg.Cursor[TupleRow] | None = None
         self._used = 0.0
         self._seconds = REQUEST_SECONDS
         self._deadline = float("inf")
@@ -148,15 +150,16 @@ class Database:
     def close(self) -> None:
         """Close the connection; the next statement opens another."""
         connection, self._connection = self._connection, None
+        self._cursor = None
         if connection is not None:
             connection.close()
 
     def _execute(
         self, statement: LiteralString, parameters: Parameters | None, plan_anew: bool = False
     ) -> TupleRow | None:
-        connection = self._verified()
+        cursor = self._verified()
         try:
-            row = connection.execute(statement, parameters, prepare=False if plan_anew else None).fetchone()
+            row = cursor.execute(statement, parameters, prepare=False if plan_anew else None).fetchone()
         except psycopg.Error as error:
             if error.sqlstate not in KEPT_STATES and _means_unavailable(error):
                 self.close()
@@ -164,8 +167,8 @@ class Database:
         self._used = time.monotonic()
         return row
 
-    def _verified(self) -> DeadlineConnection:
-        """The warm connection, checked if it has idled, or a new one."""
+    def _verified(self) -> psycopg.Cursor[TupleRow]:
+        """The cursor of the warm connection, which is checked if it has idled, or of a new one."""
         now = time.monotonic()
         if self._connection is not None and (now - self._used > TRUSTED_SECONDS or _stirs(self._connection)):
             self._connection.deadline = min(now + VERIFY_SECONDS, self._deadline)
@@ -175,8 +178,10 @@ class Database:
                 self.close()
         if self._connection is None:
             self._connection = self._connect()
+            self._cursor = self._connection.cursor()
         self._connection.deadline = self._deadline
-        return self._connection
+        assert self._cursor is not None
+        return self._cursor
 
     def _connect(self) -> DeadlineConnection:
         """A new connection to the first address that answers, as long as there is time.

@@ -11,16 +11,56 @@ import logging
 import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from json import JSONEncoder
+from typing import Any
 
 from aws_lambda_powertools.logging import Logger
+from aws_lambda_powertools.logging.formatter import LambdaPowertoolsFormatter
 
 # What logging collects for each record and no line of ours shows (Python's Logging HOWTO, "Optimization"): 8 of 45 us
 # (2026-11-30). `location=None` alone leaves the key away, and walks up the stack for it all the same.
 logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 logging._srcfile = None  # pyright: ignore[reportAttributeAccessIssue] - as the HOWTO says
 
+# What every record of `logging` has, and what other formatters leave in one. What else is in one are our fields.
+_OF_RECORDS = frozenset(logging.makeLogRecord({}).__dict__) | {"asctime", "message"}
+
+
+class Lines(LambdaPowertoolsFormatter):
+    """Powertools' lines, put together in a third of its time: 17 of the 26 us of a line were that (2026-11-30).
+
+    It looks into each record for what none of ours has: arguments, an exception with its stack, JSON in the message,
+    keys that were added to the logger or to the context of a thread.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, the same as Powertools would make of this record."""
+        if record.args or record.exc_info:
+            return super().format(record)
+        line: dict[str, Any] = {
+            "level": record.levelname,
+            "message": record.msg,
+            "timestamp": self.formatTime(record),
+            "service": self.log_format["service"],
+        }
+        line |= {key: value for key, value in record.__dict__.items() if key not in _OF_RECORDS and value is not None}
+        trace_id = self._get_latest_trace_id()
+        if trace_id is not None:
+            line["xray_trace_id"] = trace_id
+        return self.serialize(line)  # pyright: ignore[reportArgumentType] - a dictionary, whatever it is said to be
+
+
 # Times in UTC. A message of ours is a few words, and never JSON: Powertools would try to read it as that.
-logger = Logger(location=None, utc=True, use_rfc3339=True, json_deserializer=str)
+logger = Logger(
+    logger_formatter=Lines(
+        location=None,
+        utc=True,
+        use_rfc3339=True,
+        json_deserializer=str,
+        # json.dumps would make an encoder for each line.
+        json_serializer=JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode,
+    )
+)
 
 # Powertools' key for it. Given with each line rather than set on the logger, which is twice as dear (67 against 28 us,
 # 2026-11-22) and would outlive the request.

@@ -54,17 +54,18 @@ def keys(name: str) -> Keys:
     0 is o, and 1 is l. Separators do not count, but between two digits (v1.10 is not v11.0) and before the slash, where
     co-op is not coop; of which kind they are never counts. The functions of the same names in sql/ say the same.
     """
-    look = name.replace("I", "l").lower()
-    figure = _spelling(look, UNCOUNTED_IN_FIGURES)
-    return Keys(_spelling(name.lower(), UNCOUNTED), _spelling(look, UNCOUNTED), figure)
+    spelled = SEPARATORS.sub("-", name)
+    seen = spelled.replace("I", "l").lower()
+    look = _spelling(seen, UNCOUNTED)
+    # Nearly all are written without a capital I.
+    read = _spelling(spelled.lower(), UNCOUNTED) if "I" in name else look
+    return Keys(read, look, _spelling(seen, UNCOUNTED_IN_FIGURES))
 
 
 def _spelling(name: str, uncounted: re.Pattern[str]) -> str:
+    """One spelling of a name whose separators are all `-`."""
     namespace, slash, rest = name.rpartition("/")
-    read = uncounted.sub("", SEPARATORS.sub("-", rest))
-    if slash:
-        read = f"{SEPARATORS.sub('-', namespace).strip('-')}/{read}"
-    return read.translate(LOOK_ALIKE)
+    return f"{namespace.strip('-')}{slash}{uncounted.sub('', rest)}".translate(LOOK_ALIKE)
 
 
 def _readings(name: str) -> set[str]:

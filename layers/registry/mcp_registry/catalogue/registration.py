@@ -115,6 +115,10 @@ class Registration:
         self._normal = normal
         self._plain = plain
         self.document = document
+        # The tools as a JSON array in our spelling, each with its `position` in the list.
+        self.tools_json = _json([{**tool, "position": place} for place, tool in enumerate(normal.get("tools", ()))])
+        # Bytes of what has no small limit of its own, the tools and the description: what a quota counts.
+        self.size = len(self.tools_json.encode()) + len((document.description or "").encode())
 
     @property
     def name_keys(self) -> names.Keys:
@@ -137,17 +141,6 @@ class Registration:
         offer = {field: value for field, value in self._normal.items() if field not in ADDRESSES}
         offer["tools"] = sorted(self._normal.get("tools", ()), key=lambda tool: tool["name"])
         return digest(offer, plain=self._plain)
-
-    @cached_property
-    def tools_json(self) -> str:
-        """The tools as a JSON array in our spelling, each with its `position` in the list."""
-        tools = self._normal.get("tools", ())
-        return _json([{**tool, "position": place} for place, tool in enumerate(tools)])
-
-    @cached_property
-    def size(self) -> int:
-        """Bytes of what has no small limit of its own, the tools and the description: what a quota counts."""
-        return len(self.tools_json.encode()) + len((self.document.description or "").encode())
 
     @property
     def tags_json(self) -> str | None:
@@ -289,7 +282,8 @@ def _tool_faults(tools: list[Tool]) -> Iterator[Fault]:
         path = f"tools.{place}"
         if first.setdefault(tool.name, place) != place:
             yield Fault(f"{path}.name", f"The same name as tools.{first[tool.name]}", "repeated")
-        if tool.description and len(tool.description.encode()) > MAX_TOOL_DESCRIPTION:
+        # A character is four bytes at most.
+        if tool.description and len(tool.description) * 4 > MAX_TOOL_DESCRIPTION < len(tool.description.encode()):
             yield Fault(f"{path}.description", f"Longer than {MAX_TOOL_DESCRIPTION} bytes of UTF-8", "length")
 
 

@@ -140,6 +140,12 @@ def _networks() -> tuple[tuple[Network, ...], Network]:
     return tuple(Network(cidr, kind) for cidr, kind in NETWORKS), Network(GLOBAL_UNICAST)
 
 
+@cache
+def _bounds(version: int) -> tuple[tuple[int, int, str], ...]:
+    """The table's rows of this version of IP: first and last address, and kind."""
+    return tuple((row.first, row.last, row.kind) for row in _networks()[0] if row.version == version)
+
+
 # ------------------------------------------------------------------ ports
 
 # Ports on which something else than an MCP server answers, or takes a request for commands. No setting opens them: who
@@ -299,10 +305,9 @@ class Policy:
 
     def _kind(self, version: int, value: int) -> str | None:
         """What closes an address; None where nothing does."""
-        networks, global_unicast = _networks()
-        kind = next((network.kind for network in networks if network.holds(version, value)), None)
+        kind = next((kind for first, last, kind in _bounds(version) if first <= value <= last), None)
         if version == 6:
-            if kind is None and not global_unicast.holds(version, value):
+            if kind is None and not _networks()[1].holds(version, value):
                 kind = OUTSIDE
             # ISATAP (RFC 5214): any prefix, then 0000:5efe or 0200:5efe, then an IPv4 address.
             if kind not in NEVER and value >> 32 & 0xFDFF_FFFF == 0x0000_5EFE:

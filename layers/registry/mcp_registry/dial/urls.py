@@ -14,12 +14,14 @@ MAX_LENGTH = 2_048
 # scheme "://" authority path-and-rest, as RFC 3986 has it, over printable ASCII.
 URL = re.compile(r"(?i:(https?))://([^/?#]*)([^?#]*)(\?[^#]*)?(#.*)?", re.DOTALL)
 PRINTABLE = re.compile(r"[!-~]*")
-# RFC 3986 lists what a URL may hold; these are the printable characters that it may not.
-UNSAFE = re.compile(r'["<>\\^`{|}]')
+# What a URL may hold (RFC 3986): no quotation mark, none of <>\^`{|}.
+ALLOWED = re.compile(r"[!#-;=?-\[\]_a-z~]*")
 BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})|%00")
+UNSAFE = "The URL holds a character or an escape that URLs do not have"
 AUTHORITY = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?")
 # Underscores are no host name characters (RFC 1123), but DNS carries them and real hosts have them.
-LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+LABEL = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"
+NAME = re.compile(rf"{LABEL}(?:\.{LABEL})*\.?")
 MAX_HOST_LENGTH = 253
 # A last label that begins like a number makes getaddrinfo and browsers read the whole host as an IPv4 address.
 NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
@@ -31,10 +33,9 @@ SCP = re.compile(r"[A-Za-z0-9._-]+@([A-Za-z0-9.-]+):(?!//)[!-~]+")
 
 def endpoint_fault(url: str) -> str | None:
     """Why a URL cannot be the address of a server, in one sentence; None where it can."""
-    if fault := link_fault(url):
+    fault, match = _link(url)
+    if match is None:
         return fault
-    match = URL.fullmatch(url)
-    assert match is not None
     _, _, path, query, fragment = match.groups()
     if query is not None or fragment is not None:
         return "An endpoint has no query and no fragment: health checks append to its path"
@@ -72,22 +73,33 @@ def repository_fault(url: str) -> str | None:
 
 def link_fault(url: str) -> str | None:
     """Why a URL cannot be a link to the web, in one sentence; None where it can."""
-    if not PRINTABLE.fullmatch(url):
-        return "A URL has printable ASCII characters only: percent-encode others, and write host names in punycode"
-    if UNSAFE.search(url) or BROKEN_ESCAPE.search(url):
-        return "The URL holds a character or an escape that URLs do not have"
+    return _link(url)[0]
+
+
+def _link(url: str) -> tuple[str, None] | tuple[None, re.Match[str]]:
+    """What `link_fault` says, or the parts of the URL."""
+    if not ALLOWED.fullmatch(url):
+        if PRINTABLE.fullmatch(url):
+            return UNSAFE, None
+        return (
+            "A URL has printable ASCII characters only: percent-encode others, and write host names in punycode",
+            None,
+        )
+    if "%" in url and BROKEN_ESCAPE.search(url):
+        return UNSAFE, None
     match = URL.fullmatch(url)
     if match is None:
-        return "The URL must start with http:// or https://"
+        return "The URL must start with http:// or https://", None
     if "@" in match[2]:
-        return "The URL may not hold a user name or a password"
+        return "The URL may not hold a user name or a password", None
     authority = AUTHORITY.fullmatch(match[2])
     if authority is None:
-        return "The host or the port is not valid"
+        return "The host or the port is not valid", None
     host, port = authority.groups()
     if port is not None and not 0 < int(port) < 65_536:
-        return "The port must be a number from 1 to 65535"
-    return _host_fault(host)
+        return "The port must be a number from 1 to 65535", None
+    fault = _host_fault(host)
+    return (None, match) if fault is None else (fault, None)
 
 
 def _host(url: str) -> str:
@@ -109,9 +121,9 @@ def origin(url: str) -> str:
 def _host_fault(host: str) -> str | None:
     if host.startswith("["):
         return _ipv6_fault(host[1:-1])
-    labels = host.removesuffix(".").split(".")
-    if len(host) > MAX_HOST_LENGTH or not all(LABEL.fullmatch(label) for label in labels):
+    if len(host) > MAX_HOST_LENGTH or not NAME.fullmatch(host):
         return "The host is not a valid name"
+    labels = host.removesuffix(".").split(".")
     if NUMBER.fullmatch(labels[-1]):
         octets = len(labels) == 4 and all(OCTET.fullmatch(label) and int(label) < 256 for label in labels)
         if not octets or host.endswith("."):
