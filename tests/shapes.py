@@ -986,7 +986,118 @@ BY_HAND: dict[str, Shape] = {
     "429-for-tools": Shape("by hand", "limited", hand(tools=fixed(text(429, ""))), stock=False, client=False),
 }
 
+# ------------------------------------------------------------------ parts of wrong kinds
+
+# By a name: of the answer to which question a part is set to which value (None: null; MISSING: it is left out), and
+# whether a stock client reads that.
+MISSING = object()
+# Where `introspect` of the client has no version or no list either. Else it takes what it can.
+REFUSED_BY_ALL = {
+    *("version-number", "version-missing", "tools-missing", "tools-null", "cursor-number", "modern-versions-text"),
+}
+KIND_SOURCE = "measured: mcp 1.30 and 2.3, TypeScript SDK 1.32 and 2.4"
+PARTS: dict[str, tuple[str, str, object, str]] = {
+    # ---- initialize
+    "version-number": ("initialize", "protocolVersion", 20251125, "down"),
+    "version-missing": ("initialize", "protocolVersion", MISSING, "down"),
+    "server-info-text": ("initialize", "serverInfo", "shape", "down"),
+    "server-name-number": ("initialize", "serverInfo.name", 7, "down"),
+    "server-name-missing": ("initialize", "serverInfo.name", MISSING, "down"),
+    "server-version-number": ("initialize", "serverInfo.version", 1.2, "down"),
+    "server-title-number": ("initialize", "serverInfo.title", 7, "down"),
+    "server-title-null": ("initialize", "serverInfo.title", None, "up"),
+    "server-description-number": ("initialize", "serverInfo.description", 7, "up"),
+    "server-website-object": ("initialize", "serverInfo.websiteUrl", {}, "down"),
+    "server-icons-text": ("initialize", "serverInfo.icons", "icon.png", "down"),
+    "server-icon-without-source": ("initialize", "serverInfo.icons", [{}], "down"),
+    "capabilities-list": ("initialize", "capabilities", [], "down"),
+    "capability-list": ("initialize", "capabilities.tools", [], "down"),
+    "capability-null": ("initialize", "capabilities.tools", None, "up"),
+    "list-changed-word": ("initialize", "capabilities.tools.listChanged", "maybe", "down"),
+    "list-changed-text": ("initialize", "capabilities.tools.listChanged", "true", "up"),
+    "subscribe-list": ("initialize", "capabilities.resources.subscribe", [], "down"),
+    "logging-true": ("initialize", "capabilities.logging", True, "down"),
+    "logging-list": ("initialize", "capabilities.logging", [], "up"),
+    "experimental-list": ("initialize", "capabilities.experimental", [], "down"),
+    "experimental-flag": ("initialize", "capabilities.experimental.x", True, "down"),
+    "extensions-list": ("initialize", "capabilities.extensions", [], "up"),
+    "tasks-true": ("initialize", "capabilities.tasks", True, "down"),
+    "instructions-list": ("initialize", "instructions", ["Add."], "down"),
+    "meta-list": ("initialize", "_meta", [], "down"),
+    # ---- tools/list
+    "tools-missing": ("tools/list", "tools", MISSING, "down"),
+    "tools-null": ("tools/list", "tools", None, "down"),
+    "tool-text": ("tools/list", "tools.0", "add", "down"),
+    "tool-name-missing": ("tools/list", "tools.0.name", MISSING, "down"),
+    "tool-name-number": ("tools/list", "tools.0.name", 7, "down"),
+    "tool-title-number": ("tools/list", "tools.0.title", 7, "down"),
+    "tool-description-list": ("tools/list", "tools.0.description", ["Adds."], "down"),
+    "tool-schema-list": ("tools/list", "tools.0.inputSchema", [], "down"),
+    "tool-schema-true": ("tools/list", "tools.0.inputSchema", True, "down"),
+    "tool-schema-without-type": ("tools/list", "tools.0.inputSchema", {}, "up"),
+    "tool-properties-list": ("tools/list", "tools.0.inputSchema.properties", [], "up"),
+    "tool-output-text": ("tools/list", "tools.0.outputSchema", "object", "down"),
+    "tool-annotations-list": ("tools/list", "tools.0.annotations", [], "down"),
+    "tool-hint-word": ("tools/list", "tools.0.annotations.readOnlyHint", "perhaps", "down"),
+    "tool-icons-object": ("tools/list", "tools.0.icons", {}, "down"),
+    "tool-execution-true": ("tools/list", "tools.0.execution", True, "down"),
+    "tool-meta-text": ("tools/list", "tools.0._meta", "x", "down"),
+    "cursor-number": ("tools/list", "nextCursor", 2, "down"),
+    "page-meta-list": ("tools/list", "_meta", [], "down"),
+    # ---- server/discover, and the tools of a server of 2026-07-28
+    "modern-versions-text": ("server/discover", "supportedVersions", MODERN, "down"),
+    "modern-versions-mixed": ("server/discover", "supportedVersions", [MODERN, 7], "down"),
+    "modern-capability-true": ("server/discover", "capabilities.tools", True, "down"),
+    "modern-logging-list": ("server/discover", "capabilities.logging", [], "down"),
+    "modern-tasks-true": ("server/discover", "capabilities.tasks", True, "up"),
+    "modern-extensions-list": ("server/discover", "capabilities.extensions", [], "down"),
+    "modern-instructions-number": ("server/discover", "instructions", 7, "down"),
+    "modern-tools-without-type-of-result": ("modern tools/list", "resultType", MISSING, "down"),
+    "modern-tools-without-ttl": ("modern tools/list", "ttlMs", MISSING, "down"),
+    "modern-tools-cached-by-nobody": ("modern tools/list", "cacheScope", "nobody", "down"),
+    "modern-schema-without-type": ("modern tools/list", "tools.0.inputSchema", {}, "down"),
+    "modern-output-without-type": ("modern tools/list", "tools.0.outputSchema", {}, "up"),
+}
+
+
+def altered(value: dict[str, Any], place: str, part: object) -> dict[str, Any]:
+    """A copy of a result in which the part at this place is another one, or is left out."""
+    copy: dict[str, Any] = json.loads(json.dumps(value))
+    at: Any = copy
+    *way, last = place.split(".")
+    for name in way:
+        at = at[int(name)] if isinstance(at, list) else at.setdefault(name, {})
+    if part is MISSING:
+        del at[last]
+    else:
+        at[int(last) if isinstance(at, list) else last] = part
+    return copy
+
+
+def with_part(question: str, place: str, part: object) -> Callable[[Visit], Awaitable[None]]:
+    """A server that gives this part of one of its answers."""
+    if question == "initialize":
+        return hand(initialize=says(lambda v: altered(initialized(v), place, part)))
+    if question == "tools/list":
+        return hand(tools=says(lambda _: altered({"tools": TOOLS}, place, part)))
+    if question == "server/discover":
+        named = altered(discovered(MODERN), place, part)
+        return modern_only(MODERN, **named)
+    fresh = {"resultType": "complete", "ttlMs": 0, "cacheScope": "public", "tools": TOOLS}
+    return modern_only(MODERN, tools=says(lambda _: altered(fresh, place, part)))
+
+
 SHAPES: dict[str, Shape] = {
+    **{
+        f"kind-{name}": Shape(
+            KIND_SOURCE,
+            verdict,
+            with_part(question, place, part),
+            ("modern" if question.startswith(("modern", "server")) else "legacy") if verdict == "up" else None,
+            client=verdict == "up" or name in REFUSED_BY_ALL,
+        )
+        for name, (question, place, part, verdict) in PARTS.items()
+    },
     **{name: Shape(source, "up", sdk(name, kind), "legacy") for name, (source, kind) in KINDS.items()},
     **{
         name: Shape(source, "up", over_sse(Sdk(), post=post, message_unknown=unknown), "sse", "/sse")

@@ -192,7 +192,7 @@ def test_a_list_that_no_verdict_depends_on_may_fail():
 
 
 def test_a_modern_server_is_known_by_all_its_versions_and_for_how_long():
-    tools = says(lambda _: {"tools": [], "ttlMs": 60_000})
+    tools = says(lambda _: {"resultType": "complete", "tools": [], "ttlMs": 60_000, "cacheScope": "public"})
     with Farm(shapes.modern_only("2026-07-28", "2025-11-25", tools=tools)) as farm:
         seen = introduce(f"{farm.url}/mcp")
     assert seen.era == "modern" and seen.protocol_versions == ("2026-07-28", "2025-11-25") and seen.ttl_ms == 60_000
@@ -399,7 +399,7 @@ BOUNDS: dict[str, tuple[Callable[[int], dict[str, Any]], int, str]] = {
     "a page that is none": (
         lambda page: {"tools": [named(0)], "nextCursor": "1"} if not page else {"tools": 7},
         1,
-        "Page 2: No client can read the answer to tools/list: it has no list of tools",
+        "Page 2: No client can read the answer to tools/list: tools is not a list",
     ),
 }
 

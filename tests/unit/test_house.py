@@ -103,7 +103,7 @@ COLD_START = {
     "health_sweep": (
         BACKGROUND
         | {"aws.queues", "dial.guard", "dial.urls", "dial.exchange", "dial.lookup", "dial.reach"}
-        | {"dial.introduction", "dial.reply"}
+        | {"dial.introduction", "dial.kinds", "dial.reply"}
         | {"health.messages", "health.shard", "health.probe", "health.asking", "health.pulse"},
         LOGGER | SQS | {"msgspec", "aiodns", "pycares", "uvloop"},
     ),
@@ -111,7 +111,7 @@ COLD_START = {
     "introduce": (
         BACKGROUND
         | {"aws.queues", "dial.guard", "dial.urls", "dial.exchange", "dial.lookup", "dial.reach"}
-        | {"dial.introduction", "dial.reply", "catalogue.canonical", "catalogue.fingerprint"}
+        | {"dial.introduction", "dial.kinds", "dial.reply", "catalogue.canonical", "catalogue.fingerprint"}
         | {"health.asking", "health.learning", "health.messages", "health.probe", "health.pulse", "health.visits"},
         LOGGER | SQS | {"msgspec", "aiodns", "pycares", "uvloop"},
     ),

@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, suppress
 from typing import Any, Final, NamedTuple, cast
 from urllib.parse import urljoin
 
-from mcp_registry_client import _transport, _urls
+from mcp_registry_client import _kinds, _transport, _urls
 from mcp_registry_client._answer import Answer, TooLong, events
 from mcp_registry_client._fault import Failed
 from mcp_registry_client._json import mapping, parsed, strings
@@ -279,7 +279,7 @@ class Handshake:
         result, reply = ask("server/discover", {})
         versions = strings(result.get("supportedVersions"))
         if self._strict or MODERN not in versions:
-            self._check("server/discover", _discover_fault(result, versions), reply)
+            self._check("server/discover", _discover_fault(result), reply)
         info = mapping(result.get("_meta")).get(SERVER_INFO) or result.get("serverInfo")
         return self._listed(_begun("modern", result, versions, info), ask)
 
@@ -363,7 +363,7 @@ class Handshake:
     def _listed(self, begun: Begun, ask: Ask) -> Begun:
         """The same with its tools. Raises Refusal where they cannot be listed."""
         try:
-            return begun._replace(tools=self._pages(ask) if self._strict else self._all_pages(ask))
+            return begun._replace(tools=self._pages(ask, begun.era) if self._strict else self._all_pages(ask))
         except Refusal as refusal:
             refusal.begun = begun
             # A server that names no tools need not know how to list them.
@@ -374,15 +374,16 @@ class Handshake:
                 raise
             return begun
 
-    def _pages(self, ask: Ask) -> list[Any]:
+    def _pages(self, ask: Ask, era: str) -> list[Any]:
         """The tools as far as the registry reads them: only the first page has to be one that a client reads."""
+        table = _kinds.MODERN_TOOLS if era == "modern" else _kinds.TOOLS
         tools: list[Any] = []
         cursors: set[str] = set()
         params: dict[str, Any] = {}
         while True:
             try:
                 result, reply = ask("tools/list", params)
-                self._check("tools/list", _page_fault(result), reply)
+                self._check("tools/list", _kinds.fault(result, table), reply)
             except Refusal as refusal:
                 # A list that is too long for us is not too long for a client.
                 too_long = refusal.reply is not None and refusal.reply.overflowed and refusal.status == 200
@@ -632,56 +633,14 @@ def _knows_none(refusal: Refusal) -> bool:
 
 def _initialize_fault(result: Mapping[str, Any]) -> str | None:
     """What keeps a client from taking the answer to `initialize`, in a few words; None where nothing does."""
-    version = result.get("protocolVersion")
-    if not isinstance(version, str):
-        return "it names no version"
-    if version not in LEGACY:
-        return f"it names the version {version[:20]}, which has no handshake"
-    if not isinstance(result.get("serverInfo"), dict):
-        return "it has no serverInfo"
-    for field in ("name", "version"):
-        if not isinstance(mapping(result["serverInfo"]).get(field), str):
-            return f"its serverInfo has no {field}"
-    return _capabilities_fault(result)
+    if words := _kinds.fault(result, _kinds.INITIALIZE):
+        return words
+    version: str = result["protocolVersion"]
+    return None if version in LEGACY else f"it names the version {version[:20]}, which has no handshake"
 
 
-def _discover_fault(result: Mapping[str, Any], versions: Sequence[str]) -> str | None:
+def _discover_fault(result: Mapping[str, Any]) -> str | None:
     """The same of `server/discover`."""
-    if not versions:
-        return "it names no versions"
-    if MODERN not in versions:
-        return f"it names none of the versions {MODERN}"
-    return _capabilities_fault(result)
-
-
-def _capabilities_fault(result: Mapping[str, Any]) -> str | None:
-    capabilities = result.get("capabilities")
-    if not isinstance(capabilities, dict):
-        return "it has no capabilities"
-    for name in ("tools", "prompts", "resources"):
-        value = cast("dict[str, Any]", capabilities).get(name)
-        if value is not None and not isinstance(value, dict):
-            return f"its capability {name} is not an object"
-    return None
-
-
-WORDS: Final = {str: "a string", dict: "an object"}
-REQUIRED: Final = {"name": str, "inputSchema": dict}
-ALLOWED: Final = {"title": str, "description": str, "annotations": dict, "outputSchema": dict, "_meta": dict}
-
-
-def _page_fault(result: Mapping[str, Any]) -> str | None:
-    """What keeps a client from taking a page of the tools: one that is none spoils it."""
-    items = result.get("tools")
-    if not isinstance(items, list):
-        return "it has no list of tools"
-    for place, item in enumerate(cast("list[Any]", items), 1):
-        if not isinstance(item, dict):
-            return f"number {place} is not an object"
-        found = cast("dict[str, Any]", item)
-        for field, kind in (*REQUIRED.items(), *ALLOWED.items()):
-            given = found.get(field)
-            if (field in REQUIRED or given is not None) and not isinstance(given, kind):
-                return f"the {field} of number {place} is not {WORDS[kind]}"
-    cursor = result.get("nextCursor")
-    return None if cursor is None or isinstance(cursor, str) else "its nextCursor is not a string"
+    if words := _kinds.fault(result, _kinds.DISCOVER):
+        return words
+    return None if MODERN in result["supportedVersions"] else f"it names none of the versions {MODERN}"

@@ -20,7 +20,7 @@ from email.utils import parsedate_to_datetime
 from random import SystemRandom
 from typing import Any, Final, NamedTuple, Self, cast
 
-from mcp_registry.dial import exchange, guard, reach, urls
+from mcp_registry.dial import exchange, guard, kinds, reach, urls
 from mcp_registry.dial.exchange import Dialler
 from mcp_registry.dial.guard import Policy
 from mcp_registry.dial.lookup import Names, Resolver, System
@@ -502,7 +502,7 @@ class _Visit:
         capabilities = introduced.capabilities
         ttl: list[int] = []
         try:
-            tools = await self._pages(ask, "tools", incomplete, ttl)
+            tools = await self._pages(ask, "tools", incomplete, ttl, modern=introduced.era == "modern")
         except _Failed as failed:
             failed.begun = True
             # A server that names no tools need not know how to list them.
@@ -531,15 +531,17 @@ class _Visit:
                 incomplete[NAMES[key]] = failed.reason
             return []
 
-    async def _pages(self, ask: Ask, key: str, incomplete: dict[str, str], ttl: list[int]) -> list[dict[str, Any]]:
+    async def _pages(
+        self, ask: Ask, key: str, incomplete: dict[str, str], ttl: list[int], *, modern: bool = False
+    ) -> list[dict[str, Any]]:
         """A list over all its pages. Raises _Failed where not even the first can be had."""
-        method, name = METHODS[key], NAMES[key]
+        method, name, table = METHODS[key], NAMES[key], kinds.page(key, modern=modern)
         items: list[dict[str, Any]] = []
         cursors: set[str] = set()
         params: dict[str, Any] = {}
         while True:
             try:
-                result = await ask(method, params, lambda result: _page_fault(result, key))
+                result = await ask(method, params, lambda result: kinds.fault(result, table))
             except _Failed as failed:
                 if not cursors:
                     # A list that is too long for us is not too long for a client.
@@ -844,71 +846,21 @@ METHODS: Final = {
     "resourceTemplates": "resources/templates/list",
 }
 NAMES: Final = {"tools": "tools", "prompts": "prompts", "resources": "resources", "resourceTemplates": "templates"}
-# What each item must have for a client to read the list.
-REQUIRED: Final = {
-    "tools": {"name": str, "inputSchema": dict},
-    "prompts": {"name": str},
-    "resources": {"name": str, "uri": str},
-    "resourceTemplates": {"name": str, "uriTemplate": str},
-}
-ALLOWED: Final = {"title": str, "description": str, "annotations": dict, "outputSchema": dict, "_meta": dict}
-WORDS: Final = {str: "a string", dict: "an object"}
 
 
 def _initialize_fault(result: Mapping[str, Any]) -> str | None:
     """What keeps a client from taking the answer to `initialize`, in a few words; None where nothing does."""
-    version = result.get("protocolVersion")
-    if not isinstance(version, str):
-        return "it names no version"
-    if version not in LEGACY:
-        return f"it names the version {shown(version)[:20]}, which has no handshake"
-    info = result.get("serverInfo")
-    if not isinstance(info, dict):
-        return "it has no serverInfo"
-    for field in ("name", "version"):
-        if not isinstance(cast("dict[str, Any]", info).get(field), str):
-            return f"its serverInfo has no {field}"
-    return _capabilities_fault(result)
+    if words := kinds.fault(result, kinds.INITIALIZE):
+        return words
+    version: str = result["protocolVersion"]
+    return None if version in LEGACY else f"it names the version {shown(version)[:20]}, which has no handshake"
 
 
 def _discover_fault(result: Mapping[str, Any]) -> str | None:
     """The same of `server/discover`."""
-    versions = _strings(result.get("supportedVersions"))
-    if not versions:
-        return "it names no versions"
-    if MODERN not in versions:
-        return f"it names none of the versions {MODERN}"
-    return _capabilities_fault(result)
-
-
-def _capabilities_fault(result: Mapping[str, Any]) -> str | None:
-    capabilities = result.get("capabilities")
-    if not isinstance(capabilities, dict):
-        return "it has no capabilities"
-    for name in ("tools", "prompts", "resources"):
-        value = cast("dict[str, Any]", capabilities).get(name)
-        if value is not None and not isinstance(value, dict):
-            return f"its capability {name} is not an object"
-    return None
-
-
-def _page_fault(result: Mapping[str, Any], key: str) -> str | None:
-    """What keeps a client from taking a page of a list: one item that is none spoils it."""
-    items = result.get(key)
-    if not isinstance(items, list):
-        return f"it has no list of {NAMES[key]}"
-    for place, item in enumerate(cast("list[Any]", items)):
-        if not isinstance(item, dict):
-            return f"number {place + 1} is not an object"
-        found = cast("dict[str, Any]", item)
-        for field, kind in REQUIRED[key].items():
-            if not isinstance(found.get(field), kind):
-                return f"the {field} of number {place + 1} is not {WORDS[kind]}"
-        for field, kind in ALLOWED.items():
-            if found.get(field) is not None and not isinstance(found[field], kind):
-                return f"the {field} of number {place + 1} is not {WORDS[kind]}"
-    cursor = result.get("nextCursor")
-    return None if cursor is None or isinstance(cursor, str) else "its nextCursor is not a string"
+    if words := kinds.fault(result, kinds.DISCOVER):
+        return words
+    return None if MODERN in result["supportedVersions"] else f"it names none of the versions {MODERN}"
 
 
 def _is_gated(reply: Reply | None, before: str | None) -> bool:
