@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 from mcp_registry_client import _transport
 from mcp_registry_client._answer import Room
 from mcp_registry_client._ending import Exit, Stopped, misused
+from mcp_registry_client._identity import Identities, Identity, NoIdentity
 from mcp_registry_client._json import depth, faults, mappings, parsed
 from mcp_registry_client._trimming import Trimming
 
@@ -56,9 +57,9 @@ class Listing(NamedTuple):
 class Registry:
     """A registry: where it is, who asks it, how many seconds each of its answers may take, and all of them bytes."""
 
-    def __init__(self, url: str, credentials: tuple[str, str] | None, seconds: float, most: int = MAX_ANSWERS) -> None:
+    def __init__(self, url: str, identities: Identities, seconds: float, most: int = MAX_ANSWERS) -> None:
         self._url = url.rstrip("/")
-        self._credentials = credentials
+        self._identities = identities
         self._seconds = seconds
         self._most = self._left = most
 
@@ -207,24 +208,7 @@ class Registry:
 
         Raises Stopped where it is refused, or nothing comes that a registry would say.
         """
-        given = min(MAX_ANSWER, self._left)
-        room = Room(given)
-        try:
-            response = _transport.request(
-                method,
-                self._url + path,
-                headers={"Content-Type": "application/json"} if body else {},
-                body=body,
-                deadline_seconds=self._seconds,
-                credentials=self._credentials,
-                room=room,
-            )
-        except _transport.Failed as failed:
-            if failed.kind == "too_large" and given < MAX_ANSWER:
-                sentence = f"The registry's answers are longer than {self._most >> 20} MiB in all"
-                raise Stopped(Exit.FAILED, "TOO_LARGE", f"{sentence}: narrow the list by a filter or --limit") from None
-            raise self._unreached(failed) from None
-        self._left -= given - room.left
+        response = self._answered(method, path, body)
         status = response.status
         if 300 <= status < 400 and (location := response.headers.get("location")):
             base = location.removesuffix(path)
@@ -239,6 +223,38 @@ class Registry:
         if 200 <= status < 300:
             return status, answer
         raise self._refusal(response, answer)
+
+    def _answered(self, method: str, path: str, body: bytes) -> _transport.Response:
+        """What is answered to the first identity that the registry takes. Raises Stopped where nothing is."""
+        while True:
+            try:
+                identity = self._identities.now(self._seconds)
+            except NoIdentity as reason:
+                raise Stopped(Exit.UNAUTHORISED, "NO_IDENTITY", f"AWS signs no token for this role: {reason}") from None
+            response = self._sent(method, path, body, identity)
+            if response.status != 401 or identity is None or not self._identities.refuse(identity):
+                return response
+
+    def _sent(self, method: str, path: str, body: bytes, identity: Identity | None) -> _transport.Response:
+        given = min(MAX_ANSWER, self._left)
+        room = Room(given)
+        try:
+            response = _transport.request(
+                method,
+                self._url + path,
+                headers={"Content-Type": "application/json"} if body else {},
+                body=body,
+                deadline_seconds=self._seconds,
+                authorization=None if identity is None else identity.authorization,
+                room=room,
+            )
+        except _transport.Failed as failed:
+            if failed.kind == "too_large" and given < MAX_ANSWER:
+                sentence = f"The registry's answers are longer than {self._most >> 20} MiB in all"
+                raise Stopped(Exit.FAILED, "TOO_LARGE", f"{sentence}: narrow the list by a filter or --limit") from None
+            raise self._unreached(failed) from None
+        self._left -= given - room.left
+        return response
 
     def _unreached(self, failed: _transport.Failed) -> Stopped:
         kind, why = failed.kind, str(failed).rstrip(".")
@@ -270,11 +286,13 @@ class Registry:
         sentence = sentence.rstrip(".")
         details = faults(answer)
         if status == 401:
-            given = "The registry refuses the credentials" if self._credentials else "The registry wants credentials"
-            advice = "set MCP_REGISTRY_USERNAME and MCP_REGISTRY_PASSWORD, or give --username and --password-stdin"
+            given = "The registry refuses the credentials" if self._identities else "The registry wants credentials"
+            advice = "set MCP_REGISTRY_TOKEN, or MCP_REGISTRY_USERNAME and MCP_REGISTRY_PASSWORD"
             return Stopped(Exit.UNAUTHORISED, code, f"{given}: {advice}")
         if status == 403:
-            return Stopped(Exit.UNAUTHORISED, code, f"{sentence}: ask whoever runs the registry")
+            # The registry says itself whom to ask, where a server is another team's.
+            advice = "" if ": ask " in sentence else ": ask whoever runs the registry"
+            return Stopped(Exit.UNAUTHORISED, code, f"{sentence}{advice}")
         if code == "SERVER_NOT_FOUND":
             return Stopped(Exit.NOT_FOUND, code, f"{sentence}: mcp-registry list shows the ids of all")
         if status in (429, 503):

@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn
 from mcp_registry_client import _settings, _terminal, _urls, introspect
 from mcp_registry_client._api import Registry
 from mcp_registry_client._ending import MEANINGS, misused
+from mcp_registry_client._identity import Identities
 from mcp_registry_client._terminal import Screen, note
 
 Command = Callable[[argparse.Namespace, Screen], int]
@@ -29,7 +30,8 @@ EPILOG: Final = "\n".join(
     (
         "environment:",
         "  MCP_REGISTRY_URL       where the registry is; --registry goes before it",
-        "  MCP_REGISTRY_USERNAME  who asks; --username goes before it",
+        "  MCP_REGISTRY_TOKEN     who asks: a token of the registry",
+        "  MCP_REGISTRY_USERNAME  else a user; --username goes before both",
         "  MCP_REGISTRY_PASSWORD  the password; --password-stdin goes before it",
         "  NO_COLOR               set to anything: no colours",
         "",
@@ -70,10 +72,11 @@ def registry(options: argparse.Namespace) -> Registry:
     fault = _urls.link_fault(url) or ("it has a query" if "?" in url or "#" in url else None)
     if fault:
         raise misused(f"The registry's URL cannot be used ({fault}): look at MCP_REGISTRY_URL or --registry")
-    given = _credentials(options, settings)
-    if given is not None and _urls.is_overheard(url):
-        note(f"The password of the registry goes to {_urls.host(url)} over plain http, where others can read it.")
-    return Registry(url, given, options.timeout)
+    settings = settings._replace(registry_url=url, **_given(options, settings))
+    identities = Identities(settings)
+    if identities and _urls.is_overheard(url):
+        note(f"Credentials of the registry go to {_urls.host(url)} over plain http, where others can read them.")
+    return Registry(url, identities, options.timeout)
 
 
 def headers(options: argparse.Namespace) -> dict[str, str]:
@@ -95,11 +98,13 @@ def headers(options: argparse.Namespace) -> dict[str, str]:
     return found
 
 
-def _credentials(options: argparse.Namespace, settings: _settings.Settings) -> tuple[str, str] | None:
+def _given(options: argparse.Namespace, settings: _settings.Settings) -> dict[str, str | None]:
+    """User, password and token, as settings: what stands in options goes before the environment's token."""
     username: str | None = options.username or settings.username
     password = _read_password() if options.password_stdin else settings.password
-    if username is None and password is None:
-        return None
+    token = None if options.username or options.password_stdin else settings.token
+    if token is not None or (username is None and password is None):
+        return {"username": None, "password": None, "token": token}
     if username is None:
         raise misused("The password lacks a user: set MCP_REGISTRY_USERNAME, or give --username")
     if password is None:
@@ -110,7 +115,7 @@ def _credentials(options: argparse.Namespace, settings: _settings.Settings) -> t
         (username + password).encode()
     except UnicodeEncodeError:
         raise misused("The user name or the password is not UTF-8: check how it is given") from None
-    return username, password
+    return {"username": username, "password": password, "token": None}
 
 
 def _read_password() -> str:
