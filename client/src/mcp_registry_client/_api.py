@@ -36,10 +36,19 @@ MAX_ANSWER: Final = 4 << 20
 MAX_ANSWERS: Final = 32 << 20
 # A list of a million servers, where its pages are full. Others lead on and on.
 MAX_PAGES: Final = 1_000
+# What is not there, and what shows what is.
+UNKNOWN: Final = {
+    "SERVER_NOT_FOUND": "mcp-registry list shows the ids of all",
+    "TEAM_NOT_FOUND": "mcp-registry teams list shows all",
+    "TOKEN_NOT_FOUND": "mcp-registry tokens list shows all",
+    "ISSUER_NOT_FOUND": "mcp-registry issuers list shows all",
+}
 # What to do about the refusals by 409 that are not about a spelling.
 CONFLICTS: Final = {
     "CONFLICTING_SERVER": "choose another name by --name",
     "HELD_NAME": "choose another name by --name, or wait until then",
+    "TEAM_IN_USE": "",
+    "DUPLICATE_PREFIX": "choose another prefix, or take it from that team first",
 }
 # No answer of the registry is half as deep: a schema has 64 levels. What is deeper cannot be written as JSON again.
 MAX_DEPTH: Final = 200
@@ -62,6 +71,10 @@ class Registry:
         self._identities = identities
         self._seconds = seconds
         self._most = self._left = most
+
+    def ask(self, method: str, path: str, document: object = None) -> dict[str, Any]:
+        """Ask a route, with a document where there is one; the object that is answered, empty where there is none."""
+        return self._ask(method, path, b"" if document is None else json.dumps(document).encode())[1]
 
     def put(self, trimming: Trimming) -> dict[str, Any]:
         """Register a server or bring it up to date; the answer, which has `id`, `name` and `result`.
@@ -293,8 +306,8 @@ class Registry:
             # The registry says itself whom to ask, where a server is another team's.
             advice = "" if ": ask " in sentence else ": ask whoever runs the registry"
             return Stopped(Exit.UNAUTHORISED, code, f"{sentence}{advice}")
-        if code == "SERVER_NOT_FOUND":
-            return Stopped(Exit.NOT_FOUND, code, f"{sentence}: mcp-registry list shows the ids of all")
+        if code in UNKNOWN:
+            return Stopped(Exit.NOT_FOUND, code, f"{sentence}: {UNKNOWN[code]}")
         if status in (429, 503):
             wait = response.headers.get("retry-after", "")
             seconds = int(wait) if re.fullmatch(r"[0-9]{1,6}", wait) else None
