@@ -34,6 +34,7 @@ QUICK = Pace(first=0.01, longest=0.02, window=5, again=60, deadline=2)
 REQUIRED = answers(428, {"error": "send it", "code": "REGISTRATION_REQUIRED"})
 CREATED = answers(201, {"id": 1, "result": "created"})
 KNOWN = answers(204)
+AS_USER = f"Registered {{}} in the MCP registry ({{}}), as the user {USERNAME}"
 
 
 class Fixed:
@@ -103,7 +104,7 @@ def test_the_registration_follows_where_the_digest_is_not_known(scripted: Start,
     assert b'"name":"weather"' in registry.asked[1].body
     assert registry.asked[1].headers["content-type"] == "application/json"
     until(handle, "registered")
-    assert [record.getMessage() for record in caplog.records] == ["Registered weather in the MCP registry (created)"]
+    assert [record.getMessage() for record in caplog.records] == [AS_USER.format("weather", "created")]
 
 
 REFUSED = [
@@ -153,7 +154,7 @@ def test_credentials_that_are_taken_again_are_said_once_to_be(scripted: Start, c
     assert handle.wait(10) and handle.error is None
     registry.wait_for(7)
     said = [record.getMessage() for record in caplog.records if record.levelno >= logging.INFO]
-    assert len(said) == 2 and said[1].endswith("(unchanged). What was wrong before is mended.")
+    assert len(said) == 2 and said[1].endswith("(unchanged), as the user admin. What was wrong before is mended.")
 
 
 def test_a_refusal_that_follows_another_trouble_is_said_too(scripted: Start, caplog: pytest.LogCaptureFixture):
@@ -428,7 +429,7 @@ def test_a_server_whose_tools_cannot_be_listed_is_registered_with_none_and_one_l
     while source.asked < asked + 5:
         threading.Event().wait(0.01)
     said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 2 and said[0] == f"Registered {name} in the MCP registry (created)"
+    assert len(said) == 2 and said[0] == AS_USER.format(name, "created")
     assert (
         said[1] == f"The tools of {name} cannot be listed, and it is registered without any: RuntimeError: no request"
     )
@@ -493,7 +494,7 @@ def test_a_server_that_starts_while_its_tools_cannot_be_listed_keeps_those_that_
         assert handle.wait(20)
         handle.stop()
         said = [record.getMessage() for record in caplog.records]
-        assert said[0] == f"Registered {name} in the MCP registry ({result})"
+        assert said[0] == AS_USER.format(name, result)
         assert "registered with 2 that are known of it" in said[1] and len(said) == 2
         (row,) = registry.named(name)
         assert row["version"] == version
@@ -582,7 +583,7 @@ def test_tools_that_the_registry_does_not_take_are_left_out_and_named_in_one_lin
         ("not-a-number", "It is not JSON (NaN and infinities are not JSON)"),
     ]
     said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 2 and said[0] == f"Registered {name} in the MCP registry (created)"
+    assert len(said) == 2 and said[0] == AS_USER.format(name, "created")
     assert said[1].startswith(f"{name} is registered without 3 of its tools: {'n' * 129} (name: Must have at most 128")
     # Two kinds of faults are found one after the other. What was refused once is not sent again by this process.
     assert 2 <= len(bodies) <= 3
@@ -847,12 +848,12 @@ def test_a_thousand_that_start_at_once_are_one_row_and_no_error(
 
     monkeypatch.setattr(_transport, "request", counted)
     results = herd(registry.url, name, caplog)
-    assert results.count("(created)") == 1 and results.count("(unchanged)") == 999
+    assert results.count("created") == 1 and results.count("unchanged") == 999
     # Each is a thread.
     assert len(sent) == 1_000 and max(sent.values()) == 1
     (row,) = registry.named(name)
     sent.clear()
-    assert herd(registry.url, name, caplog) == ["(unchanged)"] * 1_000
+    assert herd(registry.url, name, caplog) == ["unchanged"] * 1_000
     assert len(sent) == 1_000 and sent.total() == 0
     assert list(map(written, registry.named(name))) == [written(row)]
 
@@ -873,4 +874,4 @@ def herd(registry_url: str, name: str, caplog: pytest.LogCaptureFixture) -> list
         threading.stack_size(0)
     assert all(handle.wait(60) for handle in handles)
     assert warnings(caplog) == []
-    return [record.getMessage().rpartition(" ")[2] for record in caplog.records]
+    return [record.getMessage().rpartition("(")[2].partition(")")[0] for record in caplog.records]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import signal
 import threading
 from collections.abc import AsyncGenerator, Callable
@@ -523,8 +524,9 @@ def test_a_sandbox_that_starts_again_writes_nothing_and_a_changed_tool_is_an_upd
         handler(FUNCTION_URL, None)
         assert handler.registration.state == "registered", handler.registration.error
         rows += registry.named(name)
-    said = [record.getMessage().rpartition(" ")[2] for record in caplog.records if "Registered" in record.getMessage()]
-    assert said == ["(created)", "(unchanged)", "(updated)"] and written(rows[0]) == written(rows[1])
+    messages = [record.getMessage() for record in caplog.records]
+    said = re.findall(r"^Registered .* \((\w+)\), as the user admin$", "\n".join(messages), re.MULTILINE)
+    assert said == ["created", "unchanged", "updated"] and written(rows[0]) == written(rows[1])
     assert [tool["description"] for row in rows for tool in row["tools"]] == ["Converts."] * 2 + ["Converts anything."]
 
 

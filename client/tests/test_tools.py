@@ -17,10 +17,11 @@ from mcp_registry.catalogue import registration as rules
 
 from client.tests.conftest import Registry
 from client.tests.programs import kept, shown
-from mcp_registry_client import _tools
+from mcp_registry_client import _settings, _tools
 from mcp_registry_client._api import Registry as Api
 from mcp_registry_client._canonical import canonical
 from mcp_registry_client._document import Unusable, document, legal_name
+from mcp_registry_client._identity import Identities
 from mcp_registry_client._presence import complete
 from mcp_registry_client._tools import Facts, Unreadable, dumped, facts, read
 from mcp_registry_client._trimming import Trimming
@@ -356,7 +357,8 @@ LISTED = st.lists(
 def test_what_is_listed_arrives(registry: Registry, listed: list[dict[str, Any]]):
     name = "whatever-is-listed"
     handle = Trimming({**registration(name), "tools": tools_of(listed)})
-    answer = Api(registry.url, (USERNAME, PASSWORD), 30).put(handle)
+    who = Identities(_settings.Settings(registry.url, USERNAME, PASSWORD), {})
+    answer = Api(registry.url, who, 30).put(handle)
     assert handle.left_out == handle.dropped == handle.unknown == []
     tools = registry.get(f"/api/registry/servers/{answer['id']}")["tools"]
     assert canonical(shown({"tools": tools})) == canonical(shown({"tools": kept(listed)}))

@@ -18,6 +18,7 @@ import trustme
 from client.tests.conftest import Script, Scripted, answers
 from mcp_registry_client import _announcer, _transport
 from mcp_registry_client._answer import Room
+from mcp_registry_client._identity import basic
 from mcp_registry_client._json import parsed
 from mcp_registry_client._transport import MAX_ANSWER, Failed, request
 from tests.hostile import CHUNKED, FLOODS
@@ -65,7 +66,7 @@ def test_an_answer_comes_back_whole_with_its_status_and_headers(scripted: Start)
         f"{registry.url}/a?b=c",
         headers={"X-Registration-Digest": "00"},
         deadline_seconds=5,
-        credentials=("ädmin", "pass:word"),
+        authorization=basic("ädmin", "pass:word"),
     )
     assert answer.status == 428 and answer.headers["retry-after"] == "3"
     assert json.loads(answer.body) == {"code": "REGISTRATION_REQUIRED"}

@@ -15,7 +15,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from mcp_registry_client import _settings, _telling, _tools, _transport
+from mcp_registry_client import _identity, _settings, _telling, _tools, _transport
 from mcp_registry_client._document import Draft, Unusable
 from mcp_registry_client._presence import Included, Missing, NotServing, Toolless
 
@@ -28,10 +28,11 @@ State = Literal["off", "waiting", "announcing", "registered", "failed", "refused
 
 # What is not mended by repeating it soon, and may be in five minutes.
 REFUSALS = frozenset({400, 401, 403, 409, 413, 415, 422})
-# What to do about the refusals by 409 that are not about a spelling. The registry says itself what is wrong.
+# What to do about the refusals that are not about a spelling. The registry says itself what is wrong, and whom to ask.
 CONFLICTS = {
     "CONFLICTING_SERVER": "Register this server under another name, by name='...', unless it is the same one",
     "HELD_NAME": "It is announced again when that is over",
+    "FORBIDDEN": "Use credentials of the team that owns it, or register this server under a name of your own team's",
 }
 # How long the registry keeps an endpoint that is not announced again and does not answer: seconds, twice the time
 # between two announcements. A registry of an older release does not read it.
@@ -128,6 +129,8 @@ class Registration:
     def __init__(self, source: Source, settings: _settings.Settings, pace: Pace | None = None) -> None:
         self._source = source
         self._settings = settings
+        self._identities = _identity.Identities(settings)
+        self._identity: _identity.Identity | None = None
         self._pace = pace or Pace()
         self._state: State = "off"
         self._error: str | None = None
@@ -394,7 +397,7 @@ class Registration:
 
         url, deadline = self._settings.registry_url or "", self._pace.deadline
         try:
-            found = Registry(url, self._settings.credentials, deadline, MAX_RECALLED).registered(name) or {}
+            found = Registry(url, self._identities, deadline, MAX_RECALLED).registered(name) or {}
         except Stopped as stopped:
             kind = "again" if stopped.ending == Exit.UNREACHABLE else "later"
             reason = str(stopped).partition(": ")[0]  # what follows is advice for whoever gives commands
@@ -414,7 +417,7 @@ class Registration:
         try:
             answer = self._put(url, b"", {"X-Registration-Digest": digest})
             if answer.status == 204:
-                return _Verdict("done", f"Registered {name} in the MCP registry (unchanged)", same=True)
+                return _Verdict("done", self._registered(name, "unchanged"), same=True)
             is_sent = answer.status == 428
             if is_sent:
                 answer = self._put(url, trimming.body, {"Content-Type": "application/json"})
@@ -430,13 +433,27 @@ class Registration:
             kind = "later" if failure.kind in ("garbage", "too_large") else "again"
             hint = f"; is {_settings.REGISTRY_URL} the address of a registry?" if kind == "later" else ""
             return _Verdict(kind, f"the registry at {self._settings.registry_url} cannot be asked ({failure}){hint}")
+        except _identity.NoIdentity as reason:
+            return _Verdict("again", f"AWS signs no token for its role: {reason}")
+
+    def _registered(self, name: str, result: str) -> str:
+        """That it worked, and as whom: also why somebody else was passed over who comes before."""
+        if self._identity is None:
+            return f"Registered {name} in the MCP registry ({result})"
+        passed_over = "".join(f"; {reason}" for reason in self._identities.passed_over)
+        return _line(f"Registered {name} in the MCP registry ({result}), as {self._identity.told}{passed_over}")
 
     def _put(self, url: str, body: bytes, headers: dict[str, str]) -> _transport.Response:
-        credentials = self._settings.credentials
+        """Send it as the first identity that the registry takes. Raises Failed, and NoIdentity where there is none."""
         deadline = self._pace.deadline
-        return _transport.request(
-            "PUT", url, headers=headers | LEASE, body=body, deadline_seconds=deadline, credentials=credentials
-        )
+        while True:
+            identity = self._identity = self._identities.now(deadline)
+            authorization = None if identity is None else identity.authorization
+            answer = _transport.request(
+                "PUT", url, headers=headers | LEASE, body=body, deadline_seconds=deadline, authorization=authorization
+            )
+            if answer.status != 401 or identity is None or not self._identities.refuse(identity):
+                return answer
 
     def _judged(self, answer: _transport.Response, said: Any, name: str) -> _Verdict:
         """What an answer means, and what to do about it. `said` is its body as JSON, None where it is none."""
@@ -446,8 +463,7 @@ class Registration:
         if status in (200, 201):
             result = mapping(said).get("result")
             if result in ("created", "updated", "unchanged"):
-                told = f"Registered {name} in the MCP registry ({result})"
-                return _Verdict("done", told, same=result == "unchanged")
+                return _Verdict("done", self._registered(name, result), same=result == "unchanged")
         refusal = f"the registry at {registry} answers {status}{_told(said)}"
         if status in REFUSALS:
             code = text(mapping(said).get("code"))
@@ -464,11 +480,11 @@ class Registration:
         from mcp_registry_client import _urls
 
         url = self._settings.registry_url or ""
-        if self._settings.credentials and _urls.is_overheard(url) and not _exiting.is_set():
+        if self._identities and _urls.is_overheard(url) and not _exiting.is_set():
             host = _urls.host(url)
             _telling.warn_once(
-                f"The password of the MCP registry goes to {host} over plain http, where others can read it and answer "
-                f"in its place: give {_settings.REGISTRY_URL} as https://..."
+                f"The credentials of the MCP registry go to {host} over plain http, where others can read them and "
+                f"answer in its place: give {_settings.REGISTRY_URL} as https://..."
             )
 
     def _is_over(self) -> bool:
@@ -527,7 +543,8 @@ def _line(text: str) -> str:
 def _advice(status: int, name: str) -> str:
     """What to do about a refusal."""
     if status == 401:
-        return f"Start the server with {_settings.USERNAME} and {_settings.PASSWORD} that the registry takes"
+        by_password = f"{_settings.USERNAME} and {_settings.PASSWORD}"
+        return f"Start the server with {_settings.TOKEN}, or {by_password}, that the registry takes"
     if status == 403:
         return "These credentials, or a firewall on the way, do not let it pass: ask who runs the registry"
     if status == 409:

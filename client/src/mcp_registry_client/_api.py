@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 from mcp_registry_client import _transport
 from mcp_registry_client._answer import Room
 from mcp_registry_client._ending import Exit, Stopped, misused
+from mcp_registry_client._identity import Identities, Identity, NoIdentity
 from mcp_registry_client._json import depth, faults, mappings, parsed
 from mcp_registry_client._trimming import Trimming
 
@@ -35,10 +36,19 @@ MAX_ANSWER: Final = 4 << 20
 MAX_ANSWERS: Final = 32 << 20
 # A list of a million servers, where its pages are full. Others lead on and on.
 MAX_PAGES: Final = 1_000
+# What is not there, and what shows what is.
+UNKNOWN: Final = {
+    "SERVER_NOT_FOUND": "mcp-registry list shows the ids of all",
+    "TEAM_NOT_FOUND": "mcp-registry teams list shows all",
+    "TOKEN_NOT_FOUND": "mcp-registry tokens list shows all",
+    "ISSUER_NOT_FOUND": "mcp-registry issuers list shows all",
+}
 # What to do about the refusals by 409 that are not about a spelling.
 CONFLICTS: Final = {
     "CONFLICTING_SERVER": "choose another name by --name",
     "HELD_NAME": "choose another name by --name, or wait until then",
+    "TEAM_IN_USE": "",
+    "DUPLICATE_PREFIX": "choose another prefix, or take it from that team first",
 }
 # No answer of the registry is half as deep: a schema has 64 levels. What is deeper cannot be written as JSON again.
 MAX_DEPTH: Final = 200
@@ -56,11 +66,15 @@ class Listing(NamedTuple):
 class Registry:
     """A registry: where it is, who asks it, how many seconds each of its answers may take, and all of them bytes."""
 
-    def __init__(self, url: str, credentials: tuple[str, str] | None, seconds: float, most: int = MAX_ANSWERS) -> None:
+    def __init__(self, url: str, identities: Identities, seconds: float, most: int = MAX_ANSWERS) -> None:
         self._url = url.rstrip("/")
-        self._credentials = credentials
+        self._identities = identities
         self._seconds = seconds
         self._most = self._left = most
+
+    def ask(self, method: str, path: str, document: object = None) -> dict[str, Any]:
+        """Ask a route, with a document where there is one; the object that is answered, empty where there is none."""
+        return self._ask(method, path, b"" if document is None else json.dumps(document).encode())[1]
 
     def put(self, trimming: Trimming) -> dict[str, Any]:
         """Register a server or bring it up to date; the answer, which has `id`, `name` and `result`.
@@ -207,24 +221,7 @@ class Registry:
 
         Raises Stopped where it is refused, or nothing comes that a registry would say.
         """
-        given = min(MAX_ANSWER, self._left)
-        room = Room(given)
-        try:
-            response = _transport.request(
-                method,
-                self._url + path,
-                headers={"Content-Type": "application/json"} if body else {},
-                body=body,
-                deadline_seconds=self._seconds,
-                credentials=self._credentials,
-                room=room,
-            )
-        except _transport.Failed as failed:
-            if failed.kind == "too_large" and given < MAX_ANSWER:
-                sentence = f"The registry's answers are longer than {self._most >> 20} MiB in all"
-                raise Stopped(Exit.FAILED, "TOO_LARGE", f"{sentence}: narrow the list by a filter or --limit") from None
-            raise self._unreached(failed) from None
-        self._left -= given - room.left
+        response = self._answered(method, path, body)
         status = response.status
         if 300 <= status < 400 and (location := response.headers.get("location")):
             base = location.removesuffix(path)
@@ -239,6 +236,38 @@ class Registry:
         if 200 <= status < 300:
             return status, answer
         raise self._refusal(response, answer)
+
+    def _answered(self, method: str, path: str, body: bytes) -> _transport.Response:
+        """What is answered to the first identity that the registry takes. Raises Stopped where nothing is."""
+        while True:
+            try:
+                identity = self._identities.now(self._seconds)
+            except NoIdentity as reason:
+                raise Stopped(Exit.UNAUTHORISED, "NO_IDENTITY", f"AWS signs no token for this role: {reason}") from None
+            response = self._sent(method, path, body, identity)
+            if response.status != 401 or identity is None or not self._identities.refuse(identity):
+                return response
+
+    def _sent(self, method: str, path: str, body: bytes, identity: Identity | None) -> _transport.Response:
+        given = min(MAX_ANSWER, self._left)
+        room = Room(given)
+        try:
+            response = _transport.request(
+                method,
+                self._url + path,
+                headers={"Content-Type": "application/json"} if body else {},
+                body=body,
+                deadline_seconds=self._seconds,
+                authorization=None if identity is None else identity.authorization,
+                room=room,
+            )
+        except _transport.Failed as failed:
+            if failed.kind == "too_large" and given < MAX_ANSWER:
+                sentence = f"The registry's answers are longer than {self._most >> 20} MiB in all"
+                raise Stopped(Exit.FAILED, "TOO_LARGE", f"{sentence}: narrow the list by a filter or --limit") from None
+            raise self._unreached(failed) from None
+        self._left -= given - room.left
+        return response
 
     def _unreached(self, failed: _transport.Failed) -> Stopped:
         kind, why = failed.kind, str(failed).rstrip(".")
@@ -270,13 +299,15 @@ class Registry:
         sentence = sentence.rstrip(".")
         details = faults(answer)
         if status == 401:
-            given = "The registry refuses the credentials" if self._credentials else "The registry wants credentials"
-            advice = "set MCP_REGISTRY_USERNAME and MCP_REGISTRY_PASSWORD, or give --username and --password-stdin"
+            given = "The registry refuses the credentials" if self._identities else "The registry wants credentials"
+            advice = "set MCP_REGISTRY_TOKEN, or MCP_REGISTRY_USERNAME and MCP_REGISTRY_PASSWORD"
             return Stopped(Exit.UNAUTHORISED, code, f"{given}: {advice}")
         if status == 403:
-            return Stopped(Exit.UNAUTHORISED, code, f"{sentence}: ask whoever runs the registry")
-        if code == "SERVER_NOT_FOUND":
-            return Stopped(Exit.NOT_FOUND, code, f"{sentence}: mcp-registry list shows the ids of all")
+            # The registry says itself whom to ask, where a server is another team's.
+            advice = "" if ": ask " in sentence else ": ask whoever runs the registry"
+            return Stopped(Exit.UNAUTHORISED, code, f"{sentence}{advice}")
+        if code in UNKNOWN:
+            return Stopped(Exit.NOT_FOUND, code, f"{sentence}: {UNKNOWN[code]}")
         if status in (429, 503):
             wait = response.headers.get("retry-after", "")
             seconds = int(wait) if re.fullmatch(r"[0-9]{1,6}", wait) else None

@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
-from mcp_registry_client import _settings, _terminal, _urls, introspect
+from mcp_registry_client import _logins, _settings, _terminal, _urls, introspect
 from mcp_registry_client._api import Registry
 from mcp_registry_client._ending import MEANINGS, misused
+from mcp_registry_client._identity import Identities
 from mcp_registry_client._terminal import Screen, note
 
 Command = Callable[[argparse.Namespace, Screen], int]
@@ -22,6 +23,8 @@ VERDICTS: Final = (
     *("healthy", "gated", "limited", "unknown"),
     *("refused", "timeout", "dns", "tls", "http_error", "mcp_error", "not_mcp", "blocked"),
 )
+# Each may do what those before it may.
+ROLES: Final = ("reader", "publisher", "curator", "admin")
 # For how long a name is held: what the letters mean in seconds, and between which bounds.
 UNITS: Final = {"m": 60, "h": 3_600, "d": 86_400}
 SHORTEST_HOLD, LONGEST_HOLD = 60, 7 * 86_400
@@ -29,7 +32,8 @@ EPILOG: Final = "\n".join(
     (
         "environment:",
         "  MCP_REGISTRY_URL       where the registry is; --registry goes before it",
-        "  MCP_REGISTRY_USERNAME  who asks; --username goes before it",
+        "  MCP_REGISTRY_TOKEN     who asks: a token of the registry",
+        "  MCP_REGISTRY_USERNAME  else a user; --username goes before both",
         "  MCP_REGISTRY_PASSWORD  the password; --password-stdin goes before it",
         "  NO_COLOR               set to anything: no colours",
         "",
@@ -62,18 +66,50 @@ def parse(arguments: Sequence[str], commands: Mapping[str, Command]) -> argparse
 
 
 def registry(options: argparse.Namespace) -> Registry:
-    """The registry that options and environment name, and who asks it. Raises Stopped where either cannot be used."""
+    """The registry that options and environment name, and who asks it. Raises Stopped where either cannot be used.
+
+    Options go before variables, and these before what `mcp-registry login` has kept.
+    """
+    url = place(options)
     settings = _settings.from_environment()
-    url = _settings.base_of(options.registry) if options.registry else settings.registry_url or ""
+    login = _given(options, settings)
+    if login == _logins.Login():
+        login = _logins.of(url) or login
+    return registry_of(options, url, login)
+
+
+def place(options: argparse.Namespace) -> str:
+    """Where the registry is, that is meant: without a slash at its end. Raises Stopped where nobody says."""
+    given = _settings.base_of(options.registry) if options.registry else _settings.from_environment().registry_url
+    url = given or _logins.current()
     if not url:
         raise misused("No registry is given: set MCP_REGISTRY_URL, or add --registry https://host")
     fault = _urls.link_fault(url) or ("it has a query" if "?" in url or "#" in url else None)
     if fault:
         raise misused(f"The registry's URL cannot be used ({fault}): look at MCP_REGISTRY_URL or --registry")
-    given = _credentials(options, settings)
-    if given is not None and _urls.is_overheard(url):
-        note(f"The password of the registry goes to {_urls.host(url)} over plain http, where others can read it.")
-    return Registry(url, given, options.timeout)
+    return url
+
+
+def registry_of(options: argparse.Namespace, url: str, login: _logins.Login) -> Registry:
+    """A registry as whoever is logged in so, and where that is nobody, as the role that this process has on AWS."""
+    settings = _settings.Settings(registry_url=url, **login._asdict(), audience=_settings.from_environment().audience)
+    identities = Identities(settings)
+    if identities and _urls.is_overheard(url):
+        note(f"Credentials of the registry go to {_urls.host(url)} over plain http, where others can read them.")
+    return Registry(url, identities, options.timeout)
+
+
+def login(options: argparse.Namespace) -> tuple[str, _logins.Login]:
+    """The registry to log in to, and as whom: a user with a password, or a token from stdin. Raises Stopped."""
+    url = place(options)
+    if options.username or options.password_stdin:
+        settings = _settings.from_environment()
+        password = _read_secret("Password")
+        return url, _checked(options.username or settings.username, password)
+    token = _read_secret("Token")
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise misused("This is no token: mcp-registry tokens make gives one")
+    return url, _logins.Login(token=token)
 
 
 def headers(options: argparse.Namespace) -> dict[str, str]:
@@ -95,11 +131,19 @@ def headers(options: argparse.Namespace) -> dict[str, str]:
     return found
 
 
-def _credentials(options: argparse.Namespace, settings: _settings.Settings) -> tuple[str, str] | None:
+def _given(options: argparse.Namespace, settings: _settings.Settings) -> _logins.Login:
+    """Who asks, as options and environment say: what stands in options goes before a token of the environment."""
+    token = None if options.username or options.password_stdin else settings.token
+    if token is not None:
+        return _logins.Login(token=token)
     username: str | None = options.username or settings.username
-    password = _read_password() if options.password_stdin else settings.password
+    password = _read_secret("Password") if options.password_stdin else settings.password
     if username is None and password is None:
-        return None
+        return _logins.Login()
+    return _checked(username, password)
+
+
+def _checked(username: str | None, password: str | None) -> _logins.Login:
     if username is None:
         raise misused("The password lacks a user: set MCP_REGISTRY_USERNAME, or give --username")
     if password is None:
@@ -110,16 +154,16 @@ def _credentials(options: argparse.Namespace, settings: _settings.Settings) -> t
         (username + password).encode()
     except UnicodeEncodeError:
         raise misused("The user name or the password is not UTF-8: check how it is given") from None
-    return username, password
+    return _logins.Login(username=username, password=password)
 
 
-def _read_password() -> str:
+def _read_secret(what: str) -> str:
     """The first line of stdin; at a terminal it is asked for, and not shown."""
     try:
         if sys.stdin.isatty():
             import getpass
 
-            password = getpass.getpass("Password: ", sys.stderr)
+            password = getpass.getpass(f"{what}: ", sys.stderr)
         else:
             # Some programs on Windows begin whatever they write with a byte order mark.
             password = sys.stdin.readline().rstrip("\r\n").lstrip("\ufeff")
@@ -127,9 +171,9 @@ def _read_password() -> str:
         password = ""
         sys.stderr.write("\n")
     except ValueError:
-        raise misused("The password on stdin is not text: send it in UTF-8") from None
+        raise misused(f"The {what.lower()} on stdin is not text: send it in UTF-8") from None
     if not password:
-        raise misused("There is no password on stdin: send it as the first line")
+        raise misused(f"There is no {what.lower()} on stdin: send it as the first line")
     return password
 
 
@@ -160,6 +204,14 @@ def _parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         "disable": _explain_disable,
         "enable": _explain_enable,
         "deregister": _explain_deregister,
+        "login": _explain_login,
+        "logout": _explain_logout,
+        "whoami": _explain_whoami,
+        "tokens": _explain_tokens,
+        "teams": _explain_teams,
+        "issuers": _explain_issuers,
+        "transfer": _explain_transfer,
+        "audit": _explain_audit,
     }
     for name, run in commands.items():
         explain[name](group, run)
@@ -211,6 +263,7 @@ def _explain_list(commands: Any, run: Command) -> None:
     )
     command.add_argument("--type", choices=TYPES, help="only servers of this type")
     command.add_argument("--tag", metavar="TAG", help="only servers that have this tag, in any case")
+    command.add_argument("--owner", metavar="TEAM", help="only servers of this team")
     command.add_argument("--search", metavar="TEXT", help="only servers whose name or display name contains this")
     how_many = command.add_mutually_exclusive_group()
     how_many.add_argument("--limit", type=_positive, default=100, metavar="N", help="at most so many (default: 100)")
@@ -268,6 +321,136 @@ def _explain_deregister(commands: Any, run: Command) -> None:
     _add_common(command)
 
 
+def _explain_login(commands: Any, run: Command) -> None:
+    command = _add(commands, "login", run, "keep what lets you in to a registry, for the commands that follow")
+    command.description = (
+        "Asks for a token, or with --username for a password, has the registry say who that is, and keeps it in a file"
+        " that nobody but you can read. What a variable or an option says goes before it."
+    )
+    command.epilog = _examples(
+        "mcp-registry login --registry https://host", "mcp-registry login --username admin < password.txt"
+    )
+    _add_common(command)
+
+
+def _explain_logout(commands: Any, run: Command) -> None:
+    _add_common(_add(commands, "logout", run, "forget what login has kept"))
+
+
+def _explain_whoami(commands: Any, run: Command) -> None:
+    _add_common(_add(commands, "whoami", run, "say who the registry takes you for, in which role and team"))
+
+
+def _explain_tokens(commands: Any, run: Command) -> None:
+    command = _add(commands, "tokens", run, "list, make or revoke tokens")
+    actions = _actions(command)
+    listed = _add(actions, "list", run, "list all, or those of a team")
+    listed.add_argument("--team", metavar="TEAM", help="only those of this team")
+    made = _add(actions, "make", run, "make one, and print it this once")
+    made.epilog = _examples("mcp-registry tokens make ci --team payments --days 30")
+    made.add_argument("name", metavar="NAME", help="what or who it is for")
+    _add_member(made)
+    days = "after how many days it ends (default: 90; 366 at most)"
+    made.add_argument("--days", metavar="N", type=_positive, default=90, help=days)
+    revoked = _add(actions, "revoke", run, "revoke one: nobody gets in by it any more")
+    revoked.add_argument("id", metavar="ID", type=_word, help="its id, which is the second part of the token")
+    for parser in (listed, made, revoked):
+        _add_common(parser)
+
+
+def _explain_teams(commands: Any, run: Command) -> None:
+    command = _add(commands, "teams", run, "list, show, set or remove teams")
+    actions = _actions(command)
+    listed = _add(actions, "list", run, "list all, with what they own")
+    shown = _add(actions, "show", run, "show one: whom to ask, its prefixes, its members")
+    made = _add(actions, "set", run, "make one, or change its contact and its prefixes")
+    made.description = (
+        "Makes a team, or changes one. New servers whose name begins with a prefix belong to the team that has it, and"
+        " nobody else can register them. What is not given stays as it is."
+    )
+    made.epilog = _examples("mcp-registry teams set payments --contact payments@example.com --prefix payments/")
+    removed = _add(actions, "remove", run, "remove one that owns nothing any more")
+    for parser in (shown, made, removed):
+        parser.add_argument("team", metavar="TEAM", type=_word, help="its name")
+    made.add_argument("--contact", metavar="TEXT", help="whom to ask, told to whoever is refused; '' for nobody")
+    prefixes = made.add_mutually_exclusive_group()
+    prefixes.add_argument(
+        "--prefix",
+        metavar="TEXT",
+        action="append",
+        default=[],
+        help="as payments/ or payments-; may be repeated, and replaces those that it had",
+    )
+    prefixes.add_argument("--no-prefixes", action="store_true", help="it has none any more")
+    for parser in (listed, shown, made, removed):
+        _add_common(parser)
+
+
+def _explain_issuers(commands: Any, run: Command) -> None:
+    command = _add(commands, "issuers", run, "list, set or remove which workloads get in without a secret")
+    actions = _actions(command)
+    listed = _add(actions, "list", run, "list all")
+    made = _add(actions, "set", run, "let in whoever has a token of this issuer that says this")
+    made.description = (
+        "Lets workloads in that somebody else signs for by OpenID Connect: AWS roles, GitHub Actions, GitLab CI, Entra,"
+        " Okta. All that is given has to stand in their token; a star in a claim stands for any characters but / and :."
+    )
+    made.epilog = _examples(
+        "mcp-registry issuers set payments-roles --issuer https://ID.tokens.sts.global.api.aws"
+        " --audience https://registry.example.com/v1 --claim sub=arn:aws:iam::123456789012:role/payments-*"
+        " --team payments"
+    )
+    removed = _add(actions, "remove", run, "let them in no more")
+    for parser in (made, removed):
+        parser.add_argument("id", metavar="ID", type=_word, help="a name for it, of your choice")
+    made.add_argument("--issuer", metavar="URL", required=True, help="who signs, exactly as in the claim iss")
+    made.add_argument("--audience", metavar="TEXT", required=True, help="for whom, exactly as in the claim aud")
+    made.add_argument(
+        "--claim",
+        metavar="NAME=VALUE",
+        type=_claim,
+        action="append",
+        required=True,
+        help="what else has to stand in the token; may be repeated",
+    )
+    _add_member(made)
+    for parser in (listed, made, removed):
+        _add_common(parser)
+
+
+def _explain_transfer(commands: Any, run: Command) -> None:
+    command = _add(commands, "transfer", run, "give a server to another team")
+    _add_server(command)
+    command.add_argument("team", metavar="TEAM", type=_word, help="whose it is from then on")
+    _add_common(command)
+
+
+def _explain_audit(commands: Any, run: Command) -> None:
+    command = _add(commands, "audit", run, "show who did what, in the order in which it was done")
+    command.epilog = _examples("mcp-registry audit --target server:payments/refunds", "mcp-registry audit --all --json")
+    command.add_argument("--actor", metavar="WHO", help="only what this one did, as whoami says it: token:ID, admin")
+    command.add_argument("--target", metavar="WHAT", help="only what was done to this: server:NAME, team:NAME")
+    command.add_argument("--action", metavar="WORD", help="only this, as server.updated")
+    command.add_argument("--after", metavar="NO", type=_number, default=0, help="only what follows this number")
+    how_many = command.add_mutually_exclusive_group()
+    how_many.add_argument("--limit", type=_positive, default=100, metavar="N", help="at most so many (default: 100)")
+    how_many.add_argument("--all", action="store_true", help="everything")
+    _add_common(command)
+
+
+def _actions(command: argparse.ArgumentParser) -> Any:
+    """What may be done of a command that has several."""
+    _add_common(command)
+    return command.add_subparsers(metavar="ACTION", required=True, dest="action")
+
+
+def _add_member(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--team", metavar="TEAM", type=_word, default="default", help="for which team (default: default)"
+    )
+    command.add_argument("--role", choices=ROLES, default="publisher", help="what they may do (default: publisher)")
+
+
 def _add(commands: Any, name: str, run: Command, summary: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=f"{summary.capitalize()}.")
     parser.set_defaults(run=run)
@@ -323,6 +506,25 @@ def _server(text: str) -> str:
     if not text.strip():
         raise argparse.ArgumentTypeError("a name or an id is expected, and mcp-registry list shows them")
     return text
+
+
+def _word(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("a name is expected")
+    return text
+
+
+def _claim(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (equals and name and value):
+        raise argparse.ArgumentTypeError("NAME=VALUE is expected, such as sub=arn:aws:iam::123456789012:role/x")
+    return name, value
+
+
+def _number(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise argparse.ArgumentTypeError("a number is expected")
+    return int(text)
 
 
 def _positive(text: str) -> int:

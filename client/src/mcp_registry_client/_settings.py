@@ -10,6 +10,8 @@ from typing import NamedTuple
 REGISTRY_URL = "MCP_REGISTRY_URL"
 USERNAME = "MCP_REGISTRY_USERNAME"
 PASSWORD = "MCP_REGISTRY_PASSWORD"  # noqa: S105 - the name of the variable
+TOKEN = "MCP_REGISTRY_TOKEN"  # noqa: S105 - likewise
+AUDIENCE = "MCP_REGISTRY_AUDIENCE"
 ENDPOINT_URL = "MCP_ENDPOINT_URL"
 
 
@@ -26,6 +28,9 @@ class Settings(NamedTuple):
     username: str | None = None
     password: str | None = None
     endpoint_url: str | None = None
+    token: str | None = None
+    # Whom a token of AWS is for; the registry's URL where it is None.
+    audience: str | None = None
 
     @property
     def credentials(self) -> tuple[str, str] | None:
@@ -35,7 +40,7 @@ class Settings(NamedTuple):
         return self.username or "", self.password or ""
 
     def __repr__(self) -> str:
-        """Without the password: what reports errors writes down the variables of every frame."""
+        """Without password and token: what reports errors writes down the variables of every frame."""
         return f"Settings(registry_url={self.registry_url!r}, endpoint_url={self.endpoint_url!r})"
 
 
@@ -56,6 +61,8 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
         # White space may belong to a password.
         password=given.get(PASSWORD) or password,
         endpoint_url=value(ENDPOINT_URL),
+        token=value(TOKEN),
+        audience=value(AUDIENCE),
     )
 
 

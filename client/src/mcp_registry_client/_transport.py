@@ -100,7 +100,7 @@ def request(
     headers: Mapping[str, str] | None = None,
     body: bytes = b"",
     deadline_seconds: float,
-    credentials: tuple[str, str] | None = None,
+    authorization: str | None = None,
     room: Room | None = None,
 ) -> Response:
     """Send a request and read the whole answer. Redirects are answers like others; no proxy is asked.
@@ -113,10 +113,8 @@ def request(
     deadline = Deadline(deadline_seconds)
     target = Target.of(url)
     sent = {"Host": target.authority, "User-Agent": AGENT, "Accept": "application/json", **(headers or {})}
-    if credentials is not None:
-        from base64 import b64encode
-
-        sent["Authorization"] = "Basic " + b64encode(":".join(credentials).encode()).decode()
+    if authorization is not None:
+        sent["Authorization"] = authorization
     room = room or Room(MAX_ANSWER)
     return exchange(lambda: connected(target, deadline), method, target.path, sent, body, deadline, room)
 

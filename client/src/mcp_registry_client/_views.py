@@ -85,7 +85,9 @@ def _verdict(server: Mapping[str, Any]) -> Cell:
     return Cell(verdict, "dim" if verdict == "unknown" else None if verdict in UP else "red")
 
 
-def show_server(screen: Screen, detail: Mapping[str, Any], health: Mapping[str, Any]) -> None:
+def show_server(
+    screen: Screen, detail: Mapping[str, Any], health: Mapping[str, Any], contact: str | None = None
+) -> None:
     """What is stored of a server, what its checks found at each of its addresses, what happened, and its tools."""
     name, title, status = (plain(detail.get(field)) for field in ("name", "display_name", "status"))
     held = f" ({FROZEN}, and leaves it so)" if detail.get("frozen") is True else ""
@@ -111,6 +113,7 @@ def show_server(screen: Screen, detail: Mapping[str, Any], health: Mapping[str, 
         # An older registry calls every check a change.
         ("Changed", _moment(updated) if "checked_at" in detail and updated != registered else None),
         ("Announced", _moments.ago(detail.get("announced_at"))),
+        ("Owner", _owner(detail, contact)),
         ("Id", detail.get("id")),
         *_observed(mapping(detail.get("observed"))),
     )
@@ -122,6 +125,12 @@ def show_server(screen: Screen, detail: Mapping[str, Any], health: Mapping[str, 
         _show_endpoints(screen, detail)
     _show_changes(screen, _endpoints.story(detail, mappings(health.get("changes"))))
     _show_tools(screen, mappings(detail.get("tools")))
+
+
+def _owner(detail: Mapping[str, Any], contact: str | None) -> str | None:
+    """Whose it is, and whom to ask; nothing where a registry does not say."""
+    owner = plain(detail.get("owner"))
+    return f"{owner}, ask {plain(contact)}" if owner and contact else owner or None
 
 
 def _observed(observed: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

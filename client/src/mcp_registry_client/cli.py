@@ -14,7 +14,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final, NoReturn, TextIO
 
-from mcp_registry_client import _document, _endpoints, _moments, _options, _tools, _urls, _views, introspect
+from mcp_registry_client import _access, _document, _endpoints, _moments, _options, _tools, _urls, _views, introspect
 from mcp_registry_client._document import About
 from mcp_registry_client._ending import UNREACHED, Ended, Exit, Stopped, misused, unasked
 from mcp_registry_client._fault import Failed
@@ -300,7 +300,7 @@ def _lost(former: Mapping[str, Any], registration: Mapping[str, Any], options: a
 
 def _list(options: argparse.Namespace, screen: Screen) -> int:
     registry = _options.registry(options)
-    filters = {name: getattr(options, name) for name in ("status", "verdict", "type", "tag", "search")}
+    filters = {name: getattr(options, name) for name in ("status", "verdict", "type", "tag", "owner", "search")}
     wanted = None if options.all else options.limit
     with waiting("Reading the list"):
         found = registry.servers({k: v for k, v in filters.items() if v}, wanted)
@@ -331,7 +331,7 @@ def _show(options: argparse.Namespace, screen: Screen) -> int:
     if options.json:
         screen.document({"server": detail, "health": health})
     else:
-        _views.show_server(screen, detail, health)
+        _views.show_server(screen, detail, health, _access.contact_of(registry, detail))
     return Exit.OK
 
 
@@ -475,6 +475,14 @@ COMMANDS: Final[dict[str, _options.Command]] = {
     "disable": _disable,
     "enable": _enable,
     "deregister": _deregister,
+    "login": _access.login,
+    "logout": _access.logout,
+    "whoami": _access.whoami,
+    "tokens": _access.tokens,
+    "teams": _access.teams,
+    "issuers": _access.issuers,
+    "transfer": _access.transfer,
+    "audit": _access.audit,
 }
 
 if __name__ == "__main__":
