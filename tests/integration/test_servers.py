@@ -52,8 +52,8 @@ PARAMETERS = {
     "display_name": "x", "description": None, "server_type": "mock", "endpoint_url": "http://x", "health_url": None,
     "version": None, "tools_count": 0, "has_metadata": True, "author": None, "repository_url": None,
     "documentation_url": None, "tags": "[]", "tools": "[]",
-    "endpoint": None, "lease": 600, "is_moved": False, "is_looked_for": True, "is_put_back": False, "seconds": 60,
-    "names": "{x}", "is_one_more": True, "bytes": 2, "max_servers": 1, "max_bytes": 1,
+    "endpoint": None, "lease": 600, "is_moved": False, "is_back": False, "is_looked_for": True, "is_put_back": False,
+    "seconds": 60, "names": "{x}", "is_one_more": True, "bytes": 2, "max_servers": 1, "max_bytes": 1,
     "slot": "2026-11-22T12:00:00Z", "sent_at": None, "shard": 0, "servers": 1, "shards": 1, "suspect_hosts": 10,
     "suspect_minutes": 10, "unreachable": "The host cannot be reached",
     "asked_at": None, "endpoint_ids": "{1}", "retries": "{NULL}", "doubted": "{}", "evidence_of": "{}",
@@ -179,7 +179,9 @@ def test_a_replacement_of_another_revision_changes_nothing(database):
     """What a racing replacement would do: the revision that it read is gone."""
     created = servers.replace(database, parsed("raced"))
     columns = servers._columns(parsed("raced", version="2", tools=[])) | servers.NO_QUOTA.parameters()
-    place = {"endpoint": None, "lease": None, "is_moved": False, "is_looked_for": False, "is_put_back": False}
+    place = {"endpoint": None, "lease": None} | dict.fromkeys(
+        ("is_moved", "is_back", "is_looked_for", "is_put_back"), False
+    )
     assert database.write(servers.REPLACE, {**columns, **place, "id": created["id"], "revision": 7}) is None
     assert rows(database, f"SELECT count(*) FROM registry.tools WHERE server_id = {created['id']}") == [(1,)]
 

@@ -168,8 +168,9 @@ _USE: LiteralString = """
            endpoint_url = CASE WHEN own.is_used THEN %(endpoint_url)s::varchar ELSE s.endpoint_url END,
            health_url = CASE WHEN own.is_used THEN %(health_url)s::varchar ELSE s.health_url END,
            revision = revision + 1"""
-# Writes the endpoint of `server`. Where it has moved, to another health URL or away and back, nothing is known of it
-# any more; and who was away is the youngest. What is to be looked at and not visited is looked at by the dispatcher.
+# Writes the endpoint of `server`. Who was away is the youngest, and nothing is known of it any more. Of who has another
+# health URL only the pulse is forgotten that asked the one before; what was asked before this counts no more, as it may
+# have been asked there. What is to be looked at and not visited is looked at by the dispatcher.
 _ENDPOINT: LiteralString = f"""
 endpoint AS (
     INSERT INTO registry.endpoints AS e
@@ -191,7 +192,8 @@ endpoint AS (
            body_digest = excluded.body_digest,
            offer_digest = excluded.offer_digest,
            conflict_at = NULL,
-           pulse = CASE WHEN NOT %(is_moved)s THEN e.pulse END,
+           pulse = CASE WHEN NOT %(is_back)s AND NOT (%(is_moved)s AND e.pulse LIKE '["health_url",%%')
+                        THEN e.pulse END,
            visited_at = CASE WHEN %(is_looked_for)s AND {_MAY_BE_VISITED} THEN excluded.visited_at
                              ELSE e.visited_at END,
            introduce_at = CASE WHEN NOT %(is_looked_for)s THEN e.introduce_at
@@ -203,7 +205,7 @@ endpoint AS (
     DELETE FROM registry.endpoint_health
      USING server
      WHERE endpoint_id = %(endpoint)s
-       AND %(is_moved)s
+       AND %(is_back)s
 )"""  # noqa: S608 - of literals
 # Of those that are retired so many are kept as a server may have endpoints: who announces a new address each minute
 # would leave a thousand a day. A registration by hand removes them all.
@@ -758,7 +760,7 @@ class _Found(NamedTuple):
         return bool(self.is_used and self.is_declared) and not self.has_others and not self.is_changed(registration)
 
     def is_changed(self, registration: Registration) -> bool:
-        """Whether what is known of the endpoint, if anything, is another place than the one that is named."""
+        """Whether the endpoint is new here, has retired, or has another health URL than the one that is named."""
         return self.endpoint is None or self.is_retired or self.health_url != registration.document.health_url
 
 
@@ -901,6 +903,7 @@ def _place(
         "offer_digest": registration.offer_digest,
         "lease": lease,
         "is_moved": is_changed and found.endpoint is not None,
+        "is_back": found.is_retired,
         "is_looked_for": (is_changed or found.is_looked_for) and found.status != "inactive",
         "is_put_back": is_put_back,
         "is_one_more": is_one_more,
@@ -912,7 +915,7 @@ def _visit(registration: Registration, found: _Found, endpoint: int, at: datetim
     if found.status == "inactive" or not is_visited:
         return None
     document = registration.document
-    verdict = None if found.is_changed(registration) else found.verdict
+    verdict = None if found.is_retired else found.verdict
     return at, found.id, endpoint, document.endpoint_url, document.health_url, found.era, verdict
 
 
