@@ -61,10 +61,12 @@ GRANT USAGE ON SCHEMA registry, metrics TO registry_reader, registry_writer, reg
 GRANT USAGE ON SCHEMA registry TO registry_porter, registry_keeper;
 
 GRANT SELECT ON registry.mcp_servers, registry.server_metadata, registry.tools, registry.server_counts,
-                registry.server_health, registry.endpoints, registry.endpoint_health, registry.held_names
+                registry.server_health, registry.endpoints, registry.endpoint_health, registry.endpoint_verdicts,
+                registry.held_names
    TO registry_reader;
 GRANT SELECT ON metrics.server_health_metrics, metrics.server_health_hours, metrics.status_transitions,
-                metrics.folded_days, metrics.sweeps, metrics.sweep_shards, metrics.endpoint_changes
+                metrics.folded_days, metrics.sweeps, metrics.sweep_shards, metrics.sweep_times,
+                metrics.endpoint_changes
    TO registry_reader;
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON registry.mcp_servers, registry.server_metadata, registry.tools,
@@ -90,7 +92,9 @@ GRANT SELECT, DELETE, UPDATE (pulse, era, introduced_at, introduction, auth, lea
    ON registry.endpoints
    TO registry_sweeper;
 GRANT SELECT, INSERT, UPDATE ON registry.endpoint_health TO registry_sweeper;
-GRANT SELECT, INSERT, DELETE, UPDATE (evidence) ON metrics.endpoint_changes TO registry_sweeper;
+GRANT SELECT, INSERT, DELETE, UPDATE (from_verdict, verdict, reason, evidence, occurred_at, more)
+   ON metrics.endpoint_changes
+   TO registry_sweeper;
 GRANT SELECT, UPDATE ON registry.server_counts TO registry_sweeper;
 GRANT SELECT, INSERT, UPDATE ON registry.server_health TO registry_sweeper;
 -- A row changes where another endpoint of its server is found up in the same sweep.
@@ -98,6 +102,8 @@ GRANT SELECT, INSERT, UPDATE ON metrics.server_health_metrics TO registry_sweepe
 GRANT SELECT, INSERT, UPDATE ON metrics.folded_days TO registry_sweeper;
 GRANT SELECT, INSERT, UPDATE, DELETE ON metrics.sweeps, metrics.sweep_shards, metrics.server_health_hours
    TO registry_sweeper;
+-- What is added up goes with what it was added up of; a trigger adds.
+GRANT SELECT, DELETE ON metrics.sweep_times TO registry_sweeper;
 GRANT SELECT, INSERT, DELETE ON metrics.status_transitions TO registry_sweeper;
 -- They run as their owner: the sweeper makes and drops the days of checks, and no other table.
 GRANT EXECUTE ON FUNCTION metrics.add_days(date, date), metrics.drop_day(date) TO registry_sweeper;

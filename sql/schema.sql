@@ -60,6 +60,24 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION metrics.add_times() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+BEGIN
+    INSERT INTO metrics.sweep_times AS t (hour, bucket, n)
+    SELECT pg_catalog.date_bin('1 hour', NEW.slot, '2000-01-01Z'), moved.bucket, pg_catalog.sum(moved.n)
+      FROM (SELECT pg_catalog.unnest(NEW.buckets) AS bucket, pg_catalog.unnest(NEW.counts) AS n
+             UNION ALL
+            SELECT pg_catalog.unnest(OLD.buckets), -pg_catalog.unnest(OLD.counts)) AS moved
+     GROUP BY moved.bucket
+    HAVING pg_catalog.sum(moved.n) <> 0
+     ORDER BY moved.bucket
+        ON CONFLICT (hour, bucket) DO UPDATE SET n = t.n + excluded.n;
+    RETURN NULL;
+END
+$$;
+
 CREATE FUNCTION metrics.bucket(milliseconds integer) RETURNS smallint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (floor((ln((GREATEST(milliseconds, 1))::double precision) / (ln(1.05))::double precision)))::smallint;
@@ -216,6 +234,36 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION registry.keep_endpoint() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+BEGIN
+    IF TG_OP = 'INSERT' OR (TG_OP = 'UPDATE' AND NEW.retired_at IS NULL) THEN
+        INSERT INTO registry.endpoint_verdicts (endpoint_id, server_id, verdict)
+        VALUES (NEW.id, NEW.server_id, (SELECT h.verdict FROM registry.endpoint_health AS h WHERE h.endpoint_id = NEW.id))
+            ON CONFLICT (endpoint_id) DO UPDATE SET verdict = excluded.verdict;
+    ELSE
+        DELETE FROM registry.endpoint_verdicts WHERE endpoint_id = OLD.id;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION registry.keep_verdict() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+BEGIN
+    IF TG_OP = 'DELETE' THEN
+        UPDATE registry.endpoint_verdicts SET verdict = NULL WHERE endpoint_id = OLD.endpoint_id;
+    ELSE
+        UPDATE registry.endpoint_verdicts SET verdict = NEW.verdict WHERE endpoint_id = NEW.endpoint_id;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
 CREATE FUNCTION registry.live_endpoints(given bigint) RETURNS bigint
     LANGUAGE sql
     SET search_path TO ''
@@ -352,6 +400,7 @@ CREATE TABLE metrics.endpoint_changes (
     reason text NOT NULL,
     evidence json,
     occurred_at timestamp with time zone DEFAULT now() NOT NULL,
+    more integer DEFAULT 0 NOT NULL,
     CONSTRAINT endpoint_changes_change_check CHECK ((change = ANY (ARRAY['added'::text, 'verdict'::text, 'retired'::text, 'removed'::text, 'conflict'::text])))
 );
 
@@ -411,6 +460,13 @@ CREATE TABLE metrics.sweep_shards (
     buckets smallint[] NOT NULL,
     counts integer[] NOT NULL
 );
+
+CREATE TABLE metrics.sweep_times (
+    hour timestamp with time zone NOT NULL,
+    bucket smallint NOT NULL,
+    n bigint NOT NULL
+)
+WITH (fillfactor='50');
 
 CREATE TABLE metrics.sweeps (
     slot timestamp with time zone NOT NULL,
@@ -501,6 +557,12 @@ CREATE TABLE registry.endpoint_health (
     ask_again_at timestamp with time zone
 )
 WITH (fillfactor='45');
+
+CREATE TABLE registry.endpoint_verdicts (
+    endpoint_id bigint NOT NULL,
+    server_id bigint NOT NULL,
+    verdict metrics.verdict
+);
 
 CREATE TABLE registry.endpoints (
     id bigint NOT NULL,
@@ -708,6 +770,9 @@ ALTER TABLE ONLY metrics.status_transitions
 ALTER TABLE ONLY metrics.sweep_shards
     ADD CONSTRAINT sweep_shards_pkey PRIMARY KEY (slot, shard);
 
+ALTER TABLE ONLY metrics.sweep_times
+    ADD CONSTRAINT sweep_times_pkey PRIMARY KEY (hour, bucket);
+
 ALTER TABLE ONLY metrics.sweeps
     ADD CONSTRAINT sweeps_int8range_excl EXCLUDE USING gist (int8range((EXTRACT(epoch FROM (slot AT TIME ZONE 'UTC'::text)))::bigint, ((EXTRACT(epoch FROM (slot AT TIME ZONE 'UTC'::text)))::bigint + 5)) WITH &&);
 
@@ -725,6 +790,9 @@ ALTER TABLE ONLY registry.audit_rest
 
 ALTER TABLE ONLY registry.endpoint_health
     ADD CONSTRAINT endpoint_health_pkey PRIMARY KEY (endpoint_id);
+
+ALTER TABLE ONLY registry.endpoint_verdicts
+    ADD CONSTRAINT endpoint_verdicts_pkey PRIMARY KEY (endpoint_id);
 
 ALTER TABLE ONLY registry.endpoints
     ADD CONSTRAINT endpoints_pkey PRIMARY KEY (id);
@@ -802,6 +870,8 @@ CREATE INDEX audit_target_idx ON ONLY registry.audit USING btree (target, id);
 
 CREATE INDEX audit_rest_target_id_idx ON registry.audit_rest USING btree (target, id);
 
+CREATE INDEX endpoint_verdicts_verdict_idx ON registry.endpoint_verdicts USING btree (verdict, server_id, endpoint_id);
+
 CREATE INDEX endpoints_body_digest_idx ON registry.endpoints USING btree (body_digest);
 
 CREATE INDEX endpoints_introduce_idx ON registry.endpoints USING btree (introduce_at) WHERE (retired_at IS NULL);
@@ -842,6 +912,10 @@ ALTER INDEX registry.audit_pkey ATTACH PARTITION registry.audit_rest_pkey;
 
 ALTER INDEX registry.audit_target_idx ATTACH PARTITION registry.audit_rest_target_id_idx;
 
+CREATE TRIGGER add_changed_times AFTER UPDATE OF counts ON metrics.sweeps FOR EACH ROW WHEN ((new.counts <> old.counts)) EXECUTE FUNCTION metrics.add_times();
+
+CREATE TRIGGER add_times AFTER INSERT ON metrics.sweeps FOR EACH ROW WHEN ((new.counts <> '{}'::integer[])) EXECUTE FUNCTION metrics.add_times();
+
 CREATE TRIGGER audit_stays BEFORE DELETE OR UPDATE ON registry.audit FOR EACH ROW EXECUTE FUNCTION registry.refuse_change();
 
 CREATE TRIGGER audit_stays_whole BEFORE TRUNCATE ON registry.audit FOR EACH STATEMENT EXECUTE FUNCTION registry.refuse_change();
@@ -865,6 +939,16 @@ CREATE TRIGGER derive_new BEFORE INSERT ON registry.server_metadata FOR EACH ROW
 CREATE TRIGGER forget_metrics AFTER DELETE ON registry.mcp_servers FOR EACH ROW EXECUTE FUNCTION metrics.forget_server();
 
 CREATE TRIGGER forget_offer_of_replaced_server BEFORE UPDATE OF moved_at ON registry.mcp_servers FOR EACH ROW EXECUTE FUNCTION registry.forget_offer();
+
+CREATE TRIGGER keep_changed_endpoint AFTER UPDATE OF retired_at ON registry.endpoints FOR EACH ROW WHEN (((new.retired_at IS NULL) <> (old.retired_at IS NULL))) EXECUTE FUNCTION registry.keep_endpoint();
+
+CREATE TRIGGER keep_changed_verdict AFTER UPDATE ON registry.endpoint_health FOR EACH ROW WHEN ((new.verdict <> old.verdict)) EXECUTE FUNCTION registry.keep_verdict();
+
+CREATE TRIGGER keep_endpoint AFTER INSERT ON registry.endpoints FOR EACH ROW WHEN ((new.retired_at IS NULL)) EXECUTE FUNCTION registry.keep_endpoint();
+
+CREATE TRIGGER keep_no_endpoint AFTER DELETE ON registry.endpoints FOR EACH ROW WHEN ((old.retired_at IS NULL)) EXECUTE FUNCTION registry.keep_endpoint();
+
+CREATE TRIGGER keep_verdict AFTER INSERT OR DELETE ON registry.endpoint_health FOR EACH ROW EXECUTE FUNCTION registry.keep_verdict();
 
 CREATE TRIGGER set_endpoint_of_changed_server AFTER UPDATE OF moved_at ON registry.mcp_servers FOR EACH ROW WHEN ((new.moved_at <> old.moved_at)) EXECUTE FUNCTION registry.set_endpoint();
 

@@ -309,6 +309,14 @@ def test_a_change_is_told_in_words(happened, words):
     assert f"{happened['url']} {_views._happened(happened)}".endswith(words)
 
 
+@pytest.mark.parametrize(("more", "told"), [(412, " (and 412 more changes before it)"), (0, ""), (None, ""), ("9", "")])
+def test_of_an_endpoint_that_changes_all_the_time_it_is_told_how_often(run, more, told):
+    changes = [change(8, ONE, "verdict", "healthy", "refused", REFUSED) | {"more": more}]
+    with stranger(having(detail(endpoint(ONE)), {"changes": changes})) as registry:
+        said = " ".join(run(registry, "show", "new").out.split())
+    assert f"{ONE} went down (refused): {REFUSED}{told} " in said + " "
+
+
 @pytest.mark.parametrize(("registered", "is_told"), [(ago(86_000), True), (ago(86_500), False), (None, False)])
 def test_what_happened_begins_with_the_registration_and_within_a_second_one_is_added_before_it_is_up(
     run, registered, is_told

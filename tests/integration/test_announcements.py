@@ -25,6 +25,7 @@ from mcp_registry.errors import (
     ServerNotFound,
     ValidationFailed,
 )
+from mcp_registry.health import pulse
 from tests.conftest import PATIENCE
 from tests.conftest import registration as document
 from tests.integration.test_servers import while_waiting
@@ -294,16 +295,31 @@ def test_a_digest_is_enough_for_the_spelling_that_was_announced_last(catalogue):
     servers.shake_hands(catalogue, sent("spelled", ONE, version=None).body_digest, LEASE)
 
 
-def test_of_another_health_url_nothing_is_known(catalogue):
-    announce(catalogue, "other-health", ONE)
+@pytest.mark.parametrize("register", [announce, by_hand])
+def test_another_health_url_takes_nothing_from_a_server_but_the_pulse_that_asked_the_one_before(catalogue, register):
+    signature = pulse.Signature(200, "application/json", '{"status":str}')
+    learnt = {question: pulse.write(pulse.Pulse(question, signature, 5.0)) for question in ("health_url", "no JSON")}
+    id_ = register(catalogue, "other-health", ONE, health_url="/up")["id"]
     found(catalogue, ONE, "healthy")
-    rows(catalogue, "UPDATE registry.endpoints SET pulse = 'known', moved_at = '2026-01-01', visited_at = NULL")
-    moved = announce(catalogue, "other-health", ONE, health_url="/up")
-    assert moved["result"] == "updated"
-    assert moved.visit is not None and moved.visit[4:] == ("/up", None, None)
-    assert endpoints(catalogue, "health_url", "pulse", "moved_at = now()") == [("/up", None, True)]
-    assert rows(catalogue, "SELECT FROM registry.endpoint_health") == []
-    assert json.loads(servers.detail(catalogue, moved["id"]))["health_url"] == "/up"
+    rows(catalogue, "UPDATE registry.endpoints SET era = 'legacy'")
+    checked = json.loads(servers.detail(catalogue, id_))["last_check"]
+    for health_url, question, kept in (
+        ("/well", "no JSON", learnt["no JSON"]),
+        ("/up", "health_url", None),
+        (None, "no JSON", learnt["no JSON"]),
+        ("/up", "no JSON", learnt["no JSON"]),
+        (None, "health_url", None),
+    ):
+        statement = f"UPDATE registry.endpoints SET pulse = '{learnt[question]}', moved_at = '2026-01-01'"
+        rows(catalogue, f"{statement}, visited_at = NULL")
+        moved = register(catalogue, "other-health", ONE, health_url=health_url)
+        assert (moved["result"], moved["status"]) == ("updated", "active")
+        # It is looked at as one that was up, which is called down by a second look only.
+        assert moved.visit is not None and moved.visit[4:] == (health_url, "legacy", "healthy")
+        # What was asked at the health URL before says nothing any more.
+        assert endpoints(catalogue, "health_url", "pulse", "moved_at = now()") == [(health_url, kept, True)]
+        detail = json.loads(servers.detail(catalogue, id_))
+        assert (detail["health_url"], detail["verdict"], detail["last_check"]) == (health_url, "healthy", checked)
 
 
 def test_a_retired_endpoint_that_announces_itself_is_back_and_the_youngest(catalogue):
@@ -564,9 +580,10 @@ def test_a_server_that_is_put_back_into_service_is_looked_at_at_once_and_unknown
     visit = servers.set_status(catalogue, id_, "active").visit
     assert visit is not None and (*visit[:2], *visit[3:]) == (now(catalogue), id_, ONE, None, None, None)
     assert rows(catalogue, "SELECT count(*) FROM registry.endpoint_health") == [(1,)]  # of who retired
-    in_seconds = "extract(epoch FROM introduce_at - now())::text"
+    # Postgres 15 takes nothing off infinity.
+    in_seconds = "CASE WHEN isfinite(introduce_at) THEN extract(epoch FROM introduce_at - now())::integer END"
     asked = endpoints(catalogue, "url", in_seconds, "moved_at = now()")
-    assert asked == [(ONE, "30.000000", True), (TWO, "0.000000", True), (THREE, "Infinity", False)]
+    assert asked == [(ONE, 30, True), (TWO, 0, True), (THREE, None, False)]
     assert servers.set_status(catalogue, id_, "active").visit is None
 
 

@@ -173,6 +173,37 @@ def test_the_day_is_the_sum_of_its_sweeps_and_the_last_one_is_told(database, ser
     assert last["suspect"] is True
 
 
+def test_the_times_of_a_day_are_those_of_its_sweeps_to_the_second(database, server):
+    """Although they are kept by the hour, one of which the day cuts in two."""
+    rows(database, "DELETE FROM metrics.sweeps")
+    rows(
+        database,
+        """INSERT INTO metrics.sweeps (slot, settled_at, checked, up, finished_at, buckets, counts)
+           SELECT now() - n * interval '61 seconds', now(), n, n, now(), ARRAY[n % 7, 150 + n % 11],
+                  ARRAY[n % 40 + 1, 1]
+             FROM generate_series(1, 1600) AS n""",
+    )
+    # Shards that came after their sweep had been settled.
+    rows(
+        database,
+        """UPDATE metrics.sweeps SET buckets = ARRAY[7::smallint, 8::smallint], counts = ARRAY[checked % 40, 1]
+            WHERE checked % 10 = 3""",
+    )
+    expected = rows(
+        database,
+        """SELECT percentile_disc(ARRAY[0.5, 0.95, 0.99]) WITHIN GROUP (ORDER BY bucket)
+             FROM (SELECT unnest(buckets) AS bucket, unnest(counts) AS n FROM metrics.sweeps
+                    WHERE slot >= now() - interval '24 hours') AS times
+            CROSS JOIN LATERAL generate_series(1, n)""",
+    )[0][0]
+    day = json.loads(history.of_all(database))["last_24h"]
+    of_bucket = "SELECT metrics.bucket_value({}::smallint)"
+    for name, bucket in zip(("p50_ms", "p95_ms", "p99_ms"), expected, strict=True):
+        assert rows(database, of_bucket.format(bucket)) == [(day[name],)]
+    kept = rows(database, "SELECT sum(n) FROM metrics.sweep_times")
+    assert kept == rows(database, "SELECT sum(n) FROM metrics.sweeps CROSS JOIN unnest(counts) AS n")
+
+
 # ------------------------------------------------------------------ maintenance
 
 

@@ -700,6 +700,82 @@ def test_evidence_is_kept_of_twenty_changes_in_an_hour_and_the_changes_are_all_t
     assert [kept for (kept,) in rows(database, f"{statement} ORDER BY id")] == [True] * 20 + [False] * 3
 
 
+def test_the_verdicts_that_are_looked_for_are_those_of_the_last_checks_whatever_happens(database, replicas):
+    id_, (first, second, third) = replicas
+
+    def agree() -> list[tuple[int, str | None]]:
+        kept, found = (
+            rows(database, f"SELECT {columns}::text FROM {tables} ORDER BY 1")
+            for columns, tables in (
+                ("endpoint_id, server_id, verdict", "registry.endpoint_verdicts"),
+                (
+                    "e.id, e.server_id, h.verdict",
+                    "registry.endpoints AS e LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id"
+                    " WHERE e.retired_at IS NULL",
+                ),
+            )
+        )
+        assert kept == found
+        return [(number, verdict) for number, server, verdict in kept if server == id_]
+
+    assert agree() == [(first, "healthy"), (second, "healthy"), (third, "healthy")]
+    write(database, 1, of(id_, first, "refused"), of(id_, second), of(id_, third, "gated"))
+    assert agree() == [(first, "refused"), (second, "healthy"), (third, "gated")]
+    rows(database, f"UPDATE registry.endpoints SET retired_at = now() WHERE id = {first}")
+    assert agree() == [(second, "healthy"), (third, "gated")]
+    rows(database, f"UPDATE registry.endpoints SET retired_at = NULL WHERE id = {first}")
+    assert agree() == [(first, "refused"), (second, "healthy"), (third, "gated")]
+    servers.set_status(database, id_, "inactive")
+    servers.set_status(database, id_, "active")  # nothing is known of it any more
+    assert agree() == [(first, None), (second, None), (third, None)]
+    servers.replace(database, registration.parse(document("fleet-0", endpoint_url="http://replica-2.example/")))
+    assert agree() == [(second, None)]
+    servers.delete(database, id_)
+    assert agree() == []
+
+
+def test_a_check_that_finds_everybody_as_before_writes_no_verdict(database, replicas):
+    id_, endpoints = replicas
+    written = "SELECT ctid, xmin, cmin FROM registry.endpoint_verdicts ORDER BY endpoint_id"
+    before = rows(database, written)
+    write(database, 1, *[of(id_, one) for one in endpoints])
+    assert rows(database, written) == before
+    write(database, 2, of(id_, endpoints[0], "gated"), *[of(id_, one) for one in endpoints[1:]])
+    assert len(set(rows(database, written)) - set(before)) == 1
+
+
+def test_of_an_endpoint_that_changes_all_the_time_so_many_changes_of_a_day_are_kept_and_the_others_counted(
+    database, replicas, monkeypatch
+):
+    monkeypatch.setattr(results, "KEPT", 3)
+    id_, (first, second, _) = replicas
+    rows(database, "UPDATE metrics.endpoint_changes SET occurred_at = occurred_at - interval '25 hours'")
+    seen = [(messages.Evidence("POST initialize", 500 + number, "text/html", "no", 12),) for number in range(7)]
+    soon = f"SELECT introduce_at <= now() FROM registry.endpoints WHERE id = {first}"
+    for number in range(1, 7):
+        verdict = "gated" if number % 2 else "http_error"
+        rows(database, "UPDATE registry.endpoints SET introduce_at = now() + interval '1 hour', learnt_at = now()")
+        write(database, number, of(id_, first, verdict, evidence=seen[number]), of(id_, second, "healthy"))
+    kept = rows(
+        database,
+        "SELECT occurred_at, from_verdict::text, verdict::text, (evidence->0->>'status')::integer, more"
+        f"  FROM metrics.endpoint_changes WHERE endpoint_id = {first} AND occurred_at >= '{slot(1)}' ORDER BY id",
+    )
+    assert kept == [
+        (slot(1), "healthy", "gated", 501, 0),
+        (slot(2), "gated", "http_error", 502, 0),
+        # The newest is what was found last.
+        (slot(6), "gated", "http_error", 506, 3),
+    ]
+    # It is not introduced at once each time either.
+    write(database, 7, of(id_, first, "gated"))
+    assert rows(database, soon) == [(False,)]
+    rows(database, "UPDATE metrics.endpoint_changes SET occurred_at = occurred_at - interval '25 hours'")
+    write(database, 8, of(id_, first, "refused"))
+    newest = f"SELECT verdict::text, more FROM metrics.endpoint_changes WHERE endpoint_id = {first}"
+    assert rows(database, f"{newest} ORDER BY occurred_at DESC LIMIT 2") == [("refused", 0), ("gated", 4)]
+
+
 def test_who_wants_credentials_all_of_a_sudden_is_introduced_again_at_once_but_not_all_day(database, replicas):
     id_, (first, *_) = replicas
     soon = f"SELECT introduce_at <= now() FROM registry.endpoints WHERE id = {first}"

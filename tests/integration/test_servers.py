@@ -52,13 +52,13 @@ PARAMETERS = {
     "display_name": "x", "description": None, "server_type": "mock", "endpoint_url": "http://x", "health_url": None,
     "version": None, "tools_count": 0, "has_metadata": True, "author": None, "repository_url": None,
     "documentation_url": None, "tags": "[]", "tools": "[]",
-    "endpoint": None, "lease": 600, "is_moved": False, "is_looked_for": True, "is_put_back": False, "seconds": 60,
-    "names": "{x}", "is_one_more": True, "bytes": 2, "max_servers": 1, "max_bytes": 1,
+    "endpoint": None, "lease": 600, "is_moved": False, "is_back": False, "is_looked_for": True, "is_put_back": False,
+    "seconds": 60, "names": "{x}", "is_one_more": True, "bytes": 2, "max_servers": 1, "max_bytes": 1,
     "slot": "2026-11-22T12:00:00Z", "sent_at": None, "shard": 0, "servers": 1, "shards": 1, "suspect_hosts": 10,
     "suspect_minutes": 10, "unreachable": "The host cannot be reached",
     "asked_at": None, "endpoint_ids": "{1}", "retries": "{NULL}", "doubted": "{}", "evidence_of": "{}",
     "evidence": "{}", "doubt_minutes": 5,
-    "sudden": 3, "told": 20, "falling": "{}", "minutes": 60, "ids": "{1}", "pulses": "{NULL}",
+    "sudden": 3, "told": 20, "kept": 100, "falling": "{}", "minutes": 60, "ids": "{1}", "pulses": "{NULL}",
     "eras": "{NULL}", "introductions": "{NULL}", "auths": "{NULL}",
     "server_ids": "{1}", "verdicts": "{healthy}", "status_codes": "{200}", "response_times_ms": "{1}",
     "errors": "{NULL}", "ages_ms": "{0}", "period": "24h", "length": "24 hours", "point": "15 minutes",
@@ -101,6 +101,7 @@ def test_every_statement_was_found():
         ("catalogue.servers.HAS_DIGEST", "mcp_servers_body_digest_idx"),
         ("catalogue.servers.NARROW", "mcp_servers_search_fold_idx"),
         ("catalogue.servers.NARROW", "server_metadata_tags_idx"),
+        ("catalogue.servers.NARROW", "endpoint_verdicts_verdict_idx"),
         ("catalogue.servers.DETAIL", "tools_server_id_name_key"),
         ("catalogue.servers.DETAIL", "endpoints_server_id_url_key"),
         ("catalogue.servers.DETAIL", "endpoint_changes_verdict_idx"),
@@ -113,6 +114,8 @@ def test_a_statement_is_served_by_its_index(database, name, index):
     rows(database, "SELECT set_config(s, 'off', true) FROM unnest(ARRAY['enable_seqscan', 'enable_indexscan']) AS s")
     wanted = {"word": None, "tag": "weather"} if "tags" in index else {"word": "%weather%", "tag": None}
     search = {**wanted, "words": None, "status": None, "type": None, "verdict": None}
+    if "verdict" in index:
+        search |= {"word": None, "verdict": "timeout"}
     # As it is run: planned for the parameters that it has.
     plan = database.read("EXPLAIN (FORMAT JSON) " + statements()[name], PARAMETERS | search, plan_anew=True)
     assert index in str(plan)
@@ -179,7 +182,9 @@ def test_a_replacement_of_another_revision_changes_nothing(database):
     """What a racing replacement would do: the revision that it read is gone."""
     created = servers.replace(database, parsed("raced"))
     columns = servers._columns(parsed("raced", version="2", tools=[])) | servers.NO_QUOTA.parameters()
-    place = {"endpoint": None, "lease": None, "is_moved": False, "is_looked_for": False, "is_put_back": False}
+    place = {"endpoint": None, "lease": None} | dict.fromkeys(
+        ("is_moved", "is_back", "is_looked_for", "is_put_back"), False
+    )
     assert database.write(servers.REPLACE, {**columns, **place, "id": created["id"], "revision": 7}) is None
     assert rows(database, f"SELECT count(*) FROM registry.tools WHERE server_id = {created['id']}") == [(1,)]
 

@@ -260,6 +260,9 @@ def _show_changes(screen: Screen, changes: Sequence[Mapping[str, Any]]) -> None:
         at = _moments.moment(change.get("at"))
         when = f"{at:%Y-%m-%d %H:%M:%S}" if at else plain(change.get("at"))
         words = f"{plain(change.get('url'))} {_happened(change)}".strip()
+        # An endpoint that changes all the time: the registry counts what it does not keep.
+        if isinstance(more := change.get("more"), int) and more > 0:
+            words += f" (and {counted(more, 'more change')} before it)"
         screen.paragraph(words, f"  {when}  ", " " * (len(when) + 4))
     if len(changes) > MAX_CHANGES:
         screen.write(f"  and {len(changes) - MAX_CHANGES} more before: --json has them")

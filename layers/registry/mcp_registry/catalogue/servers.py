@@ -168,8 +168,9 @@ _USE: LiteralString = """
            endpoint_url = CASE WHEN own.is_used THEN %(endpoint_url)s::varchar ELSE s.endpoint_url END,
            health_url = CASE WHEN own.is_used THEN %(health_url)s::varchar ELSE s.health_url END,
            revision = revision + 1"""
-# Writes the endpoint of `server`. Where it has moved, to another health URL or away and back, nothing is known of it
-# any more; and who was away is the youngest. What is to be looked at and not visited is looked at by the dispatcher.
+# Writes the endpoint of `server`. Who was away is the youngest, and nothing is known of it any more. Of who has another
+# health URL only the pulse is forgotten that asked the one before; what was asked before this counts no more, as it may
+# have been asked there. What is to be looked at and not visited is looked at by the dispatcher.
 _ENDPOINT: LiteralString = f"""
 endpoint AS (
     INSERT INTO registry.endpoints AS e
@@ -191,7 +192,8 @@ endpoint AS (
            body_digest = excluded.body_digest,
            offer_digest = excluded.offer_digest,
            conflict_at = NULL,
-           pulse = CASE WHEN NOT %(is_moved)s THEN e.pulse END,
+           pulse = CASE WHEN NOT %(is_back)s AND NOT (%(is_moved)s AND e.pulse LIKE '["health_url",%%')
+                        THEN e.pulse END,
            visited_at = CASE WHEN %(is_looked_for)s AND {_MAY_BE_VISITED} THEN excluded.visited_at
                              ELSE e.visited_at END,
            introduce_at = CASE WHEN NOT %(is_looked_for)s THEN e.introduce_at
@@ -203,7 +205,7 @@ endpoint AS (
     DELETE FROM registry.endpoint_health
      USING server
      WHERE endpoint_id = %(endpoint)s
-       AND %(is_moved)s
+       AND %(is_back)s
 )"""  # noqa: S608 - of literals
 # Of those that are retired so many are kept as a server may have endpoints: who announces a new address each minute
 # would leave a thousand a day. A registration by hand removes them all.
@@ -466,13 +468,13 @@ SELECT (SELECT '[' || COALESCE(string_agg(json, ','), '') || ']' FROM shown),
        CASE WHEN (SELECT count(*) FROM page) > %(limit)s THEN (SELECT max(id) FROM shown) END
 """  # noqa: S608 - of two literals
 
-# Whether a server is one of those that are asked for. Nobody has been up or down where there was no check. A verdict
-# has no index, because it is in another table than the order of the page: a rare one is looked for in all servers.
+# Whether a server is one of those that are asked for. Nobody has been up or down where there was no check. `v` is the
+# verdict of the endpoint that it uses, by which servers are indexed in the order of the page.
 _MATCHES: LiteralString = """
            (%(status)s::registry.server_status IS NULL OR status = %(status)s::registry.server_status)
        AND (%(type)s::registry.server_type IS NULL OR server_type = %(type)s::registry.server_type)
-       AND (%(verdict)s::metrics.verdict IS NULL OR h.verdict = %(verdict)s::metrics.verdict)
-       AND (NOT %(unknown)s OR h.endpoint_id IS NULL)
+       AND (%(verdict)s::metrics.verdict IS NULL OR v.verdict = %(verdict)s::metrics.verdict)
+       AND (NOT %(unknown)s OR v.server_id IS NOT NULL AND v.verdict IS NULL)
        AND (%(word)s::text IS NULL OR search_fold LIKE %(word)s)
        AND (%(words)s::text[] IS NULL OR search_fold LIKE ALL (%(words)s))
        AND (%(tag)s::text IS NULL
@@ -490,7 +492,7 @@ NARROW: LiteralString = f"""
 WITH matches AS MATERIALIZED (
     SELECT id
       FROM registry.mcp_servers AS s
-      LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = s.endpoint_id
+      LEFT JOIN registry.endpoint_verdicts AS v ON v.endpoint_id = s.endpoint_id AND v.server_id = s.id
      WHERE {_MATCHES}
      ORDER BY id
      LIMIT 1001
@@ -502,7 +504,7 @@ WITH matches AS MATERIALIZED (
     SELECT id
       FROM (SELECT id
               FROM registry.mcp_servers AS s
-              LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = s.endpoint_id
+              LEFT JOIN registry.endpoint_verdicts AS v ON v.endpoint_id = s.endpoint_id AND v.server_id = s.id
              WHERE {_MATCHES}
                AND id > %(after)s
              ORDER BY id
@@ -758,7 +760,7 @@ class _Found(NamedTuple):
         return bool(self.is_used and self.is_declared) and not self.has_others and not self.is_changed(registration)
 
     def is_changed(self, registration: Registration) -> bool:
-        """Whether what is known of the endpoint, if anything, is another place than the one that is named."""
+        """Whether the endpoint is new here, has retired, or has another health URL than the one that is named."""
         return self.endpoint is None or self.is_retired or self.health_url != registration.document.health_url
 
 
@@ -901,6 +903,7 @@ def _place(
         "offer_digest": registration.offer_digest,
         "lease": lease,
         "is_moved": is_changed and found.endpoint is not None,
+        "is_back": found.is_retired,
         "is_looked_for": (is_changed or found.is_looked_for) and found.status != "inactive",
         "is_put_back": is_put_back,
         "is_one_more": is_one_more,
@@ -912,7 +915,7 @@ def _visit(registration: Registration, found: _Found, endpoint: int, at: datetim
     if found.status == "inactive" or not is_visited:
         return None
     document = registration.document
-    verdict = None if found.is_changed(registration) else found.verdict
+    verdict = None if found.is_retired else found.verdict
     return at, found.id, endpoint, document.endpoint_url, document.health_url, found.era, verdict
 
 

@@ -154,7 +154,10 @@ SELECT count(*)::integer
 """
 
 DROP_SWEEPS = """
-WITH gone AS (
+WITH times AS (
+    DELETE FROM metrics.sweep_times
+     WHERE hour < %(until)s::timestamptz
+), gone AS (
     DELETE FROM metrics.sweeps
      WHERE slot IN (SELECT slot FROM metrics.sweeps WHERE slot < %(until)s::timestamptz LIMIT 50000)
     RETURNING slot

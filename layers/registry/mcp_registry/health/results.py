@@ -29,6 +29,9 @@ DOUBT_MINUTES = 5
 SUDDEN = 3
 # Evidence is kept of so many changes of an endpoint within an hour: who goes up and down all day fills no table.
 TOLD = 20
+# So many changes of an endpoint within a day have a row each. After that the newest row tells the change that was last,
+# and counts those before it: who goes up and down each half minute would leave a million rows in a year.
+KEPT = 100
 
 # In the order of its parts: the findings of endpoints of servers that are not out of service; the last checks that are
 # older than these; what of it changed something; a row of metrics for each server, of the best of its endpoints; the
@@ -166,7 +169,20 @@ _STATUSES: LiteralString = """
                      WHERE c.endpoint_id = t.endpoint_id
                        AND c.change = 'verdict'
                        AND c.occurred_at > t.checked_at - interval '1 hour'
-                     LIMIT GREATEST(%(told)s, %(sudden)s)) AS last) AS so_often
+                     LIMIT GREATEST(%(told)s, %(sudden)s)) AS last) AS so_often,
+           CASE WHEN (SELECT count(*)
+                        FROM (SELECT
+                                FROM metrics.endpoint_changes AS c
+                               WHERE c.endpoint_id = t.endpoint_id
+                                 AND c.change = 'verdict'
+                                 AND c.occurred_at > t.checked_at - interval '1 day'
+                               LIMIT %(kept)s) AS last) = %(kept)s
+                THEN (SELECT c.id
+                        FROM metrics.endpoint_changes AS c
+                       WHERE c.endpoint_id = t.endpoint_id
+                         AND c.change = 'verdict'
+                       ORDER BY c.occurred_at DESC, c.id DESC
+                       LIMIT 1) END AS newest
       FROM turned AS t
      WHERE t.before IS DISTINCT FROM t.verdict
 ), changes AS (
@@ -179,9 +195,23 @@ _STATUSES: LiteralString = """
       JOIN registry.endpoints AS e ON e.id = t.endpoint_id AND e.id = ANY (ARRAY(SELECT endpoint_id FROM otherwise))
       LEFT JOIN unnest(%(evidence_of)s::bigint[], %(evidence)s::text[]) AS seen (endpoint_id, evidence)
         ON seen.endpoint_id = t.endpoint_id
+     WHERE t.newest IS NULL
+), folded AS (
+    UPDATE metrics.endpoint_changes AS c
+       SET from_verdict = t.before,
+           verdict = t.verdict,
+           reason = COALESCE(t.error_message, 'The server answered the check'),
+           evidence = seen.evidence::json,
+           occurred_at = t.checked_at,
+           more = c.more + 1
+      FROM otherwise AS t
+      LEFT JOIN unnest(%(evidence_of)s::bigint[], %(evidence)s::text[]) AS seen (endpoint_id, evidence)
+        ON seen.endpoint_id = t.endpoint_id
+     WHERE c.id = ANY (ARRAY(SELECT newest FROM otherwise))
+       AND c.id = t.newest
 ), sudden AS MATERIALIZED (
     SELECT COALESCE(array_agg(endpoint_id), '{}') AS ids,
-           COALESCE(array_agg(endpoint_id) FILTER (WHERE so_often <= %(sudden)s), '{}') AS at_once
+           COALESCE(array_agg(endpoint_id) FILTER (WHERE so_often <= %(sudden)s AND newest IS NULL), '{}') AS at_once
       FROM otherwise
      WHERE up
        AND before <> verdict
@@ -481,6 +511,7 @@ def _write(
         "doubt_minutes": DOUBT_MINUTES,
         "sudden": SUDDEN,
         "told": TOLD,
+        "kept": KEPT,
         "unreachable": messages.UNREACHABLE,
         "server_ids": messages.array([one.server_id for one in unique]),
         "endpoint_ids": messages.array([one.endpoint_id for one in unique]),
