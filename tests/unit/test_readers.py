@@ -58,6 +58,7 @@ OURS = {
     ("local/sources.py", "*"): "the run's own queues",
     ("client/src/mcp_registry_client/cli.py", "*"): "who sits before the command",
     ("client/src/mcp_registry_client/_options.py", "*"): "who sits before the command",
+    ("client/src/mcp_registry_client/_logins.py", "*"): "the own file of who sits before the command",
     ("client/src/mcp_registry_client/_transport.py", "_look_up"): "the resolver of the system, which bounds it",
     ("client/src/mcp_registry_client/_presence.py", "*"): "the tools of the server that the library is in",
     ("client/src/mcp_registry_client/aws_lambda.py", "*"): "the tools of the server that the library is in",
