@@ -29,7 +29,7 @@ ALL = [
 # each other.
 FLOORS = (
     {"errors", "dial"},
-    {"aws", "caller"},
+    {"aws", "caller", "forms"},
     {"edge", "catalogue", "access"},
     {"health"},
 )
@@ -41,7 +41,7 @@ OWNERS = {
     "aiodns": {"dial.lookup"},
     "boto3": {"aws.queues", "aws.secret"},
     "botocore": {"aws.queues", "aws.secret"},
-    "msgspec": {"catalogue.canonical", "catalogue.registration", "health.messages"},
+    "msgspec": {"forms", "access.rules", "catalogue.canonical", "catalogue.registration", "health.messages"},
     "snapshot_restore_py": {"aws.db"},
     "psycopg": {"aws.db", "health.introductions", "health.results", "health.sweeps"},
     "uvloop": {"health.probe"},
@@ -66,7 +66,7 @@ OUR_OWN_JSON = {
 # milliseconds at every cold start: adding one here is a decision.
 EDGE = {"errors", "caller", "edge.http", "aws.observability", "aws.db"}
 READ = EDGE | {"catalogue.servers", "catalogue.cursor", "catalogue.folding"}
-RULES = {"catalogue.registration", "catalogue.names", "catalogue.canonical", "dial.guard", "dial.urls"}
+RULES = {"forms", "catalogue.registration", "catalogue.names", "catalogue.canonical", "dial.guard", "dial.urls"}
 WRITE = READ | RULES | {"edge.intake", "health.announcing"}
 BACKGROUND = {"errors", "aws.observability", "edge.background"}
 LOGGER = {"aws_lambda_powertools", "jmespath"}
