@@ -17,7 +17,7 @@ from mcp_registry.errors import Unavailable
 from tests.conftest import ROOT, migrate
 from tests.integration.test_servers import PARAMETERS, statements
 
-ROLES = ("registry_reader", "registry_writer", "registry_sweeper")
+ROLES = ("registry_reader", "registry_writer", "registry_sweeper", "registry_porter", "registry_keeper")
 # Which roles run a statement; template.yaml says which function has which role.
 RUN_BY = {
     "registry_reader": (
@@ -36,6 +36,8 @@ RUN_BY = {
         "health.maintenance.",
         "aws.db.VERIFY",
     ),
+    "registry_porter": ("aws.db.VERIFY",),
+    "registry_keeper": ("access.audit.", "access.teams.", "access.credentials.", "access.trust.", "aws.db.VERIFY"),
 }
 # What reads of the catalogue only, although it stands beside what writes.
 READS = {"catalogue.servers.LIST", "catalogue.servers.NARROW", "catalogue.servers.DETAIL"}
@@ -225,7 +227,7 @@ def test_who_logs_in_by_a_password_goes_on_doing_so_on_an_rds(rds: str):
         connection.execute("CREATE ROLE creator LOGIN CREATEROLE PASSWORD 'creator'")
         name = connection.info.dbname
         connection.execute(f'GRANT CREATE ON DATABASE "{name}" TO creator'.encode())
-        connection.execute("GRANT registry_reader, registry_writer, registry_sweeper TO creator WITH ADMIN OPTION")
+        connection.execute(f"GRANT {', '.join(ROLES)} TO creator WITH ADMIN OPTION".encode())
         assert migrate.migrate(make_conninfo(rds, user="creator", password="creator"))
         for who in ("creator", *ROLES):
             assert connection.execute(TAKES_A_TOKEN, [who]).fetchone() == (False,), who
@@ -242,7 +244,7 @@ def test_the_template_gives_each_function_the_role_that_runs_its_statements():
     parameters = {"DatabaseUrl": "postgresql://h/d", "RegistryPassword": "x"}
     functions = template.load(ROOT / "template.yaml", parameters).functions
     given = {name: function.environment.get("DATABASE_ROLE") for name, function in functions.items()}
-    reader, writer, sweeper = ROLES
+    reader, writer, sweeper, _, keeper = ROLES
     assert given == {
         "AuthorizerFunction": None,
         "FrontFunction": None,
@@ -255,4 +257,5 @@ def test_the_template_gives_each_function_the_role_that_runs_its_statements():
         ),
         **dict.fromkeys(("HealthCheckFunction", "StartSweepFunction", "MaintainFunction"), sweeper),
         **dict.fromkeys(("HealthWriteFunction", "RememberFunction"), sweeper),
+        "AccessFunction": keeper,
     }

@@ -64,6 +64,10 @@ PARAMETERS = {
     "errors": "{NULL}", "ages_ms": "{0}", "period": "24h", "length": "24 hours", "point": "15 minutes",
     "hour": "2026-11-22T12:00:00Z", "day": "2026-11-22", "first": "2026-11-22", "last": "2026-11-22",
     "until": "2026-11-22",
+    "caller": "admin", "caller_role": "admin", "caller_team": "default", "caller_rules": True, "request_id": "1",
+    "address": "127.0.0.1", "action": "team.set", "target": "team:x", "was": None, "became": "{}", "settled": 1,
+    "actor": None, "team": "x", "token": "x", "role": "reader", "days": 90, "contact": None, "prefixes": ["x-"],
+    "seen": None, "is_told_members": True, "issuer_id": "x", "issuer": "https://x", "audience": "x", "claims": "{}",
 }  # fmt: skip
 
 

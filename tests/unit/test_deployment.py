@@ -150,6 +150,7 @@ def test_each_function_may_do_what_it_is_there_for_and_nothing_else(stack: Stack
         **{name: {("rds-db:connect", "writer")} for name in WRITERS},
         **{name: {("rds-db:connect", "writer"), ("sqs:SendMessage", "IntroduceQueue")} for name in ANNOUNCING},
         **{name: {("rds-db:connect", "reader")} for name in READERS},
+        "AccessFunction": {("rds-db:connect", "keeper")},
         "HealthCheckFunction": {
             ("rds-db:connect", "sweeper"),
             *(("sqs:SendMessage", queue) for queue in ("ProbeQueue", "TickQueue", "IntroduceQueue")),

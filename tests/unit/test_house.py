@@ -88,6 +88,12 @@ COLD_START = {
     "delete": (READ, POSTGRES),
     "health": (EDGE, POSTGRES),
     "history": (READ | {"health.history"}, POSTGRES),
+    "access": (
+        EDGE
+        | {"forms", "dial.guard", "dial.urls", "edge.intake"}
+        | {f"access.{module}" for module in ("audit", "credentials", "rules", "teams", "tokens", "trust")},
+        POSTGRES | {"msgspec"},
+    ),
     # No database: this one answers who knows no credentials.
     "front": ({"errors", "caller", "edge.front", "edge.http", "aws.observability"}, LOGGER),
     "metrics": (EDGE | {"health.history"}, POSTGRES),

@@ -53,12 +53,17 @@ def _value_faults(value: Any, kind: Any, path: str) -> Iterator[Fault]:
     try:
         msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        member = _member(kind)
+        bare = get_args(kind)[0] if get_origin(kind) is Annotated else kind
         if _is_struct(kind):
             yield from faults(value, kind, path)
-        elif member is not None and isinstance(value, list) and _has_length(value, kind):
+        elif get_origin(bare) is list and isinstance(value, list) and _has_length(value, kind):
+            (member,) = get_args(bare)
             for place, each in enumerate(value):
-                yield from faults(each, member, f"{path}.{place}")
+                yield from _value_faults(each, member, f"{path}.{place}")
+        elif get_origin(bare) is dict and isinstance(value, dict) and _has_length(value, kind):
+            for name, each in value.items():
+                for part, whole in zip((name, each), get_args(bare), strict=True):
+                    yield from _value_faults(part, whole, f"{path}.{name}")
         else:
             message, _, place = str(error).partition(" - at `$")
             yield Fault(path + re.sub(r"\[(\d+)\]", r".\1", place.rstrip("`")), *_plain(message, kind))
@@ -68,17 +73,10 @@ def _is_struct(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, Struct)
 
 
-def _member(kind: Any) -> type[Struct] | None:
-    """The struct of which a type is a list; None where it is something else."""
-    listed = get_args(kind)[0] if get_origin(kind) is Annotated else kind
-    inner = get_args(listed)[0] if get_origin(listed) is list else None
-    return inner if _is_struct(inner) else None
-
-
-def _has_length(value: list[Any], kind: Any) -> bool:
-    """Whether a list is as long as a type lets it be, whatever is in it."""
+def _has_length(value: list[Any] | dict[str, Any], kind: Any) -> bool:
+    """Whether so many are what a type lets there be, whatever they are."""
     limits = [meta for meta in get_args(kind)[1:] if isinstance(meta, msgspec.Meta)]
-    return all(limit.max_length is None or len(value) <= limit.max_length for limit in limits)
+    return all((each.min_length or 0) <= len(value) <= (each.max_length or len(value)) for each in limits)
 
 
 def _plain(message: str, kind: Any) -> tuple[str, str]:
