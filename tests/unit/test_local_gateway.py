@@ -224,7 +224,7 @@ def test_the_authorizer_is_asked_where_every_header_is_there_that_it_is_remember
     given: dict[str, str], asked: int
 ):
     stage = Stage(replace(API, authorizer=Authorizer("Door", ("Authorization", "X-Team"), ttl=300)))
-    assert [stage.ask("POST", "/closed", **given).status for _ in range(2)] == [200 if asked else 401] * 2
+    assert [stage.ask("POST", "/closed", "", b"", **given).status for _ in range(2)] == [200 if asked else 401] * 2
     assert stage.called("Door") == asked
 
 
