@@ -67,8 +67,8 @@ PARAMETERS = {
     "until": "2026-11-22",
     "caller": "admin", "caller_role": "admin", "caller_team": "default", "caller_rules": True, "request_id": "1",
     "address": "127.0.0.1", "action": "team.set", "target": "team:x", "was": None, "became": "{}", "settled": 1,
-    "actor": None, "team": "x", "token": "x", "role": "reader", "days": 90, "contact": None, "prefixes": ["x-"],
-    "seen": None, "is_told_members": True, "issuer_id": "x", "issuer": "https://x", "audience": "x", "claims": "{}",
+    "actor": None, "team": "x", "role": "reader", "days": 90, "contact": None, "prefixes": ["x-"],
+    "seen": None, "is_told_members": True, "issuer_id": "x", "audience": "x", "claims": "{}",
 }  # fmt: skip
 
 
