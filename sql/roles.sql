@@ -53,6 +53,8 @@ REVOKE ALL ON ALL TABLES IN SCHEMA registry, metrics
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA metrics
   FROM registry_reader, registry_writer, registry_sweeper, registry_porter, registry_keeper;
 REVOKE ALL ON FUNCTION registry.use_endpoints(bigint[]) FROM registry_reader;
+REVOKE ALL ON FUNCTION registry.settled_entry(), registry.add_audit_months(date, date), registry.drop_audit_month(date)
+  FROM registry_reader, registry_writer, registry_sweeper, registry_porter, registry_keeper;
 -- Which of a server's endpoints is the one to use.
 GRANT EXECUTE ON FUNCTION registry.use_endpoints(bigint[]) TO registry_writer, registry_sweeper;
 -- Runs as its caller, whose rights it needs.
@@ -105,8 +107,9 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON metrics.sweeps, metrics.sweep_shards, me
 -- What is added up goes with what it was added up of; a trigger adds.
 GRANT SELECT, DELETE ON metrics.sweep_times TO registry_sweeper;
 GRANT SELECT, INSERT, DELETE ON metrics.status_transitions TO registry_sweeper;
--- They run as their owner: the sweeper makes and drops the days of checks, and no other table.
-GRANT EXECUTE ON FUNCTION metrics.add_days(date, date), metrics.drop_day(date) TO registry_sweeper;
+-- They run as their owner: the sweeper makes and drops the days of checks and the months of the audit, and no other table.
+GRANT EXECUTE ON FUNCTION metrics.add_days(date, date), metrics.drop_day(date), registry.add_audit_months(date, date),
+                          registry.drop_audit_month(date) TO registry_sweeper;
 
 -- Whom a new server belongs to, whom to ask where it is another team's, and what was done.
 GRANT SELECT ON registry.teams, registry.team_prefixes TO registry_writer;
@@ -117,6 +120,7 @@ GRANT UPDATE (last_used_at) ON registry.tokens TO registry_porter;
 
 -- Nobody but the database makes an entry of the audit another one: there is no right to UPDATE or DELETE it.
 GRANT SELECT, INSERT ON registry.audit TO registry_keeper;
+GRANT EXECUTE ON FUNCTION registry.settled_entry() TO registry_keeper;
 GRANT SELECT, INSERT, UPDATE, DELETE ON registry.teams, registry.team_prefixes, registry.issuers TO registry_keeper;
 -- Revoked ones go with their team.
 GRANT SELECT, INSERT, DELETE, UPDATE (revoked_at) ON registry.tokens TO registry_keeper;

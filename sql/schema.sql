@@ -134,6 +134,48 @@ CREATE FUNCTION metrics.is_up(verdict metrics.verdict) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (verdict = ANY (ARRAY['healthy'::metrics.verdict, 'gated'::metrics.verdict, 'limited'::metrics.verdict]));
 
+CREATE FUNCTION registry.add_audit_months(first date, last date) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+DECLARE
+    month  date;
+    begins timestamptz;
+    ends   timestamptz;
+    name   text;
+    added  integer := 0;
+BEGIN
+    PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('registry.add_audit_months'));
+    FOR month IN SELECT pg_catalog.generate_series(pg_catalog.date_trunc('month', first::timestamp), last,
+                                                   interval '1 month')::date LOOP
+        name := 'audit_' || pg_catalog.to_char(month, 'YYYYMM');
+        begins := month::timestamp AT TIME ZONE 'UTC';
+        ends := (month + interval '1 month') AT TIME ZONE 'UTC';
+        CONTINUE WHEN pg_catalog.to_regclass('registry.' || name) IS NOT NULL
+                   OR EXISTS (SELECT FROM registry.audit_rest WHERE occurred_at >= begins AND occurred_at < ends);
+        EXECUTE pg_catalog.format('CREATE TABLE registry.%I (LIKE registry.audit INCLUDING ALL EXCLUDING IDENTITY)', name);
+        EXECUTE pg_catalog.format('CREATE TRIGGER audit_stays_whole BEFORE TRUNCATE ON registry.%I
+                                       FOR EACH STATEMENT EXECUTE FUNCTION registry.refuse_change()', name);
+        EXECUTE pg_catalog.format('ALTER TABLE registry.audit ATTACH PARTITION registry.%I FOR VALUES FROM (%L) TO (%L)',
+                                  name, begins, ends);
+        added := added + 1;
+    END LOOP;
+    RETURN added;
+END
+$$;
+
+CREATE FUNCTION registry.begin_entry() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+BEGIN
+    -- 16725 is 'AU'; what is left of 64 bits has room for numbers up to 2 to the 48th.
+    PERFORM pg_catalog.pg_advisory_xact_lock_shared((16725::bigint << 48) + last_value)
+       FROM registry.audit_id_seq;
+    RETURN NULL;
+END
+$$;
+
 CREATE FUNCTION registry.count_changed_servers() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -203,6 +245,38 @@ BEGIN
     RETURN NEW;
 END
 $$;
+
+CREATE FUNCTION registry.drop_audit_month(until date) RETURNS date
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+DECLARE
+    month date;
+    bound date := LEAST(until, (pg_catalog.now() AT TIME ZONE 'UTC')::date - 31);
+BEGIN
+    PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('registry.add_audit_months'));
+    SELECT min(pg_catalog.to_date(pg_catalog.right(child.relname, 6), 'YYYYMM'))
+      INTO month
+      FROM pg_catalog.pg_inherits AS i
+      JOIN pg_catalog.pg_class AS child ON child.oid = i.inhrelid
+     WHERE i.inhparent = 'registry.audit'::pg_catalog.regclass
+       AND child.relname ~ '^audit_[0-9]{6}$';
+    IF month + interval '1 month' <= bound THEN
+        EXECUTE pg_catalog.format('DROP TABLE registry.%I', 'audit_' || pg_catalog.to_char(month, 'YYYYMM'));
+        RETURN month;
+    END IF;
+    -- What was in no month goes when the last of it is too old: its rows cannot be deleted.
+    SELECT max(occurred_at AT TIME ZONE 'UTC')::date INTO month FROM registry.audit_rest;
+    IF month < bound THEN
+        DROP TABLE registry.audit_rest;
+        CREATE TABLE registry.audit_rest PARTITION OF registry.audit DEFAULT;
+        CREATE TRIGGER audit_stays_whole BEFORE TRUNCATE ON registry.audit_rest
+            FOR EACH STATEMENT EXECUTE FUNCTION registry.refuse_change();
+        RETURN month;
+    END IF;
+    RETURN NULL;
+END
+$_$;
 
 CREATE FUNCTION registry.spelling(name text, number text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -357,6 +431,26 @@ BEGIN
     DELETE FROM registry.endpoint_health WHERE endpoint_id = number;
     UPDATE registry.mcp_servers SET endpoint_id = number WHERE id = NEW.id;
     RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION registry.settled_entry() RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+DECLARE
+    given     bigint;
+    under_way bigint;
+BEGIN
+    SELECT last_value INTO given FROM registry.audit_id_seq;
+    SELECT min(((classid::bigint & 65535) << 32) + objid::bigint)
+      INTO under_way
+      FROM pg_catalog.pg_locks
+     WHERE locktype = 'advisory'
+       AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+       AND objsubid = 1
+       AND classid::bigint >> 16 = 16725;
+    RETURN LEAST(given, under_way);
 END
 $$;
 
@@ -915,6 +1009,8 @@ ALTER INDEX registry.audit_target_idx ATTACH PARTITION registry.audit_rest_targe
 CREATE TRIGGER add_changed_times AFTER UPDATE OF counts ON metrics.sweeps FOR EACH ROW WHEN ((new.counts <> old.counts)) EXECUTE FUNCTION metrics.add_times();
 
 CREATE TRIGGER add_times AFTER INSERT ON metrics.sweeps FOR EACH ROW WHEN ((new.counts <> '{}'::integer[])) EXECUTE FUNCTION metrics.add_times();
+
+CREATE TRIGGER audit_begins BEFORE INSERT ON registry.audit FOR EACH STATEMENT EXECUTE FUNCTION registry.begin_entry();
 
 CREATE TRIGGER audit_stays BEFORE DELETE OR UPDATE ON registry.audit FOR EACH ROW EXECUTE FUNCTION registry.refuse_change();
 

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 import pytest
+from mcp_registry import forms
 from mcp_registry.catalogue import registration as rules
 from mcp_registry.edge import intake
 from mcp_registry.errors import MAX_FAULTS, ValidationFailed
@@ -57,7 +58,7 @@ def faults_of(body: bytes) -> list[Fault]:
 
 def older_faults_of(body: bytes) -> list[Fault]:
     """What a registry says that knows no field of a tool but those that have rules."""
-    found = rules._struct_faults(json.loads(body), rules.Document, "")
+    found = forms.faults(json.loads(body), rules.Document)
     return [Fault(*fault) for fault in islice(found, MAX_FAULTS)] or faults_of(body)
 
 

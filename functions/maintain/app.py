@@ -1,4 +1,4 @@
-"""Every day: make the partitions of the coming days, fold past days, drop what is too old."""
+"""Every day: make the partitions of what is coming, fold past days, drop what is too old."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ from mcp_registry.health import maintenance
 
 @job
 def lambda_handler(event: Any) -> object:
-    raw_days, rollup_days = int(os.environ["RAW_RETENTION_DAYS"]), int(os.environ["ROLLUP_RETENTION_DAYS"])
-    return maintenance.run(database, raw_days, rollup_days)._asdict()
+    days = (int(os.environ[f"{kept}_RETENTION_DAYS"]) for kept in ("RAW", "ROLLUP", "AUDIT"))
+    return maintenance.run(database, *days)._asdict()

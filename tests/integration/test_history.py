@@ -118,11 +118,11 @@ def fill(database: Database, id_: int, days: int) -> None:
 def test_what_is_told_is_the_same_before_and_after_folding(database, server, period, days):
     fill(database, server, 35)
     before = read(database, server, period)
-    maintenance.run(lambda seconds: database.begin(seconds), 40, 400)
+    maintenance.run(lambda seconds: database.begin(seconds), 40, 400, 400)
     assert rows(database, "SELECT count(*) FROM metrics.folded_days")[0][0] >= 35
     assert read(database, server, period) == before
     # And once more when the checks themselves are gone.
-    maintenance.run(lambda seconds: database.begin(seconds), 2, 400)
+    maintenance.run(lambda seconds: database.begin(seconds), 2, 400, 400)
     assert read(database, server, period) == before
     assert abs(before["checks"] - days * 144) <= 6
     assert abs(before["p50_ms"] - 72) <= 72 * 0.025 + 1
@@ -221,18 +221,18 @@ def today() -> datetime:
 
 
 def test_maintenance_keeps_the_days_that_are_to_be_kept_and_makes_the_coming_week(database, server):
-    done = maintenance.run(lambda seconds: database.begin(seconds), 7, 400)
+    done = maintenance.run(lambda seconds: database.begin(seconds), 7, 400, 400)
     first, last = (today() + timedelta(days=n) for n in (-7, maintenance.DAYS_AHEAD))
     kept = days(database)
     assert (kept[0], kept[-1]) == (f"{first:%Y%m%d}", f"{last:%Y%m%d}")
     assert done.dropped == 33
-    assert maintenance.run(lambda seconds: database.begin(seconds), 7, 400)[:1] == (0,)
+    assert maintenance.run(lambda seconds: database.begin(seconds), 7, 400, 400)[:1] == (0,)
 
 
 def test_maintenance_catches_up_after_days_of_being_off(database, server):
     fill(database, server, 20)
     rows(database, "INSERT INTO metrics.folded_days (day) VALUES (current_date - 15)")
-    done = maintenance.run(lambda seconds: database.begin(seconds), 7, 400)
+    done = maintenance.run(lambda seconds: database.begin(seconds), 7, 400, 400)
     assert done.folded == 14
     hours = rows(database, "SELECT count(*), sum(checks) FROM metrics.server_health_hours")
     assert hours == [(14 * 24, 14 * 144)]
@@ -241,7 +241,7 @@ def test_maintenance_catches_up_after_days_of_being_off(database, server):
 def test_what_is_folded_twice_is_counted_once(database, server):
     fill(database, server, 3)
     for _ in range(2):
-        maintenance.run(lambda seconds: database.begin(seconds), 7, 400)
+        maintenance.run(lambda seconds: database.begin(seconds), 7, 400, 400)
     today = int(rows(database, "SELECT count(*) FROM metrics.server_health_metrics WHERE slot >= current_date")[0][0])
     assert rows(database, "SELECT max(checks), sum(checks) FROM metrics.server_health_hours") == [(6, 3 * 144 - today)]
 
@@ -266,7 +266,7 @@ def test_roll_ups_transitions_and_sweeps_end_when_they_are_too_old(database, ser
                 VALUES ({server}, 1, 'http://x.example', 'retired', 'x', {moment})""",
         )
     rows(database, "INSERT INTO metrics.sweeps (slot) VALUES (now() - interval '9 days'), (now() - interval '6 days')")
-    assert maintenance.run(lambda seconds: database.begin(seconds), 7, 400).deleted == 4
+    assert maintenance.run(lambda seconds: database.begin(seconds), 7, 400, 400).deleted == 4
     for table in ("server_health_hours", "status_transitions", "endpoint_changes", "sweeps"):
         assert rows(database, f"SELECT count(*) FROM metrics.{table}") == [(1,)], table
 
@@ -278,7 +278,7 @@ def test_endpoints_that_retired_long_ago_are_forgotten(database, server):
             f"""INSERT INTO registry.endpoints (server_id, url, retired_at)
                 VALUES ({server}, 'http://{days}.example', now() - interval '{days} days')""",
         )
-    assert maintenance.run(lambda seconds: database.begin(seconds), 7, 400).deleted == 1
+    assert maintenance.run(lambda seconds: database.begin(seconds), 7, 400, 400).deleted == 1
     left = f"SELECT url FROM registry.endpoints WHERE server_id = {server} AND retired_at IS NOT NULL"
     assert rows(database, left) == [("http://6.example",)]
 
@@ -288,12 +288,12 @@ def test_what_was_answered_is_forgotten_with_the_checks_and_that_it_changed_is_k
     for days_ago in (3, 5):
         values = f"({server}, 1, 'http://x.example/', 'verdict', 'x', '[]', now() - interval '{days_ago} days')"
         rows(database, f"{change} VALUES {values}")
-    maintenance.run(database.begin, 4, 30)
+    maintenance.run(database.begin, 4, 30, 400)
     statement = "SELECT evidence IS NOT NULL FROM metrics.endpoint_changes ORDER BY occurred_at"
     assert rows(database, statement) == [(False,), (True,)]
 
 
 def test_checks_of_a_server_that_is_gone_are_not_folded(database, server):
     check(database, server + 1, "2 days")
-    maintenance.run(lambda seconds: database.begin(seconds), 7, 400)
+    maintenance.run(lambda seconds: database.begin(seconds), 7, 400, 400)
     assert rows(database, "SELECT count(*) FROM metrics.server_health_hours") == [(0,)]

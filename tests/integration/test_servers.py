@@ -56,6 +56,7 @@ PARAMETERS = {
     "seconds": 60, "names": "{x}", "is_one_more": True, "bytes": 2, "max_servers": 1, "max_bytes": 1,
     "slot": "2026-11-22T12:00:00Z", "sent_at": None, "shard": 0, "servers": 1, "shards": 1, "suspect_hosts": 10,
     "suspect_minutes": 10, "unreachable": "The host cannot be reached",
+    "token": "x", "issuer": "https://x",
     "asked_at": None, "endpoint_ids": "{1}", "retries": "{NULL}", "doubted": "{}", "evidence_of": "{}",
     "evidence": "{}", "doubt_minutes": 5,
     "sudden": 3, "told": 20, "kept": 100, "falling": "{}", "minutes": 60, "ids": "{1}", "pulses": "{NULL}",
@@ -64,6 +65,10 @@ PARAMETERS = {
     "errors": "{NULL}", "ages_ms": "{0}", "period": "24h", "length": "24 hours", "point": "15 minutes",
     "hour": "2026-11-22T12:00:00Z", "day": "2026-11-22", "first": "2026-11-22", "last": "2026-11-22",
     "until": "2026-11-22",
+    "caller": "admin", "caller_role": "admin", "caller_team": "default", "caller_rules": True, "request_id": "1",
+    "address": "127.0.0.1", "action": "team.set", "target": "team:x", "was": None, "became": "{}", "settled": 1,
+    "actor": None, "team": "x", "role": "reader", "days": 90, "contact": None, "prefixes": ["x-"],
+    "seen": None, "is_told_members": True, "issuer_id": "x", "audience": "x", "claims": "{}",
 }  # fmt: skip
 
 

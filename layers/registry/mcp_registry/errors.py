@@ -100,6 +100,36 @@ class ServerNotFound(RegistryError):
     code = "SERVER_NOT_FOUND"
 
 
+class TeamNotFound(RegistryError):
+    """Team not found"""
+
+    code = "TEAM_NOT_FOUND"
+
+
+class TokenNotFound(RegistryError):
+    """Token not found"""
+
+    code = "TOKEN_NOT_FOUND"
+
+
+class IssuerNotFound(RegistryError):
+    """Trusted issuer not found"""
+
+    code = "ISSUER_NOT_FOUND"
+
+
+class TeamInUse(RegistryError):
+    """The team still owns something"""
+
+    code = "TEAM_IN_USE"
+
+
+class DuplicatePrefix(RegistryError):
+    """Another team has a prefix that reads like this one"""
+
+    code = "DUPLICATE_PREFIX"
+
+
 class RegistrationRequired(RegistryError):
     """No registration has this digest: send the registration itself"""
 

@@ -162,7 +162,7 @@ def log_suspect(sweeps: int) -> None:
 
 
 def log_maintained(added: int, folded: int, dropped: int, deleted: int) -> None:
-    """Log a run of the maintenance: days made, folded and dropped, rows deleted."""
+    """Log a run of the maintenance: partitions made, days folded, partitions dropped, rows deleted."""
     logger.info("maintained", extra={"added": added, "folded": folded, "dropped": dropped, "deleted": deleted})
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import cached_property
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
+from mcp_registry import forms
 from mcp_registry.catalogue import names
 from mcp_registry.catalogue.canonical import digest, survey
 from mcp_registry.dial import guard, urls
@@ -40,16 +40,6 @@ ADDRESSES = ("endpoint_url", "health_url")
 # For how many seconds an endpoint that announces itself may be counted on.
 MIN_LEASE = 60
 MAX_LEASE = 3_600
-
-# JSON types, as msgspec names them and as people do.
-WORDS = {
-    "str": "a string",
-    "int": "a number",
-    "float": "a number",
-    "bool": "true or false",
-    "object": "an object",
-    "array": "an array",
-}
 
 Url = Annotated[str, Meta(max_length=urls.MAX_LENGTH)]
 
@@ -161,7 +151,7 @@ def parse(value: Any) -> Registration:
         document = msgspec.convert(normal, Document)
     except msgspec.ValidationError:
         # msgspec stops at the first fault. A person wants them all, and this path has the time.
-        raise ValidationFailed(faults=[*faults, *_struct_faults(normal, Document, "")]) from None
+        raise ValidationFailed(faults=[*faults, *forms.faults(normal, Document)]) from None
     if faults:
         raise ValidationFailed(faults=faults)
     found = survey(value)
@@ -208,18 +198,18 @@ def parse_change(value: Any) -> Change:
     try:
         return msgspec.convert(value, Change)
     except msgspec.ValidationError:
-        raise ValidationFailed(faults=_struct_faults(value, Change, "")) from None
+        raise ValidationFailed(faults=forms.faults(value, Change)) from None
 
 
 def _normalised(value: dict[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
     """One spelling: null is absent, an empty link is absent, a tool's fields have our names or stand in `extra`."""
     faults: list[Fault] = []
-    normal = _present(value)
+    normal = forms.present(value)
     if normal.get("health_url") == "":
         del normal["health_url"]
     if isinstance(metadata := normal.get("metadata"), dict):
         links = ("repository_url", "documentation_url")
-        normal["metadata"] = {k: v for k, v in _present(metadata).items() if v != "" or k not in links}
+        normal["metadata"] = {k: v for k, v in forms.present(metadata).items() if v != "" or k not in links}
     if isinstance(tools := normal.get("tools"), list):
         normal["tools"] = [
             _normalised_tool(tool, f"tools.{place}", faults) if isinstance(tool, dict) else tool
@@ -230,7 +220,7 @@ def _normalised(value: dict[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
 
 def _normalised_tool(sent: dict[str, Any], path: str, faults: list[Fault]) -> dict[str, Any]:
     if sent.keys() <= TOOL_FIELDS:  # as our own client sends it
-        return _present(sent)
+        return forms.present(sent)
     tool: dict[str, Any] = {}
     extra: dict[str, Any] = {}
     for key, value in sent.items():
@@ -245,10 +235,6 @@ def _normalised_tool(sent: dict[str, Any], path: str, faults: list[Fault]) -> di
     if extra:
         tool["extra"] = extra
     return tool
-
-
-def _present(mapping: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in mapping.items() if value is not None}
 
 
 def _field_faults(document: Document) -> Iterator[Fault]:
@@ -310,52 +296,6 @@ def _kept_as_sent(tool: Tool, path: str) -> Iterator[tuple[str, Any]]:
             yield f"{path}.{field}", schema
     for field, value in (tool.extra or {}).items():
         yield f"{path}.{field}", value
-
-
-def _struct_faults(value: Any, struct: type[Struct], path: str) -> Iterator[Fault]:
-    """Every fault of a value that should be a `struct`."""
-    if not isinstance(value, dict):
-        yield Fault(path, "Expected an object", "type")
-        return
-    fields = {field.name: field for field in msgspec.structs.fields(struct)}
-    for name in (name for name in value if name not in fields):
-        yield Fault(_join(path, name), "There is no such field", "unknown")
-    for name, field in fields.items():
-        if name in value:
-            yield from _value_faults(value[name], field.type, _join(path, name))
-        elif field.required:
-            yield Fault(_join(path, name), "This field is required", "missing")
-
-
-def _value_faults(value: Any, kind: Any, path: str) -> Iterator[Fault]:
-    """Every fault of a value that should be of the type `kind`."""
-    if get_origin(kind) in (Union, UnionType):
-        kind = next(part for part in get_args(kind) if part is not NoneType)  # null was taken out before
-    try:
-        msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        if kind is Metadata:
-            yield from _struct_faults(value, Metadata, path)
-        elif path == "tools" and isinstance(value, list) and len(value) <= MAX_TOOLS:
-            for place, tool in enumerate(value):
-                yield from _struct_faults(tool, Tool, f"{path}.{place}")
-        else:
-            message, _, place = str(error).partition(" - at `$")
-            yield Fault(path + re.sub(r"\[(\d+)\]", r".\1", place.rstrip("`")), *_plain(message, kind))
-
-
-def _plain(message: str, kind: Any) -> tuple[str, str]:
-    """Msgspec's message in a user's words, and the kind of fault that it is."""
-    if length := re.fullmatch(r"Expected `(str|array)` of length (<=|>=) (\d+)", message):
-        unit = ("character" if length[1] == "str" else "item") + "s" * (length[3] != "1")
-        return f"Must have {'at most' if length[2] == '<=' else 'at least'} {length[3]} {unit}", "length"
-    if get_origin(kind) is Literal:
-        return f"Must be one of {', '.join(get_args(kind))}", "enum"
-    return re.sub(r"`(\w+)`", lambda match: WORDS.get(match[1], match[1]), message), "type"
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
 
 
 def _json(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What is kept, and for how long: partitions of the coming days, roll-ups of past ones, and the end of what is too old.
+"""What is kept, and for how long: partitions of what is coming, roll-ups of past days, and the end of what is too old.
 
 Every step is a statement of its own that may be repeated, so that a run which is cut short loses nothing and the next
 one goes on from there, however many days later that is.
@@ -15,6 +15,8 @@ from mcp_registry.aws.db import Database
 
 # A week without maintenance costs nothing; after that the writer makes the day that it misses.
 DAYS_AHEAD = 7
+# Of the audit this month and the next three; an entry of a month that nobody made is kept all the same, beside them.
+AUDIT_DAYS_AHEAD = 92
 # A step may take this long. Folding an hour of 10,000 servers takes 3 s.
 STEP_SECONDS = 60.0
 # Findings may be written two hours late (ResultQueue): a run before that is made good by the next one of the same day.
@@ -81,6 +83,10 @@ RETURNING day
 """
 
 DROP_DAY = "SELECT metrics.drop_day(%(until)s)"
+
+ADD_AUDIT_MONTHS = "SELECT registry.add_audit_months(%(first)s, %(last)s)"
+
+DROP_AUDIT_MONTH = "SELECT registry.drop_audit_month(%(until)s)"
 
 # 50,000 at a time: a statement that deletes a million rows would run into its time limit, and do it all again.
 DROP_HOURS = """
@@ -168,7 +174,7 @@ SELECT count(*)::integer
 
 
 class Done(NamedTuple):
-    """What one run did: days made, days folded, days of checks dropped, rows of roll-ups and the like deleted."""
+    """What one run did: partitions made, days folded, partitions dropped, rows of roll-ups and the like deleted."""
 
     added: int
     folded: int
@@ -176,8 +182,10 @@ class Done(NamedTuple):
     deleted: int
 
 
-def run(database: Callable[[float], Database], raw_days: int, rollup_days: int) -> Done:
-    """Make the coming days, fold the past ones, and drop what is older than `raw_days` and `rollup_days`.
+def run(database: Callable[[float], Database], raw_days: int, rollup_days: int, audit_days: int) -> Done:
+    """Make the coming days and months, fold the past days, and drop what is older than so many days.
+
+    Checks are kept for `raw_days`, roll-ups and the like for `rollup_days`, the audit for `audit_days`.
 
     `database` gives the database with so many seconds for a statement (`mcp_registry.aws.db.database`). No day is
     dropped before it is folded. Raises Unavailable where a step could not be done in time; what was done until then
@@ -185,10 +193,13 @@ def run(database: Callable[[float], Database], raw_days: int, rollup_days: int) 
     """
     today = _one(database, TODAY)
     added = _one(database, ADD_DAYS, first=today, last=today + timedelta(days=DAYS_AHEAD))
+    added += _one(database, ADD_AUDIT_MONTHS, first=today, last=today + timedelta(days=AUDIT_DAYS_AHEAD))
     folded = _fold(database, today)
     dropped = 0
-    while _one(database, DROP_DAY, until=today - timedelta(days=raw_days)) is not None:
-        dropped += 1
+    partitions: tuple[tuple[LiteralString, int], ...] = ((DROP_DAY, raw_days), (DROP_AUDIT_MONTH, audit_days))
+    for statement, days in partitions:
+        while _one(database, statement, until=today - timedelta(days=days)) is not None:
+            dropped += 1
     deleted = 0
     kept: tuple[tuple[LiteralString, int], ...] = (
         (DROP_HOURS, rollup_days),

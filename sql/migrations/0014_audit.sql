@@ -1,0 +1,121 @@
+-- Reading the audit without missing an entry, and keeping it by the month.
+--
+-- What now exists: registry.settled_entry, up to which number no entry can come any more, and the trigger by which it knows;
+-- the months of the audit, which maintenance makes ahead and drops when they are too old. No index: none is asked for that
+-- 0012 has not.
+
+-- Entries get their numbers before they are committed: one with a lower number may come after one with a higher, and the
+-- order of transactions (xid) is another one. So whoever adds entries holds a lock until its transaction ends, whose key is
+-- the last number that was given before: its own are higher. Fires before the statement's first row, and so before its
+-- first number.
+CREATE FUNCTION registry.begin_entry() RETURNS trigger
+    LANGUAGE plpgsql
+    SECURITY DEFINER
+    SET search_path = ''
+AS $$
+BEGIN
+    -- 16725 is 'AU'; what is left of 64 bits has room for numbers up to 2 to the 48th.
+    PERFORM pg_catalog.pg_advisory_xact_lock_shared((16725::bigint << 48) + last_value)
+       FROM registry.audit_id_seq;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER audit_begins BEFORE INSERT ON registry.audit
+    FOR EACH STATEMENT EXECUTE FUNCTION registry.begin_entry();
+
+-- The number up to which every entry is there that ever will be, for a statement that begins after this one. The last
+-- number is read first: who has a number up to it and is not done yet has its lock by then.
+CREATE FUNCTION registry.settled_entry() RETURNS bigint
+    LANGUAGE plpgsql
+    SECURITY DEFINER
+    SET search_path = ''
+AS $$
+DECLARE
+    given     bigint;
+    under_way bigint;
+BEGIN
+    SELECT last_value INTO given FROM registry.audit_id_seq;
+    SELECT min(((classid::bigint & 65535) << 32) + objid::bigint)
+      INTO under_way
+      FROM pg_catalog.pg_locks
+     WHERE locktype = 'advisory'
+       AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+       AND objsubid = 1
+       AND classid::bigint >> 16 = 16725;
+    RETURN LEAST(given, under_way);
+END
+$$;
+
+-- One table a month, so that a month is dropped and not deleted. Made beside the parent and attached, which lets readers and
+-- writers go on. A month of which entries are in audit_rest already, because nobody
+-- had made it, stays there: so does the one of the first deployment.
+CREATE FUNCTION registry.add_audit_months(first date, last date) RETURNS integer
+    LANGUAGE plpgsql
+    SECURITY DEFINER
+    SET search_path = ''
+AS $$
+DECLARE
+    month  date;
+    begins timestamptz;
+    ends   timestamptz;
+    name   text;
+    added  integer := 0;
+BEGIN
+    PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('registry.add_audit_months'));
+    FOR month IN SELECT pg_catalog.generate_series(pg_catalog.date_trunc('month', first::timestamp), last,
+                                                   interval '1 month')::date LOOP
+        name := 'audit_' || pg_catalog.to_char(month, 'YYYYMM');
+        begins := month::timestamp AT TIME ZONE 'UTC';
+        ends := (month + interval '1 month') AT TIME ZONE 'UTC';
+        CONTINUE WHEN pg_catalog.to_regclass('registry.' || name) IS NOT NULL
+                   OR EXISTS (SELECT FROM registry.audit_rest WHERE occurred_at >= begins AND occurred_at < ends);
+        EXECUTE pg_catalog.format('CREATE TABLE registry.%I (LIKE registry.audit INCLUDING ALL EXCLUDING IDENTITY)', name);
+        EXECUTE pg_catalog.format('CREATE TRIGGER audit_stays_whole BEFORE TRUNCATE ON registry.%I
+                                       FOR EACH STATEMENT EXECUTE FUNCTION registry.refuse_change()', name);
+        EXECUTE pg_catalog.format('ALTER TABLE registry.audit ATTACH PARTITION registry.%I FOR VALUES FROM (%L) TO (%L)',
+                                  name, begins, ends);
+        added := added + 1;
+    END LOOP;
+    RETURN added;
+END
+$$;
+
+-- Drops the oldest month where all of it lies before `until`, and returns it. One a call, so that the lock on the parent is
+-- short. Whatever is asked for, 31 days stay: who may call this cannot do away with what was just written down.
+CREATE FUNCTION registry.drop_audit_month(until date) RETURNS date
+    LANGUAGE plpgsql
+    SECURITY DEFINER
+    SET search_path = ''
+AS $$
+DECLARE
+    month date;
+    bound date := LEAST(until, (pg_catalog.now() AT TIME ZONE 'UTC')::date - 31);
+BEGIN
+    PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('registry.add_audit_months'));
+    SELECT min(pg_catalog.to_date(pg_catalog.right(child.relname, 6), 'YYYYMM'))
+      INTO month
+      FROM pg_catalog.pg_inherits AS i
+      JOIN pg_catalog.pg_class AS child ON child.oid = i.inhrelid
+     WHERE i.inhparent = 'registry.audit'::pg_catalog.regclass
+       AND child.relname ~ '^audit_[0-9]{6}$';
+    IF month + interval '1 month' <= bound THEN
+        EXECUTE pg_catalog.format('DROP TABLE registry.%I', 'audit_' || pg_catalog.to_char(month, 'YYYYMM'));
+        RETURN month;
+    END IF;
+    -- What was in no month goes when the last of it is too old: its rows cannot be deleted.
+    SELECT max(occurred_at AT TIME ZONE 'UTC')::date INTO month FROM registry.audit_rest;
+    IF month < bound THEN
+        DROP TABLE registry.audit_rest;
+        CREATE TABLE registry.audit_rest PARTITION OF registry.audit DEFAULT;
+        CREATE TRIGGER audit_stays_whole BEFORE TRUNCATE ON registry.audit_rest
+            FOR EACH STATEMENT EXECUTE FUNCTION registry.refuse_change();
+        RETURN month;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- They run as their owner: not for everybody.
+REVOKE EXECUTE ON FUNCTION registry.begin_entry(), registry.settled_entry(), registry.add_audit_months(date, date),
+                           registry.drop_audit_month(date)
+  FROM PUBLIC;
