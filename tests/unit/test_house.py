@@ -41,6 +41,7 @@ OWNERS = {
     "aiodns": {"dial.lookup"},
     "boto3": {"aws.queues", "aws.secret"},
     "botocore": {"aws.queues", "aws.secret"},
+    "jwt": {"access.issuers"},
     "msgspec": {"catalogue.canonical", "catalogue.registration", "health.messages"},
     "snapshot_restore_py": {"aws.db"},
     "psycopg": {"aws.db", "health.introductions", "health.results", "health.sweeps"},
