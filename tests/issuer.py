@@ -23,9 +23,6 @@ from typing import Any, ClassVar, NamedTuple, Self
 from urllib.parse import parse_qs, urlsplit
 from xml.sax.saxutils import escape
 
-from botocore.auth import SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
@@ -332,6 +329,11 @@ class Server:
 
     def _caller(self, path: str, headers: Mapping[str, str], body: bytes) -> Role | Answer:
         """The role that has signed a request, or why it is refused. botocore says what the signature has to be."""
+        # Here, because where the verifier is fuzzed there is none.
+        from botocore.auth import SigV4Auth
+        from botocore.awsrequest import AWSRequest
+        from botocore.credentials import Credentials
+
         told = {name.lower(): value for name, value in headers.items()}
         if "authorization" not in told:
             return failure("MissingAuthenticationToken", "Request is missing Authentication Token", 403)

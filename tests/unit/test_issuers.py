@@ -409,41 +409,49 @@ def keys_of(issuer: Issuer, *members: Any) -> None:
     issuer.instead[JWKS] = as_json({"keys": [*members]})
 
 
-P521 = ec.generate_private_key(ec.SECP521R1()).public_key().public_numbers()
-OTHER_CURVES = [
-    {"kid": "x", "kty": "EC", "crv": "P-521", "x": played.number(P521.x, 66), "y": played.number(P521.y, 66)},
-    {"kid": "x", "kty": "OKP", "crv": "Ed25519", "x": encode(bytes(32))},
-    {"kid": "x", "kty": "oct", "k": encode(bytes(32))},
-]
-RSA, EC = Key.of("RS256", 0, "x").jwk(), Key.of("ES256", 0, "x").jwk()
+def member(kind: str, **changed: Any) -> dict[str, Any]:
+    """A member of a set of keys, of a kind of ours unless it is changed."""
+    if kind == "P-521":
+        public = ec.generate_private_key(ec.SECP521R1()).public_key().public_numbers()
+        own = {"kty": "EC", "crv": kind, "x": played.number(public.x, 66), "y": played.number(public.y, 66)}
+    else:
+        own = Key.of(kind, 0, "x").jwk()
+    return {name: value for name, value in {**own, **changed}.items() if value is not None}
 
 
 @pytest.mark.parametrize(
-    "member",
+    ("kind", "changed"),
     [
-        *OTHER_CURVES,
-        *({**RSA, **more} for more in ({"alg": "RS512"}, {"alg": "PS256"}, {"alg": "RSA-OAEP"}, {"alg": "ES256"})),
-        *({**RSA, **more} for more in ({"alg": None}, {"use": "enc"}, {"use": None}, {"key_ops": ["sign"]})),
-        *({**RSA, **more} for more in ({"key_ops": "verify"}, {"key_ops": []}, {"kid": 7}, {"kid": ["x"]}, {"kty": 7})),
-        *({**RSA, **more} for more in ({"n": 7}, {"n": ""}, {"n": "AQ=="}, {"n": "A!"}, {"e": None}, {"e": "Ag"})),
-        *({**RSA, **more} for more in ({"e": "AA"}, {"kty": "EC"}, {"kty": "rsa"}, {"n": "AA"}, {"d": "AQAB"})),
-        *({**EC, **more} for more in ({"crv": "P-384"}, {"crv": "p-256"}, {"crv": ["P-256"]}, {"crv": None})),
-        *({**EC, **more} for more in ({"x": EC["y"]}, {"x": "AA"}, {"y": 7}, {"alg": "ES384"}, {"d": "AQAB"})),
-        *({**EC, **more} for more in ({"kty": "RSA"}, {"y": None}, {"crv": "secp256k1"})),
-        *(7, None, [], "x", {}, {"kid": "x"}),
+        ("P-521", {}),
+        ("ES256", {"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA"}),
+        ("ES256", {"kty": "oct", "k": "AAAA", "alg": None}),
+        *(("RS256", {"alg": name}) for name in ("RS512", "PS256", "RSA-OAEP", "ES256", 7)),
+        *(("RS256", {"use": "enc"}), ("RS256", {"use": 7}), ("RS256", {"key_ops": ["sign"]})),
+        *(("RS256", {"key_ops": "verify"}), ("RS256", {"key_ops": []}), ("RS256", {"kid": 7})),
+        *(("RS256", {"kid": ["x"]}), ("RS256", {"kty": 7}), ("RS256", {"kty": "rsa"}), ("RS256", {"kty": "EC"})),
+        *(("RS256", {"n": text}) for text in (None, 7, "", "AQ==", "A!", "AA")),
+        *(("RS256", {"e": text}) for text in (None, 7, "", "AA", "Ag")),
+        *(("RS256", {"d": "AQAB"}), ("ES256", {"d": "AQAB"})),
+        *(("ES256", {"crv": name}) for name in (None, "P-384", "p-256", ["P-256"], "secp256k1")),
+        *(("ES256", {"x": text}) for text in (None, 7, "AA", "A" * 43)),
+        *(("ES256", {"y": text}) for text in (None, 7, "AA", "A" * 43)),
+        *(("ES256", {"alg": "ES384"}), ("ES256", {"kty": "RSA"}), ("ES384", {"crv": "P-256"})),
     ],
     ids=str,
 )
-def test_a_key_that_is_not_for_us_or_not_valid_is_none(member, issuer, registry):
-    # Beside one that is right, which goes on working.
+def test_a_key_that_is_not_for_us_or_not_valid_is_none(kind, changed):
+    # Beside one that is right, which goes on being there.
+    right = Key.of("RS256", 1)
+    assert [*issuers.read_keys({"keys": [member(kind, **changed), right.jwk()]})] == [("rs256-1", "RS256")]
+    with pytest.raises(issuers.Unusable, match="it has no key for RS256, ES256 or ES384"):
+        issuers.read_keys({"keys": [member(kind, **changed)]})
+
+
+@pytest.mark.parametrize("member", [7, None, [], "x", {}, {"kid": "x"}], ids=str)
+def test_what_is_no_key_at_all_is_none(member, issuer, registry):
     keys_of(issuer, member, issuer.keys[0].jwk())
-    for algorithm in ("RS256", "ES256", "ES384"):
-        key = Key.of(algorithm, 0, "x")
-        assert registry.refused(issuer.sign(claims(), key)).startswith("It names no key that")
     assert registry.verify(issuer.sign(claims())).rule.id == "ci"
-    keys_of(issuer, member)
-    with pytest.raises(IssuerAway, match=r"cannot be had: it has no key for RS256, ES256 or ES384"):
-        Registry(rule()).verify(issuer.sign(claims()))
+    assert registry.refused(issuer.sign(claims(), Key.of("RS256", 0, "x"))).startswith("It names no key that")
 
 
 @pytest.mark.parametrize("more", [{"use": None}, {"alg": None}, {"key_ops": ["verify", "sign"]}, {"x5c": ["?"]}])
@@ -452,22 +460,19 @@ def test_a_key_may_leave_out_what_it_is_for(more, issuer, registry):
     assert registry.verify(issuer.sign(claims())).rule.id == "ci"
 
 
-@pytest.mark.parametrize(("bits", "is_taken"), [(1_024, False), (2_047, False), (2_048, True), (4_096, True)])
-def test_a_key_of_rsa_has_2048_bits_or_more(bits, is_taken, issuer, registry):
-    key = Key(f"rsa-{bits}", "RS256", played.private_key("RS256", 0, bits))
-    issuer.keys = [key, Key.of("ES256")]
-    if is_taken:
-        assert registry.verify(issuer.sign(claims())).rule.id == "ci"
-    else:
-        assert registry.refused(issuer.sign(claims())).startswith("It names no key that")
-
-
-@pytest.mark.parametrize(("bits", "is_taken"), [(8_192, True), (8_193, False), (16_384, False)])
-def test_a_key_of_rsa_may_not_take_longer_than_a_request(bits, is_taken):
-    modulus = (1 << (bits - 1)) + 1
-    member = {"kty": "RSA", "kid": "x", "n": played.number(modulus), "e": "AQAB"}
-    found = issuers.read_keys({"keys": [member, Key.of("ES256").jwk()]})
+@pytest.mark.parametrize(
+    ("bits", "is_taken"),
+    [(1_024, False), (2_047, False), (2_048, True), (4_096, True), (8_192, True), (8_193, False), (16_384, False)],
+)
+def test_a_key_of_rsa_is_neither_weak_nor_takes_longer_than_a_request(bits, is_taken):
+    weighed = {"kty": "RSA", "kid": "x", "n": played.number((1 << (bits - 1)) + 1), "e": "AQAB"}
+    found = issuers.read_keys({"keys": [weighed, Key.of("ES256").jwk()]})
     assert (("x", "RS256") in found) == is_taken
+
+
+def test_a_token_by_a_weak_key_is_refused(issuer, registry):
+    issuer.keys = [Key("weak", "RS256", played.private_key("RS256", 0, 1_024)), Key.of("ES256")]
+    assert registry.refused(issuer.sign(claims())).startswith("It names no key that")
 
 
 def test_two_keys_of_one_name_are_none_and_the_same_one_twice_is_one(issuer, registry):
@@ -609,18 +614,21 @@ def test_a_thousand_starts_at_once_are_one_fetch(issuer, registry):
     assert issuer.asked == [DISCOVERY, JWKS]
 
 
-def test_the_keys_of_a_hundred_issuers_are_kept(server, registry):
-    every = [server.issuer(f"many-{number}", Key.of("RS256")) for number in range(101)]
-    for issuer in every:
-        registry.verify(issuer.sign(claims()))
-    registry.verify(every[100].sign(claims(sub="b")))
-    registry.verify(every[1].sign(claims(sub="b")))
-    registry.verify(every[0].sign(claims(sub="b")))
-    assert [len(every[number].asked) for number in (0, 1, 2, 100)] == [4, 2, 2, 2]
-    # The first came again, for which the third made room, as it had not been asked for since.
-    registry.verify(every[2].sign(claims(sub="b")))
-    registry.verify(every[1].sign(claims(sub="c")))
-    assert [len(every[number].asked) for number in (1, 2)] == [2, 4]
+def test_the_keys_of_so_many_issuers_are_kept_and_who_was_not_asked_for_longest_makes_room(
+    server, registry, monkeypatch
+):
+    monkeypatch.setattr(issuers, "MAX_ISSUERS", 3)
+    every = [server.issuer(f"many-{number}", Key.of("RS256")) for number in range(4)]
+
+    def asked(number: int) -> int:
+        registry.verify(every[number].sign(claims(jti=time.monotonic_ns())))
+        return len(every[number].asked)
+
+    assert [asked(number) for number in (0, 1, 2)] == [2, 2, 2]
+    assert asked(0) == 2
+    assert asked(3) == 2  # for which the second made room
+    assert [asked(number) for number in (0, 2, 3)] == [2, 2, 2]
+    assert asked(1) == 4
 
 
 # ------------------------------------------------------------------ an issuer that means ill
