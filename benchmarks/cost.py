@@ -184,7 +184,7 @@ OPEN_RATE, OPEN_FUNCTION_RATE = 36, 15
 AUTHORIZER_MEMORY_GB = 1.0
 SNAPSHOTS = 5  # functions that read, with one version each
 COLD = 0.01  # of the requests
-AUTHORIZER_SECONDS = 300  # ReauthorizeEvery: calls with one header make one call of the authorizer in that time
+AUTHORIZER_SECONDS = 30  # ReauthorizeEvery: calls with one header make one call of the authorizer in that time
 HANGING = 0.02
 
 
@@ -196,7 +196,7 @@ class Options(NamedTuple):
     raw_days: int = 7
     multi_az: bool = False
     rollup_days: int = 400
-    alarms: int = 34  # metrics that alarms look at
+    alarms: int = 35  # metrics that alarms look at
     zones: int = 2  # in which the endpoint is
     memory_gb: float = 0.5
     sweep_memory_gb: float = 0.5
@@ -277,6 +277,8 @@ def month(servers: int, options: Options) -> Month:
     functions = {  # invocations, seconds of each, GB
         "api": (api_requests, 0.04, options.memory_gb),  # one of a hundred starts cold, which takes 1 s
         "authorizer": (authorized, 0.1, AUTHORIZER_MEMORY_GB),
+        # As if everybody had a token: it is then asked as often.
+        "identify": (authorized, 0.02, options.memory_gb),
         "dispatch": (sweeps, 0.1 + 0.02 * shards, options.memory_gb),
         "sweep": (sweeps * shards, shard_seconds, options.sweep_memory_gb),
         # 512 MB are three tenths of a core, so that Python's half takes three times as long.

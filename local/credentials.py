@@ -21,7 +21,7 @@ EXCLUDED = '":\\'
 # How long the authorizer goes on with what it has read (mcp_registry.aws.secret), and ...
 CACHED_SECONDS = 60
 # ... how long API Gateway remembers that a password was right, or wrong (ReauthorizeEvery in template.yaml).
-REMEMBERED_SECONDS = 300
+REMEMBERED_SECONDS = 30
 
 
 class RotationError(Exception):

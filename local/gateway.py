@@ -153,15 +153,16 @@ class Gateway:
         if len(request.body) > MAX_BODY:
             raise _Refusal("REQUEST_TOO_LARGE")
         route, path_parameters = self._routes.find(request.method, request.path)
-        identity: Json = {}
+        event = self._event(request, request_id, route, path_parameters)
         if route.authorized and self._door:
-            identity = await self._door.admit(request, self._method_arn(request))
+            identity = await self._door.admit(request, event, self._method_arn(request))
+            event["requestContext"]["authorizer"] = identity
         if isinstance(route.integration, Mock):
             # "Integration passthrough behaviors": never refuses what no request template is there for.
             if not _media_type_matcher(route.integration.media_types)(_content_type(request)):
                 raise _Refusal("UNSUPPORTED_MEDIA_TYPE")
             return _mock_response(route.integration)
-        event = self._event(request, request_id, route, path_parameters, identity)
+        event["body"], event["isBase64Encoded"] = self._body(request)
         return await self._integrate(route.integration, event, len(request.body))
 
     async def _integrate(self, integration: Invoke, event: Json, size: int) -> HttpResponse:
@@ -181,14 +182,9 @@ class Gateway:
             raise _Refusal("INTEGRATION_FAILURE") from None
 
     def _event(
-        self,
-        request: HttpRequest,
-        request_id: str,
-        route: Route,
-        path_parameters: Mapping[str, str] | None,
-        identity: Json,
+        self, request: HttpRequest, request_id: str, route: Route, path_parameters: Mapping[str, str] | None
     ) -> Json:
-        """The proxy event, version 1.0 ("Input format of a Lambda function for proxy integration")."""
+        """The proxy event but for the body ("Input format of a Lambda function for proxy integration", version 1.0)."""
         query = parse_qsl(request.query, keep_blank_values=True)
         now = time.time()
         context: Json = {
@@ -205,9 +201,6 @@ class Gateway:
             "resourcePath": route.path,
             "stage": self._api.stage,
         }
-        if identity:
-            context["authorizer"] = identity
-        body, is_base64 = self._body(request)
         return {
             "resource": route.path,
             "path": request.path,
@@ -219,8 +212,6 @@ class Gateway:
             "pathParameters": path_parameters,
             "stageVariables": None,
             "requestContext": context,
-            "body": body,
-            "isBase64Encoded": is_base64,
         }
 
     def _body(self, request: HttpRequest) -> tuple[str | None, bool]:
@@ -349,7 +340,7 @@ class _Decision(msgspec.Struct, rename="camel"):
     context: dict[str, str | int | float | bool | None] = {}
 
     def identity(self) -> Json:
-        """requestContext.authorizer. A TOKEN authorizer's context arrives as text, whatever it was."""
+        """requestContext.authorizer. The context arrives as text, whatever it was."""
         values = {key: _text(value) for key, value in self.context.items() if value is not None}
         return {"principalId": self.principal_id, **values}
 
@@ -364,35 +355,39 @@ class _Decision(msgspec.Struct, rename="camel"):
         return effects == {"Allow"}
 
 
+# The values of an authorizer's headers, by which a decision is remembered.
+_Sources = tuple[str, ...]
+
+
 class _Door:
-    """A Lambda authorizer of type TOKEN, with its cache of decisions."""
+    """A Lambda authorizer of type REQUEST, with its cache of decisions."""
 
     def __init__(self, authorizer: Authorizer, invoke: InvokeFunction, clock: Callable[[], float]) -> None:
         self._authorizer = authorizer
-        self._form = re.compile(authorizer.form, re.ASCII) if authorizer.form else None
         self._invoke = invoke
         self._clock = clock
-        self._cache: OrderedDict[str, tuple[float, _Decision]] = OrderedDict()
+        self._cache: OrderedDict[_Sources, tuple[float, _Decision]] = OrderedDict()
 
-    async def admit(self, request: HttpRequest, method_arn: str) -> Json:
-        """The caller's identity; refuses a caller without one."""
-        token = request.header(self._authorizer.header)
-        # "x-amazon-apigateway-authorizer object", identityValidationExpression.
-        if not token or not (self._form is None or self._form.search(token)):
+    async def admit(self, request: HttpRequest, event: Json, method_arn: str) -> Json:
+        """The caller's identity; refuses a caller without one. `event` is what the route's function will be told."""
+        sources = tuple(request.header(name) or "" for name in self._authorizer.headers)
+        # "Configure a Lambda authorizer": nobody is asked where an identity source is missing or empty.
+        if not all(sources):
             raise _Refusal("UNAUTHORIZED")
-        decision = self._remembered(token)
+        decision = self._remembered(sources)
         if decision is None:
-            decision = await self._decide(token, method_arn)
-            self._remember(token, decision)
+            decision = await self._decide(event, method_arn)
+            self._remember(sources, decision)
         # A remembered policy is evaluated anew: it was made for the caller, this question is about the method.
         if not decision.permits(method_arn):
             raise _Refusal("ACCESS_DENIED")
         return decision.identity()
 
-    async def _decide(self, token: str, method_arn: str) -> _Decision:
-        event = {"type": "TOKEN", "authorizationToken": token, "methodArn": method_arn}
+    async def _decide(self, event: Json, method_arn: str) -> _Decision:
         try:
-            answer = await self._invoke(self._authorizer.function, event)
+            answer = await self._invoke(
+                self._authorizer.function, {"type": "REQUEST", "methodArn": method_arn, **event}
+            )
             return msgspec.convert(answer, _Decision)
         except FunctionError as error:
             # "Output from an API Gateway Lambda authorizer": this one word, exactly, is a 401.
@@ -403,18 +398,18 @@ class _Door:
             _logger.error("%s answered no valid policy: %s", self._authorizer.function, error)
             raise _Refusal("AUTHORIZER_CONFIGURATION_ERROR") from None
 
-    def _remembered(self, token: str) -> _Decision | None:
-        until, decision = self._cache.get(token, (0.0, None))
+    def _remembered(self, sources: _Sources) -> _Decision | None:
+        until, decision = self._cache.get(sources, (0.0, None))
         if decision is None or self._clock() >= until:
             return None
-        self._cache.move_to_end(token)
+        self._cache.move_to_end(sources)
         return decision
 
-    def _remember(self, token: str, decision: _Decision) -> None:
+    def _remember(self, sources: _Sources, decision: _Decision) -> None:
         if self._authorizer.ttl <= 0:
             return
-        self._cache[token] = (self._clock() + self._authorizer.ttl, decision)
-        self._cache.move_to_end(token)
+        self._cache[sources] = (self._clock() + self._authorizer.ttl, decision)
+        self._cache.move_to_end(sources)
         if len(self._cache) > _CACHED_DECISIONS:
             self._cache.popitem(last=False)
 

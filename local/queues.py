@@ -232,7 +232,7 @@ def _error(status: int, kind: str, message: str) -> tuple[int, Mapping[str, Any]
     return status, {"Content-Type": "application/x-amz-json-1.0"}, body
 
 
-def _is_of_this_run(authorization: str) -> bool:
+def is_of_this_run(authorization: str) -> bool:
     """Whether a request is signed by our key ("Elements of an AWS API request signature").
 
     Only the name of the key is looked at: it is as secret as the key, and never leaves this machine.
@@ -312,7 +312,7 @@ class _Service:
 
     async def __call__(self, scope: Json, receive: Any, send: Any) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        if not _is_of_this_run(headers.get("authorization", "")):
+        if not is_of_this_run(headers.get("authorization", "")):
             await _respond(send, *_error(403, "UnrecognizedClientException", "The key is not that of this run"))
             return
         body = await server.read_body(receive, _MAX_REQUEST)

@@ -68,7 +68,8 @@ SELECT has_database_privilege(current_database(), 'CREATE')
 # Whether this user may be each of the roles of sql/roles.sql.
 MAY_TAKE_ROLES = """
 SELECT bool_and(COALESCE(pg_has_role(to_regrole(name), 'MEMBER'), false))
-  FROM unnest(ARRAY['registry_reader', 'registry_writer', 'registry_sweeper']) AS name
+  FROM unnest(ARRAY['registry_reader', 'registry_writer', 'registry_sweeper', 'registry_porter',
+                    'registry_keeper']) AS name
 """
 
 

@@ -4,25 +4,28 @@ A process asks for work at the Runtime API (2018-06-01: next, response, error, i
 has a listener of that API to itself, which serves connections of this process and closes those of anybody else, and
 which takes a call only where the process may make it. Processes start on demand, handle one invocation at a time, are
 used again (the last one first) and end when the code they loaded has been edited.
+
+A function may ask another one (`Invocations`), by the address that AWS_ENDPOINT_URL_LAMBDA has for it.
 """
 
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from local import loopback
-from local.gateway import FunctionError, FunctionTimeout
+from local import loopback, queues
+from local.gateway import MAX_EVENT, FunctionError, FunctionTimeout, InvokeFunction
 from local.server import PrivateListener, read_body, respond
 from local.template import ACCOUNT_ID, PARTITION, REGION, Function
 
@@ -33,6 +36,7 @@ MAX_RESPONSE = 6 * 1024 * 1024  # "Lambda quotas"
 STOP_GRACE = 1.0  # seconds between SIGTERM and SIGKILL
 
 _API = "/2018-06-01/runtime"
+_INVOKE = re.compile(r"/2015-03-31/functions/(\w+)/invocations", re.ASCII)
 _ACCEPTED = b'{"status":"OK"}'
 _JSON_HEADER = (b"content-type", b"application/json")
 
@@ -60,13 +64,16 @@ class Runtime:
         """
         more = concurrency or {}
         self._output = _Output(hear)
+        self._environment = dict(environment or {})
         self._pools = {
-            logical_id: _Pool(function, environment or {}, max(max_processes, more.get(logical_id, 0)), self._output)
+            logical_id: _Pool(function, self._environment, max(max_processes, more.get(logical_id, 0)), self._output)
             for logical_id, function in functions.items()
         }
+        self._invocations = Invocations(self.invoke, self._pools, self._is_ours)
 
     async def __aenter__(self) -> "Runtime":
         await self._output.open()
+        self._environment["AWS_ENDPOINT_URL_LAMBDA"] = await self._invocations.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -79,7 +86,71 @@ class Runtime:
     async def stop(self, grace: float = STOP_GRACE) -> None:
         """End every process: politely, then after `grace` seconds for certain; returns when the last one is gone."""
         await asyncio.gather(*(pool.stop(grace) for pool in self._pools.values()))
+        self._invocations.close()
         await self._output.close(grace)
+
+    def _is_ours(self, caller: loopback.Address, ours: loopback.Address) -> bool:
+        return any(pool.has(caller, ours) for pool in self._pools.values())
+
+
+class Invocations:
+    """Lambda's own API, as far as functions ask each other by it: "Invoke" in the AWS Lambda API Reference.
+
+    It serves connections that `admits` knows, and of those requests that the key of this run has signed.
+    """
+
+    def __init__(
+        self,
+        invoke: InvokeFunction,
+        functions: Collection[str],
+        admits: Callable[[loopback.Address, loopback.Address], bool],
+    ) -> None:
+        self._invoke = invoke
+        self._functions = functions
+        self._admits = admits
+        self._listener: PrivateListener | None = None
+
+    async def open(self) -> str:
+        """Listen, in the running loop; returns the URL that takes the place of AWS (AWS_ENDPOINT_URL_LAMBDA)."""
+        sock = loopback.bind_inner()
+        self._listener = PrivateListener(self, sock, self._admits)
+        await self._listener.open()
+        return "http://{}:{}".format(*sock.getsockname())
+
+    def close(self) -> None:
+        """Stop listening; again does nothing."""
+        if self._listener:
+            self._listener.close()
+            self._listener = None
+
+    async def __call__(self, scope: Json, receive: Any, send: Any) -> None:
+        """Answer a request, as an ASGI callable."""
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        body = await read_body(receive, MAX_EVENT)
+        if body is None:
+            return
+        place = _INVOKE.fullmatch(scope["path"])
+        if not queues.is_of_this_run(headers.get("authorization", "")):
+            await _answer(send, 403, b'{"message":"The key is not that of this run"}')
+        elif scope["method"] != "POST" or place is None or place[1] not in self._functions:
+            await _answer(send, 404, b'{"message":"There is no such function"}')
+        else:
+            await self._ask(place[1], body, send)
+
+    async def _ask(self, function: str, body: bytes, send: Any) -> None:
+        try:
+            event = msgspec.json.decode(body)
+        except (ValueError, RecursionError):
+            await _answer(send, 400, b'{"message":"The payload is not JSON"}')
+            return
+        failed: list[tuple[bytes, bytes]] = []
+        try:
+            answer = await self._invoke(function, event)
+        except (FunctionError, FunctionTimeout) as error:
+            failed = [(b"x-amz-function-error", b"Unhandled")]
+            answer = {"errorType": type(error).__name__, "errorMessage": str(error)}
+        content = msgspec.json.encode(answer)
+        await respond(send, 200, [_JSON_HEADER, (b"content-length", b"%d" % len(content)), *failed], content)
 
 
 class _Output(asyncio.Protocol):
@@ -171,6 +242,10 @@ class _Pool:
             self._waiting.append(invocation)
             self._start_missing()
         return await invocation.result
+
+    def has(self, caller: loopback.Address, ours: loopback.Address) -> bool:
+        """Whether the end `caller` of a connection is open in one of these processes."""
+        return any(process.is_ours(caller, ours) for process in self._processes)
 
     def take_back(self, invocation: _Invocation) -> None:
         """Give an invocation that no process has begun to read to another one."""
@@ -274,7 +349,7 @@ class _Process:
             start_new_session=True,
         )
         self._set_timer(INIT_TIMEOUT, self._init_timed_out)
-        listener = PrivateListener(self, sock, self._is_ours)
+        listener = PrivateListener(self, sock, self.is_ours)
         await listener.open()
         try:
             if self.retired:
@@ -293,7 +368,8 @@ class _Process:
         except ChildProcessError:  # whoever waits for it has just seen its end
             return False
 
-    def _is_ours(self, caller: loopback.Address, ours: loopback.Address) -> bool:
+    def is_ours(self, caller: loopback.Address, ours: loopback.Address) -> bool:
+        """Whether the end `caller` of a connection is open in this process."""
         return self._child is not None and loopback.belongs_to(self._child.pid, caller, ours)
 
     def hand_over(self, invocation: _Invocation) -> None:

@@ -88,15 +88,14 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Authorizer:
-    """A TOKEN authorizer: the function, the header that holds the token, how long a decision is remembered.
+    """A REQUEST authorizer: the function, the headers that say who it is, how long a decision is remembered for them.
 
-    `form` is a regular expression: what does not match it is refused, and the function not asked.
+    A request without one of these headers is refused, and the function not asked.
     """
 
     function: str
-    header: str
+    headers: tuple[str, ...]
     ttl: float
-    form: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -728,7 +727,7 @@ class _Authorizer(msgspec.Struct, rename="camel"):
     type: str
     authorizer_uri: str
     authorizer_result_ttl_in_seconds: float = 300
-    identity_validation_expression: str = ""
+    identity_source: str = ""
 
 
 class _Response(msgspec.Struct, rename="camel"):
@@ -780,14 +779,21 @@ def _authorizer(body: Json) -> tuple[str | None, Authorizer | None]:
         raise TemplateError("the local run plays one authorizer; the template has several")
     name, scheme = found[0]
     shape = _convert(scheme["x-amazon-apigateway-authorizer"], _Authorizer, name)
-    if shape.type != "token":
-        raise TemplateError(f"{name}: the local run plays TOKEN authorizers, not {shape.type}")
+    if shape.type != "request":
+        raise TemplateError(f"{name}: the local run plays REQUEST authorizers, not {shape.type}")
     return name, Authorizer(
         function=_function_of(shape.authorizer_uri),
-        header=scheme["name"],
+        headers=tuple(_header(source.strip(), name) for source in shape.identity_source.split(",")),
         ttl=shape.authorizer_result_ttl_in_seconds,
-        form=shape.identity_validation_expression,
     )
+
+
+def _header(source: str, where: str) -> str:
+    """The header that an identity source is."""
+    match = re.fullmatch(r"method\.request\.header\.([\w-]+)", source)
+    if match is None:
+        raise TemplateError(f"{where}: the local run knows headers as identity sources, not {source!r}")
+    return match[1]
 
 
 def _route(path: str, method: str, operation: Json, authorizer: str | None) -> Route:

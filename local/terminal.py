@@ -62,7 +62,7 @@ def outcome(request: HttpRequest, response: HttpResponse) -> str:
     """What came of a login that was refused, or of a registration; empty for every other request."""
     if any(name.lower() == "www-authenticate" for name, _ in response.headers):
         given = request.header("authorization")
-        return f"login refused: {'wrong user name or password' if given else 'no credentials'}"
+        return f"login refused: {'wrong credentials' if given else 'no credentials'}"
     if response.status == 421:  # for a name that is not ours
         return f"refused: {_answer(response).error}"
     if request.method in ("POST", "PUT") and request.path.rstrip("/") == REGISTER:

@@ -33,6 +33,7 @@ from local.gateway import FunctionError, Gateway, HttpRequest
 from local.postgres import LEASH, Postgres
 from local.queues import QueueService
 from local.run import LOOPBACK
+from local.runtime import Invocations
 from mcp_registry.aws import db
 from tests.api.transport import Answer, Headers, Remote, Secret, Transport, over_http
 from tests.redaction import search
@@ -523,6 +524,8 @@ class InProcess:
         self.stack = load_stack(database_url)
         self._queue_service = queue_service
         self._queue_url: str | None = None
+        self._invocations: asyncio.AbstractEventLoop | None = None
+        self._invocations_url = ""
         self._handlers = {
             name: load_module(function.code_dir / "app.py", f"app_{name}").lambda_handler
             for name, function in self.stack.functions.items()
@@ -534,7 +537,7 @@ class InProcess:
 
     async def invoke(self, function: str, event: dict[str, Any]) -> object:
         """Call a handler as Lambda does: JSON in, JSON out."""
-        with self._reaching_queues(function):
+        with self._reaching_queues(function), self._reaching_functions(function):
             try:
                 # In a thread, because no handler of Lambda finds an event loop running around it.
                 answer = await asyncio.to_thread(self._handlers[function], json.loads(json.dumps(event)), None)
@@ -558,6 +561,28 @@ class InProcess:
             for name, value in queues.CREDENTIALS.items():
                 patch.setenv(name, value)
             yield
+
+    @contextmanager
+    def _reaching_functions(self, function: str) -> Generator[None]:
+        """Lead Lambda's API to these handlers, while a function runs that asks another one, and no longer."""
+        if "IDENTIFY_URL" not in self.stack.functions[function].environment:
+            yield
+            return
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AWS_ENDPOINT_URL_LAMBDA", self._serve_invocations())
+            patch.setenv("AWS_DEFAULT_REGION", template.REGION)
+            for name, value in queues.CREDENTIALS.items():
+                patch.setenv(name, value)
+            yield
+
+    def _serve_invocations(self) -> str:
+        """The URL of Lambda's API, which a thread serves from the first time on."""
+        if self._invocations is None:
+            self._invocations = asyncio.new_event_loop()
+            threading.Thread(target=self._invocations.run_forever, daemon=True).start()
+            api = Invocations(self.invoke, self.stack.functions, lambda *_: True)
+            self._invocations_url = asyncio.run_coroutine_threadsafe(api.open(), self._invocations).result(PATIENCE)
+        return self._invocations_url
 
     def send(self, method: str, path: str, headers: Headers, body: bytes) -> Answer:
         """Answer a request by a gateway that remembers nothing, so that changed credentials count at once."""

@@ -669,7 +669,12 @@ def use(report: Report, aws: Aws, endpoint: str, database_url: str) -> None:
     with report.proof("the authorizer lets in who has the secret, and nobody else"):
         arn = f"arn:aws:execute-api:{REGION}:000000000000:{names['RegistryApi']}/{STAGE}/GET/api/registry/servers"
         for credentials, effect in ((basic, "Allow"), (basic[:-6] + "AAAA==", "Deny")):
-            event = {"type": "TOKEN", "authorizationToken": credentials, "methodArn": arn}
+            event = {
+                "type": "REQUEST",
+                "methodArn": arn,
+                "multiValueHeaders": {"Authorization": [credentials]},
+                "requestContext": {"identity": {"sourceIp": HOST}},
+            }
             answer = _invoke(aws, names["AuthorizerFunction"], event)
             _equal(answer["policyDocument"]["Statement"][0]["Effect"], effect)
 

@@ -36,7 +36,7 @@ from local import sam
 from mcp_registry.aws import db
 from mcp_registry.catalogue import servers
 from mcp_registry.catalogue.registration import parse
-from tests.integration.test_events import AUTHORIZER, BACKGROUND, EVENTS, EXPECTED, MIGRATION
+from tests.integration.test_events import AUTHORIZER, BACKGROUND, EVENTS, EXPECTED, MIGRATION, QUESTIONS
 
 ROOT = Path(__file__).parent.parent
 USERNAME, PASSWORD = "admin", "password"
@@ -159,6 +159,9 @@ def events(invoke: Invoke, database_url: str) -> Iterator[str]:
         wanted = "Allow" if name == "authorizer-allow" else "Deny"
         if [statement["Effect"] for statement in answer["policyDocument"]["Statement"]] != [wanted]:
             yield f"{name}: {answer}"
+    for name, wanted in QUESTIONS.items():
+        if (answer := invoke("IdentifyFunction", EVENTS / f"{name}.json")) != wanted:
+            yield f"{name}: {answer}"
     if (answer := invoke("MigrateFunction", EVENTS / f"{MIGRATION}.json")) is not None:
         yield f"{MIGRATION}: {answer}"
 
@@ -266,7 +269,7 @@ def main() -> int:
         return 1
     for fault in faults:
         print(fault, file=sys.stderr)
-    asked = len(EXPECTED) + len(BACKGROUND) + len(AUTHORIZER) + 1
+    asked = len(EXPECTED) + len(BACKGROUND) + len(AUTHORIZER) + len(QUESTIONS) + 1
     print(f"sam local: {len(ROUTES)} routes and {asked} events, {len(faults)} answers not as expected")
     return 1 if faults else 0
 

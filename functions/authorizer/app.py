@@ -1,13 +1,14 @@
-"""The Lambda authorizer: lets requests with valid Basic credentials through.
+"""The Lambda authorizer: says who sent a request, and refuses whom nobody knows.
 
-Contract: AWS documentation, "Input to an API Gateway Lambda authorizer" (TOKEN) and "Output from ...".
+Contract: AWS documentation, "Input to an API Gateway Lambda authorizer" (REQUEST) and "Output from ...".
 """
 
 from __future__ import annotations
 
 import os
+from typing import Any
 
-from mcp_registry.access import auth
+from mcp_registry.access import admission
 
 if os.environ.get("REGISTRY_SECRET_ARN"):
     # Most of a cold start. Lambda lends a function that initialises more CPU than one that answers.
@@ -16,19 +17,26 @@ if os.environ.get("REGISTRY_SECRET_ARN"):
     secret.connect()
 
 
-def lambda_handler(event: dict[str, str], context: object) -> dict[str, object]:
-    """Answer a policy that allows every route of the stage, or denies every one.
+def lambda_handler(event: dict[str, Any], context: object) -> dict[str, object]:
+    """Answer a policy that allows every route of the stage, with who it is, or one that denies every route.
 
-    Every route, because API Gateway remembers the answer for the header, whatever route it was asked for. A denial is
-    answered 401, by the gateway response ACCESS_DENIED of the template. The other way to a 401 is an exception, which
-    nobody remembers, and of which Lambda would log the stack as an error for each password that somebody tries. Here an
-    exception means 500.
+    Every route, because API Gateway remembers the answer for the header, whatever route it was asked for: what a role
+    may not call is refused by the functions. A denial is answered 401, by the gateway response ACCESS_DENIED of the
+    template. The other way to a 401 is an exception, which nobody remembers, and of which Lambda would log the stack as
+    an error for each password that somebody tries: that is for who was not looked at. Any other exception means 500.
     """
-    header = event.get("authorizationToken", "")
-    who = auth.parse(header) if auth.permits(header) else None
+    headers: dict[str, list[str]] = event.get("multiValueHeaders") or {}
+    given = [value for name, values in headers.items() if name.lower() == "authorization" for value in values]
+    # The answer is remembered for one of them, and nobody has written down for which.
+    if len(given) != 1:
+        raise admission.Unauthorized
+    caller = admission.caller_of(given[0], event["requestContext"]["identity"]["sourceIp"])
     stage = "/".join(event["methodArn"].split("/")[:2])
-    effect = "Deny" if who is None else "Allow"
+    effect = "Deny" if caller is None else "Allow"
     statement = {"Action": "execute-api:Invoke", "Effect": effect, "Resource": f"{stage}/*"}
-    # The user name, for the access log; of who is refused nothing that they sent.
-    name = "nobody" if who is None else who[0].decode()
-    return {"principalId": name, "policyDocument": {"Version": "2012-10-17", "Statement": [statement]}}
+    policy = {"Version": "2012-10-17", "Statement": [statement]}
+    if caller is None:
+        return {"principalId": "nobody", "policyDocument": policy}
+    # The name is for the access log too.
+    told = {"role": caller["role"], "team": caller["team"]}
+    return {"principalId": caller["name"], "policyDocument": policy, "context": told}

@@ -25,7 +25,7 @@ ROUTES = [
 def test_without_valid_credentials_every_route_answers_401(api, method, path, auth):
     answer = api(method, path, auth=auth)
     assert answer.status == 401
-    assert answer.headers["www-authenticate"] == 'Basic realm="MCP Registry"'
+    assert answer.headers["www-authenticate"] == 'Basic realm="MCP Registry", Bearer realm="MCP Registry"'
     assert answer.json()["code"] == "UNAUTHORIZED"
 
 

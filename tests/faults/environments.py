@@ -23,7 +23,7 @@ from local.runtime import Runtime
 from tests.conftest import load_stack, migrate
 from tests.faults import stage
 from tests.faults.delivery import register
-from tests.integration.test_events import AUTHORIZER, BACKGROUND, EXPECTED, MIGRATION, read
+from tests.integration.test_events import AUTHORIZER, BACKGROUND, EXPECTED, MIGRATION, QUESTIONS, read
 from tests.proof import Line
 
 # Run at the start of each process, before anything of ours is imported ("site: Site-specific configuration hook").
@@ -105,6 +105,7 @@ EVENTS = [
     *((file, function, str(status)) for file, function, status in EXPECTED),
     *((file, function, _expected(outcomes)) for file, function, outcomes in BACKGROUND),
     *zip(AUTHORIZER, ["AuthorizerFunction"] * 2, ["Allow", "Deny"], strict=True),
+    *((file, "IdentifyFunction", json.dumps(answer)) for file, answer in QUESTIONS.items()),
     (MIGRATION, "MigrateFunction", "null"),
 ]
 

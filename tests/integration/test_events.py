@@ -57,6 +57,8 @@ BACKGROUND = [
     ("maintain", "MaintainFunction", None),
 ]
 AUTHORIZER = ["authorizer-allow", "authorizer-refuse"]
+# What the authorizer asks, and what it is told where the database knows of nobody.
+QUESTIONS = {"identify-token": {"caller": None}, "identify-issuer": {"rules": []}}
 # What CloudFormation sends on a deployment. Its answer goes to an address that takes everything and leads nowhere.
 MIGRATION = "migrate"
 
@@ -67,9 +69,9 @@ def read(name: str):
 
 def test_every_event_file_is_used_and_every_function_has_one(in_process):
     files = {path.stem for path in EVENTS.iterdir()}
-    assert files == {name for name, _, _ in [*EXPECTED, *BACKGROUND]} | {*AUTHORIZER, MIGRATION}
+    assert files == {name for name, _, _ in [*EXPECTED, *BACKGROUND]} | {*AUTHORIZER, *QUESTIONS, MIGRATION}
     functions = {function for _, function, _ in [*EXPECTED, *BACKGROUND]}
-    assert functions | {"AuthorizerFunction", "MigrateFunction"} == set(in_process.stack.functions)
+    assert functions | {"AuthorizerFunction", "IdentifyFunction", "MigrateFunction"} == set(in_process.stack.functions)
 
 
 @pytest.fixture
@@ -100,6 +102,11 @@ def test_an_event_that_nobody_waits_for_is_dealt_with(name, function, outcomes, 
         assert answer == {"batchItemFailures": outcomes}
     else:
         assert [sweep["result"] for sweep in answer] == outcomes
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_a_question_of_the_authorizers_is_answered(name, in_process):
+    assert asyncio.run(in_process.invoke("IdentifyFunction", read(name))) == QUESTIONS[name]
 
 
 def test_a_deployment_finds_the_database_migrated(in_process, capsys):

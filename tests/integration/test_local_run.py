@@ -369,7 +369,7 @@ def test_the_terminal_shows_one_line_a_request_and_no_credential(start):
     assert local.stop() == 0
     lines = [line for line in local.output if f" {SERVERS}  " in line or " /health  " in line]
     assert [line.split()[3] for line in lines] == ["401", "200"]
-    assert lines[0].endswith(" ms  login refused: wrong user name or password")
+    assert lines[0].endswith(" ms  login refused: wrong credentials")
     text = "\n".join(local.output)
     assert "Unauthorized" not in text
     assert "stackTrace" not in text

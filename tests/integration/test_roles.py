@@ -17,7 +17,7 @@ from mcp_registry.errors import Unavailable
 from tests.conftest import ROOT, migrate
 from tests.integration.test_servers import PARAMETERS, statements
 
-ROLES = ("registry_reader", "registry_writer", "registry_sweeper")
+ROLES = ("registry_reader", "registry_writer", "registry_sweeper", "registry_porter", "registry_keeper")
 # Which roles run a statement; template.yaml says which function has which role.
 RUN_BY = {
     "registry_reader": (
@@ -36,6 +36,8 @@ RUN_BY = {
         "health.maintenance.",
         "aws.db.VERIFY",
     ),
+    "registry_porter": ("access.identity.", "aws.db.VERIFY"),
+    "registry_keeper": ("aws.db.VERIFY",),
 }
 # What reads of the catalogue only, although it stands beside what writes.
 READS = {"catalogue.servers.LIST", "catalogue.servers.NARROW", "catalogue.servers.DETAIL"}
@@ -87,6 +89,20 @@ FORBIDDEN = [
     ("registry_sweeper", "SELECT description FROM registry.mcp_servers"),
     ("registry_sweeper", "SELECT * FROM registry.tools"),
     ("registry_sweeper", "SELECT * FROM registry.server_metadata"),
+    ("registry_porter", "UPDATE registry.tokens SET role = 'admin'"),
+    ("registry_porter", "UPDATE registry.tokens SET revoked_at = NULL"),
+    ("registry_porter", "DELETE FROM registry.tokens"),
+    ("registry_porter", "UPDATE registry.issuers SET role = 'admin'"),
+    ("registry_porter", "SELECT name FROM registry.mcp_servers"),
+    ("registry_porter", "SELECT * FROM registry.audit"),
+    ("registry_keeper", "UPDATE registry.tokens SET digest = digest"),
+    ("registry_keeper", "UPDATE registry.audit SET actor = 'x'"),
+    ("registry_keeper", "DELETE FROM registry.audit"),
+    ("registry_keeper", "UPDATE registry.mcp_servers SET owner = 'x'"),
+    *(
+        (role, "SELECT digest FROM registry.tokens")
+        for role in ("registry_reader", "registry_writer", "registry_sweeper")
+    ),
     *((role, "CREATE TABLE registry.mine (x int)") for role in ROLES),
     *((role, "DROP TABLE metrics.sweeps") for role in ROLES),
     *((role, "INSERT INTO registry.migrations (version, name, checksum) VALUES (9999, 'x', 'x')") for role in ROLES),
@@ -225,7 +241,7 @@ def test_who_logs_in_by_a_password_goes_on_doing_so_on_an_rds(rds: str):
         connection.execute("CREATE ROLE creator LOGIN CREATEROLE PASSWORD 'creator'")
         name = connection.info.dbname
         connection.execute(f'GRANT CREATE ON DATABASE "{name}" TO creator'.encode())
-        connection.execute("GRANT registry_reader, registry_writer, registry_sweeper TO creator WITH ADMIN OPTION")
+        connection.execute(f"GRANT {', '.join(ROLES)} TO creator WITH ADMIN OPTION".encode())
         assert migrate.migrate(make_conninfo(rds, user="creator", password="creator"))
         for who in ("creator", *ROLES):
             assert connection.execute(TAKES_A_TOKEN, [who]).fetchone() == (False,), who
@@ -242,13 +258,14 @@ def test_the_template_gives_each_function_the_role_that_runs_its_statements():
     parameters = {"DatabaseUrl": "postgresql://h/d", "RegistryPassword": "x"}
     functions = template.load(ROOT / "template.yaml", parameters).functions
     given = {name: function.environment.get("DATABASE_ROLE") for name, function in functions.items()}
-    reader, writer, sweeper = ROLES
+    reader, writer, sweeper, porter, _ = ROLES
     assert given == {
         "AuthorizerFunction": None,
         "FrontFunction": None,
         "HealthSweepFunction": None,
         "IntroduceFunction": None,
         "MigrateFunction": "registry_owner",
+        "IdentifyFunction": porter,
         **dict.fromkeys(("RegisterFunction", "UpdateFunction", "DeleteFunction"), writer),
         **dict.fromkeys(
             ("ListFunction", "DetailFunction", "HistoryFunction", "MetricsFunction", "HealthFunction"), reader

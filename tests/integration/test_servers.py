@@ -56,6 +56,7 @@ PARAMETERS = {
     "names": "{x}", "is_one_more": True, "bytes": 2, "max_servers": 1, "max_bytes": 1,
     "slot": "2026-11-22T12:00:00Z", "sent_at": None, "shard": 0, "servers": 1, "shards": 1, "suspect_hosts": 10,
     "suspect_minutes": 10, "unreachable": "The host cannot be reached",
+    "token": "x", "issuer": "https://x",
     "asked_at": None, "endpoint_ids": "{1}", "retries": "{NULL}", "doubted": "{}", "evidence_of": "{}",
     "evidence": "{}", "doubt_minutes": 5,
     "sudden": 3, "told": 20, "falling": "{}", "minutes": 60, "ids": "{1}", "pulses": "{NULL}",

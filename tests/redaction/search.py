@@ -39,7 +39,7 @@ _SENTENCE = rf"(?!.*(?:{_SQL}|{_DRIVER}|{_STACK}))(?:[A-Z]|(?:{_METHOD}) )[^\x00
 # The access log of the local run. The path is the client's own, so that such a line is searched for secrets only.
 OF_A_REQUEST = re.compile(
     r"\d\d:\d\d:\d\d  [A-Z]+ +\S{1,200}  \d{3}  \d+ ms(?:  (?:"
-    r"login refused: (?:no credentials|wrong user name or password)|unchanged|the registration itself was asked for"
+    r"login refused: (?:no|wrong) credentials|unchanged|the registration itself was asked for"
     rf"|{_NAME} (?:created|updated|unchanged)|(?:{_NAME} )?(?:refused|failed): {_SENTENCE}))?"
 )
 # What the local run says of a server that goes down or comes back.

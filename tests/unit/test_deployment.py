@@ -145,7 +145,11 @@ def test_nothing_is_allowed_on_everything_but_what_knows_no_resource(stack: Stac
 def test_each_function_may_do_what_it_is_there_for_and_nothing_else(stack: Stack):
     """Besides its log and, where it is in a network, its interface."""
     wanted = {
-        "AuthorizerFunction": {("secretsmanager:GetSecretValue", "CredentialsSecret")},
+        "AuthorizerFunction": {
+            ("secretsmanager:GetSecretValue", "CredentialsSecret"),
+            ("lambda:InvokeFunction", "IdentifyFunction"),
+        },
+        "IdentifyFunction": {("rds-db:connect", "porter")},
         "FrontFunction": set(),
         **{name: {("rds-db:connect", "writer")} for name in WRITERS},
         **{name: {("rds-db:connect", "writer"), ("sqs:SendMessage", "IntroduceQueue")} for name in ANNOUNCING},

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,7 +33,7 @@ API = Api(
         Route("POST", "/closed", Invoke("Open"), authorized=True),
         Route("PUT", "/closed", Invoke("Open"), authorized=True),
     ),
-    authorizer=Authorizer("Door", "Authorization", ttl=300),
+    authorizer=Authorizer("Door", ("Authorization",), ttl=300),
     gateway_responses={
         "DEFAULT_4XX": GatewayResponse(None, {}, '{"error": "4", "id": "$context.requestId"}'),
         "DEFAULT_5XX": GatewayResponse(None, {}, '{"error": $context.error.messageString}'),
@@ -60,7 +61,7 @@ class Stage:
         self._gateway = Gateway(api, self._invoke, clock=lambda: self.now)
 
     async def _invoke(self, function: str, event: dict[str, Any], /) -> object:
-        self.events.append((function, event))
+        self.events.append((function, copy.deepcopy(event)))
         return self.functions[function](event)
 
     def ask(self, method: str, path: str, query: str = "", body: bytes = b"", **headers: str) -> HttpResponse:
@@ -204,25 +205,27 @@ def test_without_a_token_the_authorizer_is_not_even_asked(headers: dict[str, str
     assert (response.status, header(response, "www-authenticate"), stage.events) == (401, "Basic", [])
 
 
-@pytest.mark.parametrize(("token", "asked"), [("secret", 1), ("secret secret", 0), ("Secret", 0), ("secret\n", 0)])
-def test_a_token_without_the_form_that_the_template_asks_for_is_refused_without_the_authorizer(token: str, asked: int):
-    stage = Stage(replace(API, authorizer=Authorizer("Door", "Authorization", ttl=300, form=r"^[a-z]+\Z")))
-    response = stage.ask("POST", "/closed", authorization=token)
-    assert (response.status, stage.called("Door")) == (200 if asked else 401, asked)
-    assert asked or header(response, "www-authenticate") == "Basic"
-
-
-def test_the_authorizer_gets_the_token_and_the_method_arn():
+def test_the_authorizer_gets_what_the_function_will_get_but_for_the_body_and_who_it_is():
     stage = Stage()
-    stage.ask("POST", "/closed", authorization="secret")
-    assert stage.events[0] == (
-        "Door",
-        {
-            "type": "TOKEN",
-            "authorizationToken": "secret",
-            "methodArn": "arn:aws:execute-api:us-east-1:000000000000:api/v1/POST/closed",
-        },
-    )
+    stage.ask("POST", "/closed", "a=1", b"{}", authorization="secret")
+    (_, asked), (_, answered) = stage.events
+    assert asked == {
+        "type": "REQUEST",
+        "methodArn": "arn:aws:execute-api:us-east-1:000000000000:api/v1/POST/closed",
+        **{key: value for key, value in answered.items() if key not in ("body", "isBase64Encoded")},
+        "requestContext": {k: v for k, v in answered["requestContext"].items() if k != "authorizer"},
+    }
+    assert asked["multiValueHeaders"] == {"authorization": ["secret"]}
+    assert asked["requestContext"]["identity"]["sourceIp"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(("given", "asked"), [({"authorization": "a", "x_team": "b"}, 1), ({"authorization": "a"}, 0)])
+def test_the_authorizer_is_asked_where_every_header_is_there_that_it_is_remembered_by(
+    given: dict[str, str], asked: int
+):
+    stage = Stage(replace(API, authorizer=Authorizer("Door", ("Authorization", "X-Team"), ttl=300)))
+    assert [stage.ask("POST", "/closed", "", b"", **given).status for _ in range(2)] == [200 if asked else 401] * 2
+    assert stage.called("Door") == asked
 
 
 def test_the_function_sees_principal_and_context_as_text():

@@ -48,8 +48,8 @@ Resources:
         Authorizers:
           Door:
             FunctionArn: !GetAtt DoorFunction.Arn
-            FunctionPayloadType: TOKEN
-            Identity: {Header: Authorization, ReauthorizeEvery: 60}
+            FunctionPayloadType: REQUEST
+            Identity: {Headers: [Authorization], ReauthorizeEvery: 60}
       GatewayResponses:
         DEFAULT_4XX: {ResponseTemplates: {application/json: '{"error": "4"}'}}
         UNAUTHORIZED:
@@ -216,7 +216,7 @@ def test_routes_name_their_function_or_their_mock(stack: Stack):
 
 def test_the_api_has_its_stage_authorizer_and_media_types(stack: Stack):
     assert stack.api.stage == "v7"
-    assert stack.api.authorizer == Authorizer("DoorFunction", "Authorization", 60)
+    assert stack.api.authorizer == Authorizer("DoorFunction", ("Authorization",), 60)
     assert stack.api.binary_media_types == ("application/json",)
 
 

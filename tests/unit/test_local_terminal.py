@@ -60,7 +60,7 @@ def test_the_ready_message_fits_into_eighty_columns(environment):
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT"])
 @pytest.mark.parametrize(
     ("headers", "why"),
-    [((), "no credentials"), ((("Authorization", f"Basic {SECRET}"),), "wrong user name or password")],
+    [((), "no credentials"), ((("Authorization", f"Basic {SECRET}"),), "wrong credentials")],
 )
 def test_a_refused_login_is_said_with_the_reason_and_without_what_was_sent(method, headers, why):
     request = HttpRequest(method, REGISTER, headers=headers)

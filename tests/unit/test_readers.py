@@ -32,6 +32,8 @@ CALLED = frozenset({"data_received", "buffer_updated", "datagram_received", "pip
 # What is no stranger's, by the file and what is read there.
 OURS = {
     ("layers/registry/mcp_registry/access/auth.py", "credentials"): "our secret",
+    ("layers/registry/mcp_registry/access/identity.py", "answer"): "our database",
+    ("layers/registry/mcp_registry/aws/invoke.py", "_asked"): "the answer of a function of ours",
     ("layers/registry/mcp_registry/aws/secret.py", "read"): "our secret",
     ("layers/registry/mcp_registry/aws/signature.py", "credentials"): "Lambda's own answer, from inside of the sandbox",
     ("layers/registry/mcp_registry/aws/sqs.py", "_asked"): "SQS's own answer, of which the status alone is looked at",
@@ -177,9 +179,8 @@ def test_nobody_but_the_authorizer_reads_the_credentials_of_a_request():
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
         if node.value.lower() in ("authorization", "authorizationtoken")
     }
-    # The others send a header of their own, to Lambda and to SQS.
-    ours = {f"layers/registry/mcp_registry/aws/{name}.py" for name in ("signature", "sqs")}
-    assert asking == {"functions/authorizer/app.py", *ours}
+    # The other one sends a header of its own, to AWS.
+    assert asking == {"functions/authorizer/app.py", "layers/registry/mcp_registry/aws/signature.py"}
 
 
 @pytest.mark.parametrize(

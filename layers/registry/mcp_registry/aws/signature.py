@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -65,6 +66,29 @@ def credentials(given: Mapping[str, str]) -> Credentials:
         raise OSError(f"credentials were answered {answer.status}")
     found = json.loads(text)
     return Credentials(found["AccessKeyId"], found["SecretAccessKey"], found["Token"])
+
+
+def headers(
+    service: str, path: str, fields: Mapping[str, str], content: bytes, given: Mapping[str, str], moment: datetime
+) -> dict[str, str]:
+    """The headers of a POST of this content to a path without query, signed as of this moment.
+
+    `fields`: those of the request itself, in lower case, with `host` among them. `given`: an environment with
+    credentials and a region, as Lambda gives them. Raises what `credentials` raises, and KeyError where there is no
+    region.
+    """
+    identity = credentials(given)
+    region = given["AWS_REGION"] if "AWS_REGION" in given else given["AWS_DEFAULT_REGION"]
+    scope = Scope(moment.strftime("%Y%m%dT%H%M%SZ"), region, service)
+    named = {**fields, "x-amz-date": scope.moment}
+    if identity.session:
+        named["x-amz-security-token"] = identity.session
+    named = dict(sorted(named.items()))
+    lines = "".join(f"{name}:{value}\n" for name, value in named.items())
+    names = ";".join(named)
+    hexed = signed(identity.secret, scope, f"POST\n{path}\n\n{lines}\n{names}\n{digest(content)}")
+    given_by = f"Credential={identity.key_id}/{scope}, SignedHeaders={names}, Signature={hexed}"
+    return {**named, "authorization": f"{ALGORITHM} {given_by}"}
 
 
 def digest(body: bytes) -> str:

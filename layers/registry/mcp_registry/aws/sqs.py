@@ -83,19 +83,8 @@ def headers(host: str, content: bytes, given: Mapping[str, str], moment: datetim
     `given`: an environment with credentials and a region, as Lambda gives them. Raises what `signature.credentials`
     raises, and KeyError where there is no region.
     """
-    identity = signature.credentials(given)
-    region = given["AWS_REGION"] if "AWS_REGION" in given else given["AWS_DEFAULT_REGION"]
-    scope = signature.Scope(moment.strftime("%Y%m%dT%H%M%SZ"), region, SERVICE)
-    # In the order of their names, as the signature wants them.
-    named = {"content-type": MEDIA_TYPE, "host": host, "x-amz-date": scope.moment}
-    if identity.session:
-        named["x-amz-security-token"] = identity.session
-    named["x-amz-target"] = TARGET
-    lines = "".join(f"{name}:{value}\n" for name, value in named.items())
-    names = ";".join(named)
-    hexed = signature.signed(identity.secret, scope, f"POST\n/\n\n{lines}\n{names}\n{signature.digest(content)}")
-    given_by = f"Credential={identity.key_id}/{scope}, SignedHeaders={names}, Signature={hexed}"
-    return {**named, "authorization": f"{signature.ALGORITHM} {given_by}"}
+    fields = {"content-type": MEDIA_TYPE, "host": host, "x-amz-target": TARGET}
+    return signature.headers(SERVICE, "/", fields, content, given, moment)
 
 
 def _sent(url: str, body: str) -> str:
