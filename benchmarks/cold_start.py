@@ -49,6 +49,9 @@ except Exception as error:
 """,
 }
 
+# What the first token of a trusted issuer loads besides.
+VERIFIER = "import app\nfrom mcp_registry.access import issuers"
+
 # What single libraries cost, for docs/decisions/0001: the driver alone, and with either validation library as far as a
 # first model.
 LIBRARIES = {
@@ -140,6 +143,7 @@ def _starts(interpreter: str, folder: Path) -> Mapping[str, Start]:
         starts[name] = Start((folder / name, layer), "import app")
     authorizer = starts["authorizer"].path
     starts |= {name: Start(authorizer, statement, SECRET) for name, statement in WITH_SECRET.items()}
+    starts["authorizer, and a token of an issuer"] = Start(authorizer, VERIFIER)
     starts |= {name: Start((), statement) for name, statement in LIBRARIES.items()}
     shutil.copytree(ROOT / "client" / "src", folder / "client")
     starts |= {name: Start((folder / "client",), statement) for name, statement in CLIENT.items()}

@@ -1,8 +1,9 @@
-"""Coverage-guided fuzzing, by Atheris, of what strangers' bytes reach first: the guard, URLs, and body intake.
+"""Coverage-guided fuzzing, by Atheris, of what strangers' bytes reach first: the guard, URLs, body intake, and tokens.
 
 What must hold of any bytes: no exception but the registry's own errors; what is accepted can be read again, stored, and
-means the same afterwards; the guard opens no closed address. `make test` replays the corpus and every finding of the
-past, which needs no Atheris. Longer runs search from there on, in an environment of their own (requirements/fuzz.txt).
+means the same afterwards; the guard opens no closed address; no token is believed that nobody gave. `make test` replays
+the corpus and every finding of the past, which needs no Atheris. Longer runs search from there on, in an environment of
+their own (requirements/fuzz.txt).
 
 The corpus is text: a line for each input, as a JSON string whose characters are the bytes.
 """
@@ -17,10 +18,13 @@ import subprocess
 import sys
 import tempfile
 from base64 import b64encode
+from binascii import crc32
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mcp_registry.access import issuers, tokens
 from mcp_registry.catalogue import canonical, names, registration
 from mcp_registry.dial import guard, urls
 from mcp_registry.dial.guard import OPEN, Policy
@@ -28,6 +32,7 @@ from mcp_registry.edge import intake
 from mcp_registry.edge.http import Request
 from mcp_registry.errors import RegistryError
 from tests.fuzz.guard import bypass, misread, policies
+from tests.issuer import Key, Server, encode
 from tests.proof import FAR, Line, at_most
 
 ROOT = Path(__file__).parent.parent.parent
@@ -202,7 +207,94 @@ def _well(error: RegistryError) -> RegistryError:
     return error
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {"guard": check_guard, "urls": check_urls, "intake": check_intake}
+def check_tokens(data: bytes) -> None:
+    """A text as a token of the registry's own; and a token that is made of these bytes."""
+    text = data.decode("utf-8", "surrogateescape")
+    found = tokens.parse(text)
+    if found is not None:
+        assert found.text == text and text.isascii() and f"_{found.id}_" in text and text not in repr(found)
+    spread = "".join(tokens.DIGITS[byte % 62] for byte in data.ljust(52, b"0")[:52])
+    unchecked = f"mcpr_{spread[:12]}_{spread[12:]}"
+    token = f"{unchecked}_{_in_base_62(crc32(unchecked.encode()))}"
+    assert tokens.parse(token) == (spread[:12], token)
+    assert tokens.digest(token) == hashlib.sha256(token.encode()).digest()
+    place = len(data) % len(token)
+    for other in ("_", "0", "z", "\ud800"):
+        changed = token[:place] + other + token[place + 1 :]
+        assert changed == token or tokens.parse(changed) is None, "takes what was mistyped"
+
+
+def _in_base_62(value: int) -> str:
+    return "".join(tokens.DIGITS[value // 62**power % 62] for power in range(5, -1, -1))
+
+
+def check_issuers(data: bytes) -> None:
+    """A token, the header and the claims of one, a set of keys, and a pattern with a text, all of these bytes."""
+    url, key, verifier = _trusted()
+    rules = [issuers.Rule("fuzz", AUDIENCE, {"sub": "*"}, "reader", "default")]
+    text = data.decode("latin-1")
+    # Whatever it is, it is not signed by a key of the issuer.
+    assert _verified(verifier, text, rules) is None, "believes what nobody signed"
+    head = json.dumps({"alg": "ES256", "kid": key.kid}).encode()
+    claims = json.dumps({"iss": url, "aud": AUDIENCE, "sub": "fuzz", "exp": MOMENT + 60}).encode()
+    for header, payload in ((data, claims), (head, data), (head, claims[:-1] + b", " + data + b"}")):
+        message = f"{encode(header)}.{encode(payload)}"
+        token = f"{message}.{encode(key.signature(message.encode()))}"
+        verified = _verified(verifier, token, rules)
+        assert _verified(verifier, f"{message}.{encode(bytes(64))}", rules) is None, "believes what nobody signed"
+        if verified is None:
+            continue
+        told, read = json.loads(payload), json.loads(header)
+        assert verified.claims == told and read["alg"] == "ES256" and "crit" not in read
+        assert told["iss"] == url and told["exp"] + 60 > MOMENT and AUDIENCE in told["aud"]
+        assert verified.name.isprintable() and len(verified.name) <= 600 and verified.name.encode()
+    try:
+        found = issuers.read_keys(json.loads(data))
+    except (ValueError, RecursionError, AttributeError, issuers.Unusable):
+        found = {}
+    assert all(algorithm in issuers.ALGORITHMS for _, algorithm in found)
+    pattern, _, rest = text.partition("\n")
+    meant = "".join("[^/:]*" if each == "*" else re.escape(each) for each in re.sub(r"\*+", "*", pattern[:20]))
+    assert issuers.matches(pattern[:20], rest[:20]) == (re.fullmatch(meant, rest[:20], re.DOTALL) is not None)
+
+
+MOMENT, AUDIENCE = 1_800_000_000, "https://registry.example"
+
+
+@cache
+def _trusted() -> tuple[str, Key, issuers.Verifier]:
+    """An issuer and its key, and a verifier that has fetched that, so that it fetches nothing more."""
+    key, verifier = Key.of("ES256"), issuers.Verifier()
+    closed = os.environ.get(OPEN)
+    os.environ[OPEN] = "127.0.0.0/8"
+    try:
+        with Server() as server:
+            issuer = server.issuer("fuzz", key)
+            token = issuer.sign({"aud": AUDIENCE, "sub": "fuzz", "exp": MOMENT + 60})
+            rule = issuers.Rule("fuzz", AUDIENCE, {"sub": "fuzz"}, "reader", "default")
+            verifier.verify(token, lambda _: [rule], MOMENT)
+    finally:
+        del os.environ[OPEN]
+        if closed is not None:
+            os.environ[OPEN] = closed
+    return issuer.url, key, verifier
+
+
+def _verified(verifier: issuers.Verifier, token: str, rules: list[issuers.Rule]) -> issuers.Verified | None:
+    url = _trusted()[0]
+    try:
+        return verifier.verify(token, lambda issuer: rules if issuer == url else [], MOMENT)
+    except issuers.Refused:
+        return None
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "guard": check_guard,
+    "urls": check_urls,
+    "intake": check_intake,
+    "tokens": check_tokens,
+    "issuers": check_issuers,
+}
 # Pieces that chance alone takes long to find.
 DICTIONARIES: dict[str, tuple[str, ...]] = {
     "guard": (
@@ -218,6 +310,13 @@ DICTIONARIES: dict[str, tuple[str, ...]] = {
         *('\\"http://127.0.0.1\\"', '\\"tools\\":', '\\"input_schema\\":', '\\"inputSchema\\":', '\\"annotations\\":'),
         *('\\"metadata\\":', '\\"tags\\":', '\\"description\\":', '\\"health_url\\":', "null", "1e400", "NaN", "-0.0"),
         *("1E+22", "18446744073709551616", "\\\\u0000", "\\\\ud800", "\\\\udbff\\\\udfff", "\\xf0\\x9f\\x98\\x80"),
+    ),
+    "tokens": ("mcpr_", "_", "0123456789AB", "\\xed\\xa0\\x80"),
+    "issuers": (
+        *('\\"alg\\":', '\\"ES256\\"', '\\"none\\"', '\\"kid\\":', '\\"es256-0\\"', '\\"typ\\":', '\\"crit\\":'),
+        *('\\"iss\\":', '\\"aud\\":', '\\"sub\\":', '\\"exp\\":', '\\"nbf\\":', '\\"iat\\":', "1800000060", "1e400"),
+        *('\\"keys\\":', '\\"kty\\":', '\\"RSA\\"', '\\"EC\\"', '\\"crv\\":', '\\"P-256\\"', '\\"n\\":', '\\"e\\":'),
+        *("\\\\u0000", "\\\\ud800", "*", "/", ":", "."),
     ),
 }
 

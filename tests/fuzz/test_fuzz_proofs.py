@@ -14,7 +14,7 @@ def test_no_generated_spelling_leads_the_resolver_to_a_closed_address_past_the_g
     assert all(line.met for line in lines), table(lines)
 
 
-def test_no_input_that_was_kept_breaks_the_guard_urls_or_intake():
+def test_no_input_that_was_kept_breaks_the_guard_urls_intake_or_what_reads_tokens():
     lines = coverage.prove(1)
     assert all(line.met for line in lines), table(lines)
 

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Callable
 from functools import cache
@@ -22,6 +23,7 @@ from local.artefacts import ArtefactError
 from local.run import LOOPBACK
 from local.samconfig import SamconfigError
 from tests.conftest import ROOT
+from tests.issuer import Key, Server
 
 VENV_BIN = Path(sys.executable).parent
 # What the layers' Makefile runs, and nothing else: no Python, no pip, no Docker.
@@ -130,7 +132,8 @@ def test_the_layers_hold_their_packages_where_lambda_looks_for_them(build):
     assert [path.name for path in registry.iterdir()] == ["mcp_registry"]
     ours = {path.name for path in (ROOT / "layers" / "registry" / "mcp_registry").iterdir()} - {"__pycache__"}
     assert {path.name for path in (registry / "mcp_registry").iterdir()} - {"__pycache__"} == ours
-    for module in ("psycopg", "psycopg_binary", "aws_lambda_powertools", "msgspec", "aiodns", "pycares", "uvloop"):
+    compiled = ("psycopg_binary", "aiodns", "pycares", "uvloop", "jwt", "cryptography")
+    for module in ("psycopg", "aws_lambda_powertools", "msgspec", *compiled):
         assert (dependencies / module / "__init__.py").is_file(), module
 
 
@@ -240,7 +243,24 @@ def test_every_function_is_built(x86_64):
 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
 def test_a_function_can_be_imported_from_what_was_built(name, native, tmp_path):
-    run_function(native, name, "import app; assert app.lambda_handler", tmp_path)
+    # What verifies tokens of issuers is in the layer, and takes as long as all else that a cold start does.
+    spared = "import sys; assert not {'jwt', 'cryptography'} & {*sys.modules}"
+    run_function(native, name, f"import app; assert app.lambda_handler; {spared}", tmp_path)
+
+
+@pytest.mark.parametrize("algorithm", ["RS256", "ES256", "ES384"])
+def test_a_token_of_an_issuer_is_verified_by_what_was_built(algorithm, native, tmp_path):
+    with Server() as server:
+        issuer = server.issuer("built", Key.of(algorithm))
+        now = time.time()
+        token = issuer.sign({"aud": "us", "sub": "ci", "exp": now + 60})
+        script = (
+            "from mcp_registry.access import issuers\n"
+            "rules = [issuers.Rule('ci', 'us', {'sub': '*'}, 'publisher', 'tools')]\n"
+            f"print(issuers.verify({token!r}, lambda _: rules, {now!r}).name)"
+        )
+        said = run_function(native, "AuthorizerFunction", script, tmp_path, GUARD_OPEN_CIDRS=LOOPBACK)
+    assert said == "oidc:ci:ci\n"
 
 
 @pytest.mark.parametrize(
@@ -252,12 +272,16 @@ def test_a_function_can_be_imported_from_what_was_built(name, native, tmp_path):
     ],
 )
 def test_a_function_answers_from_what_was_built(name, event, status, native, new_database, tmp_path):
+    from samtranslator.yaml_helper import yaml_parse
+
+    shared = yaml_parse((native.folder / "template.yaml").read_text())["Globals"]["Function"]
     text = (ROOT / "events" / f"{event}.json").read_text()
     script = f"import app, json; print(json.dumps(app.lambda_handler(json.loads({text!r}), None)))"
     environment = {
         "DATABASE_URL": new_database(),
         "GUARD_OPEN_CIDRS": LOOPBACK,
         "POWERTOOLS_LOG_LEVEL": "CRITICAL",
+        "ROLES": shared["Environment"]["Variables"]["ROLES"],
     }
     said = run_function(native, name, script, tmp_path, **environment)
     assert json.loads(said)["statusCode"] == status

@@ -219,6 +219,73 @@ def test_a_connection_is_known_by_lsof_where_there_is_no_proc(monkeypatch: pytes
             assert not loopback.belongs_to(os.getpid(), (ends[0][0], 1), ends[1])
 
 
+# ------------------------------------------------------------------ what one function asks another
+
+
+def question(function: str, key: str, body: str = '{"secret": 1}', method: str = "POST") -> bytes:
+    return (
+        f"{method} /2015-03-31/functions/{function}/invocations HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+        f"authorization: AWS4-HMAC-SHA256 Credential={key}/20261130/x/lambda/aws4_request\r\n"
+        f"content-length: {len(body)}\r\n\r\n{body}"
+    ).encode()
+
+
+ENDPOINT = """
+    import os
+    def lambda_handler(event, context):
+        return os.environ["AWS_ENDPOINT_URL_LAMBDA"]
+"""
+
+
+@STRANGERS
+def test_functions_are_asked_by_functions_of_the_run_and_by_nobody_else(tmp_path: Path, stranger: Stranger):
+    async def test(runtime: Runtime) -> bytes:
+        where: Any = await runtime.invoke("Subject", {})
+        address = urlsplit(where)
+        sent = question("Subject", CREDENTIALS["AWS_ACCESS_KEY_ID"])
+        return await asyncio.to_thread(stranger, (address.hostname or "", address.port or 0), sent)
+
+    assert play(tmp_path, ENDPOINT, test) == b""
+
+
+def test_a_function_asks_another_one_by_the_key_of_the_run(tmp_path: Path):
+    """Itself, here: it sends each of the texts, and is asked again by those that are a question."""
+    source = """
+        import os, socket
+        from urllib.parse import urlsplit
+        def lambda_handler(event, context):
+            if "texts" not in event:
+                if event["secret"] == 2:
+                    raise ValueError("no")
+                return {"heard": event}
+            def answered(text):
+                address = urlsplit(os.environ["AWS_ENDPOINT_URL_LAMBDA"])
+                with socket.create_connection((address.hostname, address.port)) as connection:
+                    connection.sendall(text.encode())
+                    return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+            return [answered(text) for text in event["texts"]]
+    """
+    key = CREDENTIALS["AWS_ACCESS_KEY_ID"]
+    texts = [
+        question("Subject", key),
+        question("Subject", key, '{"secret": 2}'),
+        question("Subject", key, "{"),
+        question("Subject", key, "[" * 100_000),
+        question("Other", key),
+        question("Subject", key, method="GET"),
+        question("Subject", "x" * 32),
+        question("Subject", ""),
+    ]
+
+    async def test(runtime: Runtime) -> Any:
+        return await runtime.invoke("Subject", {"texts": [text.decode() for text in texts]})
+
+    answers: list[str] = play(tmp_path, source, test)
+    assert [answer.split()[1] for answer in answers] == ["200", "200", "400", "400", "404", "404", "403", "403"]
+    assert answers[0].endswith('{"heard":{"secret":1}}') and "x-amz-function-error" not in answers[0]
+    assert "x-amz-function-error: Unhandled" in answers[1] and answers[1].endswith('"errorMessage":"ValueError: no"}')
+
+
 # ------------------------------------------------------------------ the queues
 
 

@@ -42,6 +42,7 @@ OWNERS = {
     "aiodns": {"dial.lookup"},
     "boto3": {"aws.queues", "aws.secret"},
     "botocore": {"aws.queues", "aws.secret"},
+    "jwt": {"access.issuers"},
     "msgspec": {"forms", "access.rules", "catalogue.canonical", "catalogue.registration", "health.messages"},
     "snapshot_restore_py": {"aws.db"},
     "psycopg": {"aws.db", "health.introductions", "health.results", "health.sweeps"},
@@ -134,7 +135,8 @@ COLD_START = {
 }
 # Small: what the libraries above bring along. Of botocore, Powertools reads the empty top only, to learn whether it
 # is installed; its sessions and clients are what costs 275 ms.
-# And what boto3 and the resolver use where it happens to be installed, as it is for the tests and not in the layer.
+# And what boto3 and the resolver use where it happens to be installed, as it is for the tests and not in the layer;
+# cryptography is there, but not pyOpenSSL, by way of which boto3 finds it (tests/integration/test_build.py).
 INCIDENTAL = {"typing_extensions", "cython_runtime", "botocore"} | {
     "OpenSSL",
     "awscrt",
