@@ -35,6 +35,8 @@ def survey(value: Any) -> Survey:
         containers = False
         for item in level:
             kind = type(item)
+            if kind is str:  # most are
+                continue
             if kind is dict:
                 containers = True
                 below += item.values()

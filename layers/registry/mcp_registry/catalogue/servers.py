@@ -92,7 +92,6 @@ WITH server AS (
      CROSS JOIN json_to_recordset(%(tools)s::json)
         AS tool (position integer, name text, title text, description text, input_schema json, output_schema json,
                  annotations json, category text, extra json)
-     ORDER BY tool.position
 )
 SELECT id, name, status::text, registry.rfc3339(created_at), endpoint_id, now()
   FROM server
