@@ -6,9 +6,10 @@ and the stock clients of the SDKs are asked about the same rows: what the stock 
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -219,9 +220,12 @@ def sdk(name: str, kind: Sdk) -> Callable[[Visit], Awaitable[None]]:
 
 
 def over_sse(
-    kind: Sdk, *, post: Answer, message_unknown: Answer, gated: Answer | None = None
+    kind: Sdk, *, post: Answer, message_unknown: Answer, gated: Answer | None = None, asks: Sequence[str] = ()
 ) -> Callable[[Visit], Awaitable[None]]:
-    """A server of 2024-11-05: a stream that says where to post to. `post`: what a POST to the stream's path gets."""
+    """A server of 2024-11-05: a stream that says where to post to. `post`: what a POST to the stream's path gets.
+
+    `asks`: what it asks for itself before it lists its tools.
+    """
     streams: dict[str, Visit] = {}
 
     async def stream(visit: Visit, path: str) -> None:
@@ -236,7 +240,11 @@ def over_sse(
     async def take(visit: Visit, place: str) -> None:
         asked = message(visit)
         await send(visit, text(202, "Accepted"))
-        if "id" in asked:
+        if waiting := WAITING.get(str(asked.get("id"))):
+            waiting.set()
+        elif "id" in asked:
+            for method in asks if asked["method"] == "tools/list" else ():
+                await ask_back(streams[place], method)
             found = {"initialize": initialized, "tools/list": listed}.get(asked["method"])
             value = result(visit, found(visit)) if found else json.loads(kind.method.body) | {"id": asked["id"]}
             await streams[place].send(EVENT.replace("DATA", json.dumps(value)).encode())
@@ -740,6 +748,10 @@ def hand(
 
     async def answer(visit: Visit) -> None:
         asked = message(visit)
+        if "method" not in asked and (waiting := WAITING.get(str(asked.get("id")))):
+            waiting.set()
+            await send(visit, Answer(202))
+            return
         method = asked.get("method", visit.method)
         known = {
             "initialize": initialize or begin,
@@ -791,6 +803,34 @@ def modern_only(*versions: str, initialize: Answer | None = None, **more: Any) -
         tools=found,
         other=jr(404, -32601, "Method not found"),
     )
+
+
+# Those who wait for the answer to a request of theirs, by its id.
+WAITING: dict[str, asyncio.Event] = {}
+
+
+def asking(
+    value: Callable[[Visit], dict[str, Any]], *methods: str, event: str = EVENT
+) -> Callable[[Visit], Awaitable[None]]:
+    """An answer by a stream in which the server itself asks for something first, and waits for each answer."""
+
+    async def answer(visit: Visit) -> None:
+        await visit.send(b"HTTP/1.1 200 X\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+        for method in methods:
+            await ask_back(visit, method)
+        await visit.send(event.replace("DATA", json.dumps(result(visit, value(visit)))).encode())
+
+    return answer
+
+
+async def ask_back(stream: Visit, method: str) -> None:
+    """Ask whoever reads a stream for something, and wait for the answer, which comes by another request."""
+    name = str(uuid4())
+    answered = WAITING[name] = asyncio.Event()
+    asked = {"jsonrpc": "2.0", "id": name, "method": method}
+    await stream.send(EVENT.replace("DATA", json.dumps(asked)).encode())
+    await answered.wait()
+    WAITING.pop(name, None)
 
 
 async def hold(visit: Visit) -> None:
@@ -872,6 +912,21 @@ BY_HAND: dict[str, Shape] = {
         "up",
         hand(tools=says(lambda _: {"tools": [{"name": "a", "description": None, "inputSchema": OBJECT}]})),
         "legacy",
+    ),
+    # A server may ask as well; the SDKs' clients answer a ping, and that they know nothing else.
+    "asks-ping-to-begin": Shape("spec 2025-11-25, ping", "up", hand(initialize=asking(initialized, "ping")), "legacy"),
+    "asks-ping": Shape("spec 2025-11-25, ping", "up", hand(tools=asking(listed, "ping", "ping", "ping")), "legacy"),
+    "asks-for-roots": Shape("spec 2025-11-25, roots", "up", hand(tools=asking(listed, "roots/list")), "legacy"),
+    "asks-for-what-nobody-knows": Shape("by hand", "up", hand(tools=asking(listed, "no/such/method")), "legacy"),
+    "asks-ping-in-a-session": Shape(
+        "spec 2025-11-25, ping", "up", hand(tools=asking(listed, "ping"), session=True), "legacy"
+    ),
+    "sse-asks-ping": Shape(
+        "spec 2024-11-05, ping",
+        "up",
+        over_sse(Sdk(), post=text(405, ""), message_unknown=text(404, ""), asks=("ping",)),
+        "sse",
+        path="/sse",
     ),
     "old-version": Shape("by hand", "up", hand(protocolVersion="2024-11-05"), "legacy"),
     # ---- down

@@ -20,7 +20,7 @@ from mcp_registry.dial.reply import Reply
 from mcp_registry.health.probe import new_event_loop
 from tests import shapes
 from tests.hostile import CANARY, Farm, Visit
-from tests.shapes import JSON, SHAPES, Answer, hand, initialized, jr, message, result, says, send, text
+from tests.shapes import EVENT, JSON, SHAPES, Answer, hand, initialized, jr, message, result, says, send, text
 
 OPEN = Policy.of({"GUARD_OPEN_CIDRS": "127.0.0.0/8,::1/128"})
 # Enough for a loopback on a machine that does other things too; only a fault uses it up.
@@ -126,7 +126,9 @@ def visits(farm: Farm, name: str) -> list[Visit]:
 @pytest.mark.usefixtures("found")
 @pytest.mark.parametrize("name", [name for name, shape in SHAPES.items() if shape.era == "legacy"])
 def test_a_server_that_knows_initialize_is_asked_nothing_else_before_and_no_discovery_ever(farm, name):
-    methods = [message(visit).get("method", visit.method) for visit in visits(farm, name)]
+    # What is no request nor a notification is an answer to what the server has asked.
+    asked = [visit for visit in visits(farm, name) if visit.method != "POST" or "method" in message(visit)]
+    methods = [message(visit).get("method", visit.method) for visit in asked]
     assert methods[:3] == ["initialize", "notifications/initialized", "tools/list"]
     assert not {"server/discover", "GET", "ping"} & {*methods}
     assert "mcp-session-id" not in visits(farm, name)[0].headers
@@ -136,11 +138,43 @@ def test_a_server_that_knows_initialize_is_asked_nothing_else_before_and_no_disc
 def test_requests_have_ids_that_nobody_has_who_counts_from_one_nor_another_introduction(farm):
     begun: list[int] = []
     for name in SHAPES:
-        ids = [message(visit)["id"] for visit in visits(farm, name) if "id" in message(visit)]
+        ids = [message(visit)["id"] for visit in visits(farm, name) if {"id", "method"} <= {*message(visit)}]
         assert all(type(one) is int and 10**6 < one < 2**31 for one in ids)
         assert ids == list(range(ids[0], ids[0] + len(ids)))
         begun.append(ids[0])
     assert len({*begun}) == len(begun) and introduction.PULSE_ID not in introduction.FIRST_IDS
+
+
+@pytest.mark.usefixtures("found")
+def test_a_server_that_asks_gets_an_answer_to_a_ping_and_is_told_that_nothing_else_is_known(farm):
+    def told(name: str) -> list[dict[str, Any]]:
+        answers = [message(visit) for visit in visits(farm, name) if {"id", "jsonrpc"} <= {*message(visit)}]
+        return [answer for answer in answers if "method" not in answer]
+
+    # Three for each of two pages.
+    assert [answer["result"] for answer in told("asks-ping")] == [{}] * 6
+    assert [answer["result"] for answer in told("sse-asks-ping")] == [{}] * 2
+    for name in ("asks-for-roots", "asks-for-what-nobody-knows"):
+        assert [answer["error"]["code"] for answer in told(name)] == [-32601] * 2
+    answer, _ = [visit for visit in visits(farm, "asks-ping-in-a-session") if "result" in message(visit)]
+    assert answer.headers["mcp-session-id"] == "one" and answer.headers["mcp-protocol-version"] == "2025-11-25"
+
+
+def test_a_server_that_asks_again_and_again_is_answered_twenty_times():
+    asks = introduction.MAX_ANSWERS * ["ping"]
+    more = EVENT.replace("DATA", json.dumps({"jsonrpc": "2.0", "id": "more", "method": "ping"})) * 100 + EVENT
+    with Farm(hand(tools=shapes.asking(lambda _: {"tools": []}, *asks, event=more))) as farm:
+        assert introduce(f"{farm.url}/mcp").verdict == "up"
+    told = [message(visit)["id"] for visit in farm.visits if "result" in message(visit)]
+    assert len(told) == introduction.MAX_ANSWERS and "more" not in told
+
+
+@pytest.mark.parametrize("name", ["x" * 201, 1 << 64, None, True, 1.5, {}])
+def test_an_id_that_no_client_repeats_is_not_answered(name):
+    ping = EVENT.replace("DATA", json.dumps({"jsonrpc": "2.0", "id": name, "method": "ping"}))
+    with Farm(hand(tools=says(lambda _: {"tools": []}, stream=ping + EVENT))) as farm:
+        assert introduce(f"{farm.url}/mcp").verdict == "up"
+    assert asked(farm) == ["initialize", "notifications/initialized", "tools/list"]
 
 
 def test_every_session_is_closed_and_nobody_s_else(farm, introduced):

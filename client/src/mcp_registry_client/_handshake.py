@@ -52,6 +52,11 @@ MAX_EMPTY_PAGES: Final = 100
 MAX_PAGES: Final = 50
 MAX_ITEMS: Final = 2_000
 MAX_EXCERPT: Final = 500
+# Questions of the server that are answered.
+MAX_ANSWERS: Final = 20
+# Ids of requests that we repeat: whoever asks with a longer one would have us say megabytes.
+MAX_ID: Final = 200
+MAX_NUMBER: Final = 1 << 64
 # Redirects within the origin that one question follows; clients follow more.
 MAX_REDIRECTS: Final = 5
 # White space, and the bytes of a byte order mark, which some servers on Windows put before their JSON.
@@ -145,10 +150,17 @@ class Reply:
         """The beginning of the body, whatever is in it."""
         return self.sample.decode("utf-8", "replace")[:MAX_EXCERPT]
 
-    def take(self, answer: Answer, number: int | None, goes_on: Callable[[bytearray], bool] | None = None) -> None:
+    def take(
+        self,
+        answer: Answer,
+        number: int | None,
+        goes_on: Callable[[bytearray], bool] | None = None,
+        on_request: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> None:
         """Take the body, as far as it matters to the request of this number. Raises what `answer` does but TooLong.
 
-        `goes_on`: where it is given, whether a body that has begun like this is read any further.
+        `goes_on`: where it is given, whether a body that has begun like this is read any further. `on_request` is
+        called with each request of the server's own that a stream carries before the response.
         """
         if answer.status in BODILESS:
             return
@@ -156,9 +168,13 @@ class Reply:
             if answer.is_stream:
                 for name, data in events(self._sampled(answer.pieces())):
                     if number is not None and name in ("", "message"):
-                        self.message = response(parsed(data, strict=False), number, in_stream=True)
+                        value = parsed(data, strict=False)
+                        self.message = response(value, number, in_stream=True)
                         if self.message is not None:
                             return
+                        if on_request is not None:
+                            for request in requests(value):
+                                on_request(request)
             else:
                 for piece in self._sampled(answer.pieces()):
                     self.text += piece if self.text else piece.lstrip(BEFORE_JSON)
@@ -235,6 +251,7 @@ class Handshake:
         self._most = most
         self._strict = strict
         self._number = first_id()
+        self._answered = 0
         # What was asked last and what came back, until that is kept as evidence.
         self._heard: Evidence | None = None
 
@@ -337,7 +354,10 @@ class Handshake:
         if reply.status is None or not 200 <= reply.status < 300:
             raise self._no_answer(method, reply)
         for _, data in found:
-            reply.message = response(parsed(data, strict=False), self._number)
+            value = parsed(data, strict=False)
+            for request in requests(value):
+                self._answer(request, path)
+            reply.message = response(value, self._number)
             if reply.message is not None:
                 # The answer is what the stream carried, not what was said to the message that asked for it.
                 reply.sample = data[:SAMPLE]
@@ -464,7 +484,7 @@ class Handshake:
                     reply.begin(answer)
                     self._keep(reply)
                     if number is not None or self._strict:
-                        reply.take(answer, number)
+                        reply.take(answer, number, on_request=lambda request: self._answer(request, ""))
                     if reply.broke_off and reply.message is None and number is not None and not self._strict:
                         raise Failed("closed", BROKE_OFF, reply.status)
             except Failed as failed:
@@ -485,6 +505,20 @@ class Handshake:
             else:
                 self._path = led
         raise AssertionError
+
+    def _answer(self, request: Mapping[str, Any], path: str) -> None:
+        """Answer a request of the server's own, as stock clients do: a ping, and that we know nothing else.
+
+        It may be waiting for that. What is said to the answer changes nothing, nor whether it arrives.
+        """
+        if self._answered >= MAX_ANSWERS:
+            return
+        self._answered += 1
+        told = {"error": {"code": METHOD_NOT_FOUND, "message": "Method not found"}}
+        answer = {"jsonrpc": "2.0", "id": request["id"], **({"result": {}} if request["method"] == "ping" else told)}
+        body = json.dumps(answer, separators=(",", ":")).encode()
+        with suppress(Failed), self._open("POST", path or self._path, self.session, body, self._deadline):
+            pass
 
     def _unanswered(self, method: str, failed: Failed) -> Refusal:
         refusal = Refusal(failed.kind, failed.message, failed=failed)
@@ -579,6 +613,18 @@ def response(value: Any, number: int, *, in_stream: bool = False) -> dict[str, A
         if isinstance(message.get("result"), dict) and (in_stream or str(message.get("id")) == str(number)):
             return message
     return None
+
+
+def requests(value: Any) -> list[dict[str, Any]]:
+    """The requests of JSON-RPC in what came, which may be several messages, if they have an id that can be repeated."""
+    messages = map(mapping, cast("list[Any]", value) if isinstance(value, list) else [value])
+    return [message for message in messages if _is_request(message)]
+
+
+def _is_request(message: Mapping[str, Any]) -> bool:
+    number = message.get("id")
+    is_id = len(number) <= MAX_ID if isinstance(number, str) else type(number) is int and abs(number) < MAX_NUMBER
+    return message.get("jsonrpc") == "2.0" and isinstance(message.get("method"), str) and is_id
 
 
 def onward(url: str, path: str, location: str) -> str | None:

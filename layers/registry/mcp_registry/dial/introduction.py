@@ -17,6 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
+from functools import partial
 from random import SystemRandom
 from typing import Any, Final, NamedTuple, Self, cast
 
@@ -25,7 +26,7 @@ from mcp_registry.dial.exchange import Dialler
 from mcp_registry.dial.guard import Policy
 from mcp_registry.dial.lookup import Names, Resolver, System
 from mcp_registry.dial.reach import Finding, Site
-from mcp_registry.dial.reply import SAMPLE, Reply, Stream, parsed, response
+from mcp_registry.dial.reply import SAMPLE, Receipt, Reply, Stream, parsed, requests, response
 
 # All of an introduction but deleting its session; a server may be as slow as that.
 SECONDS: Final = 20.0
@@ -50,6 +51,9 @@ MAX_DEPTH: Final = 64
 MAX_WAITING: Final = 1_000
 # Redirects within the origin that one question follows; clients follow more.
 MAX_REDIRECTS: Final = 5
+# Questions of the server that are answered, and what is read of what is said to each answer.
+MAX_ANSWERS: Final = 20
+MAX_RECEIPT: Final = 4_096
 MAX_EXCERPT: Final = 500
 MAX_WORD: Final = 200
 MAX_WORDS: Final = 64
@@ -296,6 +300,8 @@ class _Visit:
         self._path = ""
         self._addresses: tuple[str, ...] = ()
         self._failures: list[_Failed] = []
+        self._answers: set[asyncio.Task[None]] = set()
+        self._answered = 0
         self._evidence: list[Evidence] = []
         self._late = Finding("timeout", None, f"No answer within {seconds:g} seconds")
         # What was asked last and what came back, until that is kept as evidence.
@@ -318,6 +324,9 @@ class _Visit:
                     await self.leave()
         except _Failed as failed:
             self._failures.append(failed.forgotten())
+        finally:
+            for answer in self._answers:
+                answer.cancel()
         return self._finished(await self._judged())
 
     def _ways(self) -> Sequence[Callable[[], Awaitable[Introduction]]]:
@@ -380,9 +389,14 @@ class _Visit:
         # Half of what may be read is for the stream, half for what is said to each message.
         self._left //= 2
 
+        path: str | None = None
+
         def take(name: str, data: bytes) -> None:
+            asked = requests(parsed(data)) if path is not None and b'"method"' in data else []
+            for request in asked:
+                self._answer(request, path)
             # Who pours events while nobody waits for one loses them.
-            if not events.full():
+            if not asked and not events.full():
                 events.put_nowait((name, data))
 
         stream = Stream(self._left, take)
@@ -399,8 +413,10 @@ class _Visit:
                 self._evidence.append(self._evident("GET", stream, began))
                 raise _Failed("mcp_error", "The stream leads to another origin, where no client goes", stream)
 
+            to = path
+
             async def ask(method: str, params: Mapping[str, Any], fault: Fault) -> dict[str, Any]:
-                return await self._call_by_stream(dialling, stream, events, path, method, params, fault)
+                return await self._call_by_stream(dialling, stream, events, to, method, params, fault)
 
             offer = {"protocolVersion": OFFERED, "capabilities": {}, "clientInfo": CLIENT}
             result = await ask("initialize", offer, _initialize_fault)
@@ -676,6 +692,7 @@ class _Visit:
                 raise self._too_late()
             began = time.monotonic()
             reply = Reply(number, max(self._left, 1))
+            reply.on_request = partial(self._answer_beside, reply)
             reply.may_miss_session = "Mcp-Session-Id" in headers
             request = self._request(method, path or self._path, body, sent)
             answered = False
@@ -723,6 +740,33 @@ class _Visit:
             raise _Lost(failure.verdict, failure.error or "")
         # What is asked next goes to the same one.
         self._addresses = (address,)
+
+    def _answer_beside(self, reply: Reply, request: Mapping[str, Any]) -> None:
+        """Answer what a server asks in the stream in which it answers us, whose head may have named our session."""
+        self._keep(reply, "")
+        self._answer(request, None)
+
+    def _answer(self, request: Mapping[str, Any], path: str | None) -> None:
+        """Answer a request of the server's own, as stock clients do: a ping, and that we know nothing else.
+
+        It may be waiting for that, so it is said beside the question that is open.
+        """
+        if self._answered >= MAX_ANSWERS:
+            return
+        self._answered += 1
+        told = {"error": {"code": METHOD_NOT_FOUND, "message": "Method not found"}}
+        answer = {"jsonrpc": "2.0", "id": request["id"], **({"result": {}} if request["method"] == "ping" else told)}
+        task = asyncio.get_running_loop().create_task(self._say(answer, path or self._path, {**self.session}))
+        self._answers.add(task)
+        task.add_done_callback(self._answers.discard)
+
+    async def _say(self, message: Mapping[str, Any], path: str, headers: Mapping[str, str]) -> None:
+        """Send a message that asks for nothing. What is said to it changes nothing, nor whether it arrives."""
+        body = json.dumps(message, separators=(",", ":")).encode()
+        sent = {"Content-Type": JSON, "Accept": f"{JSON}, {EVENTS}", **headers}
+        with suppress(_Failed, TimeoutError):
+            async with asyncio.timeout(max(self._remaining(), 0)):
+                await self._dial(self._request("POST", path, body, sent), Receipt(MAX_RECEIPT))
 
     def _keep(self, reply: Reply, asked: str) -> None:
         """Take note of a session, whatever else becomes of the answer: it exists.

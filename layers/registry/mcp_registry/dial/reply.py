@@ -26,6 +26,9 @@ REPEATED: Final = frozenset({b"www-authenticate"})
 SAMPLE: Final = 2_000
 # Errors of JSON-RPC have codes of 32 bits.
 MAX_CODE: Final = 1 << 32
+# Ids of requests that we repeat: whoever asks with a longer one would have us say megabytes.
+MAX_ID: Final = 200
+MAX_NUMBER: Final = 1 << 64
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 # A JSON-RPC response that is longer than we read: it cannot be parsed, but how it begins is enough. SDKs write `result`
 # either first or after `jsonrpc` and `id`, and icons in a result may well have 64 KiB.
@@ -50,6 +53,7 @@ class Reply(Answer):
         "headers",
         "may_miss_session",
         "message",
+        "on_request",
         "overflowed",
         "sample",
     )
@@ -57,6 +61,8 @@ class Reply(Answer):
     def __init__(self, number: int | None, limit: int) -> None:
         """`number`: the id of the request; None where there is none, as of a notification or a GET."""
         super().__init__(limit)
+        # What is told of each request of the server's own that a stream carries before the response.
+        self.on_request: Callable[[dict[str, Any]], None] | None = None
         self.headers: dict[bytes, bytes] = {}
         self.message: dict[str, Any] | None = None
         self.overflowed = False
@@ -172,10 +178,30 @@ class Reply(Answer):
         """Take an event: the first that is a response ends the search."""
         if self._number is None or name not in ("", "message"):
             return
-        message = response(parsed(data), self._number, in_stream=True)
+        value = parsed(data)
+        message = response(value, self._number, in_stream=True)
         if message is not None:
             self.message = message
             self.done = True
+        elif self.on_request is not None:
+            for request in requests(value):
+                self.on_request(request)
+
+
+class Receipt(Reply):
+    """What came back to a message that asks for nothing: its head, and no more of the body than came with it.
+
+    No client of the SDKs waits for the rest.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(None, limit)
+
+    def _begin_body(self, headers: dict[bytes, bytes]) -> None:
+        super()._begin_body(headers)
+        self.done = True
 
 
 class Stream(Reply):
@@ -214,3 +240,15 @@ def response(value: Any, number: int, *, in_stream: bool = False) -> dict[str, A
         if isinstance(found.get("result"), dict) and (in_stream or str(found.get("id")) == str(number)):
             return found
     return None
+
+
+def requests(value: Any) -> list[dict[str, Any]]:
+    """The requests of JSON-RPC in what came, which may be several messages, if they have an id that can be repeated."""
+    messages = cast("list[Any]", value) if isinstance(value, list) else [value]
+    return [cast("dict[str, Any]", one) for one in messages if isinstance(one, dict) and _is_request(one)]
+
+
+def _is_request(message: dict[str, Any]) -> bool:
+    number = message.get("id")
+    is_id = len(number) <= MAX_ID if isinstance(number, str) else type(number) is int and abs(number) < MAX_NUMBER
+    return message.get("jsonrpc") == "2.0" and isinstance(message.get("method"), str) and is_id
