@@ -233,8 +233,8 @@ CREATE FUNCTION registry.keep_endpoint() RETURNS trigger
     AS $$
 BEGIN
     IF TG_OP = 'INSERT' OR (TG_OP = 'UPDATE' AND NEW.retired_at IS NULL) THEN
-        INSERT INTO registry.endpoint_verdicts (endpoint_id, server_id, verdict)
-        VALUES (NEW.id, NEW.server_id, (SELECT h.verdict FROM registry.endpoint_health AS h WHERE h.endpoint_id = NEW.id))
+        INSERT INTO registry.endpoint_verdicts (endpoint_id, verdict)
+        VALUES (NEW.id, (SELECT h.verdict FROM registry.endpoint_health AS h WHERE h.endpoint_id = NEW.id))
             ON CONFLICT (endpoint_id) DO UPDATE SET verdict = excluded.verdict;
     ELSE
         DELETE FROM registry.endpoint_verdicts WHERE endpoint_id = OLD.id;
@@ -488,7 +488,6 @@ WITH (fillfactor='45');
 
 CREATE TABLE registry.endpoint_verdicts (
     endpoint_id bigint NOT NULL,
-    server_id bigint NOT NULL,
     verdict metrics.verdict
 );
 
@@ -723,13 +722,15 @@ CREATE INDEX tool_invocations_server_idx ON metrics.tool_invocations USING btree
 
 CREATE INDEX tool_invocations_tool_idx ON metrics.tool_invocations USING btree (tool_id);
 
-CREATE INDEX endpoint_verdicts_verdict_idx ON registry.endpoint_verdicts USING btree (verdict, server_id, endpoint_id);
+CREATE INDEX endpoint_verdicts_verdict_idx ON registry.endpoint_verdicts USING btree (verdict, endpoint_id);
 
 CREATE INDEX endpoints_body_digest_idx ON registry.endpoints USING btree (body_digest);
 
 CREATE INDEX endpoints_introduce_idx ON registry.endpoints USING btree (introduce_at) WHERE (retired_at IS NULL);
 
 CREATE INDEX mcp_servers_body_digest_idx ON registry.mcp_servers USING btree (body_digest);
+
+CREATE INDEX mcp_servers_endpoint_id_idx ON registry.mcp_servers USING btree (endpoint_id);
 
 CREATE UNIQUE INDEX mcp_servers_figure_key_idx ON registry.mcp_servers USING btree (figure_key);
 
