@@ -314,8 +314,8 @@ CREATE FUNCTION registry.keep_endpoint() RETURNS trigger
     AS $$
 BEGIN
     IF TG_OP = 'INSERT' OR (TG_OP = 'UPDATE' AND NEW.retired_at IS NULL) THEN
-        INSERT INTO registry.endpoint_verdicts (endpoint_id, server_id, verdict)
-        VALUES (NEW.id, NEW.server_id, (SELECT h.verdict FROM registry.endpoint_health AS h WHERE h.endpoint_id = NEW.id))
+        INSERT INTO registry.endpoint_verdicts (endpoint_id, verdict)
+        VALUES (NEW.id, (SELECT h.verdict FROM registry.endpoint_health AS h WHERE h.endpoint_id = NEW.id))
             ON CONFLICT (endpoint_id) DO UPDATE SET verdict = excluded.verdict;
     ELSE
         DELETE FROM registry.endpoint_verdicts WHERE endpoint_id = OLD.id;
@@ -654,7 +654,6 @@ WITH (fillfactor='45');
 
 CREATE TABLE registry.endpoint_verdicts (
     endpoint_id bigint NOT NULL,
-    server_id bigint NOT NULL,
     verdict metrics.verdict
 );
 
@@ -964,7 +963,7 @@ CREATE INDEX audit_target_idx ON ONLY registry.audit USING btree (target, id);
 
 CREATE INDEX audit_rest_target_id_idx ON registry.audit_rest USING btree (target, id);
 
-CREATE INDEX endpoint_verdicts_verdict_idx ON registry.endpoint_verdicts USING btree (verdict, server_id, endpoint_id);
+CREATE INDEX endpoint_verdicts_verdict_idx ON registry.endpoint_verdicts USING btree (verdict, endpoint_id);
 
 CREATE INDEX endpoints_body_digest_idx ON registry.endpoints USING btree (body_digest);
 
@@ -975,6 +974,8 @@ CREATE INDEX issuers_issuer_idx ON registry.issuers USING btree (issuer);
 CREATE INDEX issuers_team_idx ON registry.issuers USING btree (team);
 
 CREATE INDEX mcp_servers_body_digest_idx ON registry.mcp_servers USING btree (body_digest);
+
+CREATE INDEX mcp_servers_endpoint_id_idx ON registry.mcp_servers USING btree (endpoint_id);
 
 CREATE UNIQUE INDEX mcp_servers_figure_key_idx ON registry.mcp_servers USING btree (figure_key);
 

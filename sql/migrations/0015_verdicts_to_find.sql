@@ -4,7 +4,7 @@
 -- 18, a registry.fold that is the same whatever the database's locale is. Triggers fill the two tables, whichever
 -- release writes. Readers go on meanwhile; writers wait, as in 0011.
 
-LOCK TABLE registry.endpoints, registry.endpoint_health, metrics.sweeps IN SHARE ROW EXCLUSIVE MODE;
+LOCK TABLE registry.mcp_servers, registry.endpoints, registry.endpoint_health, metrics.sweeps IN SHARE ROW EXCLUSIVE MODE;
 
 -- The verdict of each endpoint that is not retired; null where it was not checked yet. A row is written when an endpoint
 -- comes, goes or changes its verdict, and never for a check that found it as before: so an index over it costs next to
@@ -12,11 +12,12 @@ LOCK TABLE registry.endpoints, registry.endpoint_health, metrics.sweeps IN SHARE
 CREATE TABLE registry.endpoint_verdicts (
     -- No foreign key: a trigger deletes it with the endpoint, and a check of each registration would cost more.
     endpoint_id bigint PRIMARY KEY,
-    server_id   bigint NOT NULL,
     verdict     metrics.verdict
 );
--- The servers with one verdict, or none, in the order of the list; and how many endpoints have which, by the index alone.
-CREATE INDEX endpoint_verdicts_verdict_idx ON registry.endpoint_verdicts (verdict, server_id, endpoint_id);
+-- The endpoints with one verdict, or none; and how many have which, by the index alone.
+CREATE INDEX endpoint_verdicts_verdict_idx ON registry.endpoint_verdicts (verdict, endpoint_id);
+-- The servers that use these.
+CREATE INDEX mcp_servers_endpoint_id_idx ON registry.mcp_servers (endpoint_id);
 
 -- Both run as their owner: who writes what was found can write nothing else here.
 CREATE FUNCTION registry.keep_endpoint() RETURNS trigger
@@ -25,8 +26,8 @@ CREATE FUNCTION registry.keep_endpoint() RETURNS trigger
 AS $$
 BEGIN
     IF TG_OP = 'INSERT' OR (TG_OP = 'UPDATE' AND NEW.retired_at IS NULL) THEN
-        INSERT INTO registry.endpoint_verdicts (endpoint_id, server_id, verdict)
-        VALUES (NEW.id, NEW.server_id, (SELECT h.verdict FROM registry.endpoint_health AS h WHERE h.endpoint_id = NEW.id))
+        INSERT INTO registry.endpoint_verdicts (endpoint_id, verdict)
+        VALUES (NEW.id, (SELECT h.verdict FROM registry.endpoint_health AS h WHERE h.endpoint_id = NEW.id))
             ON CONFLICT (endpoint_id) DO UPDATE SET verdict = excluded.verdict;
     ELSE
         DELETE FROM registry.endpoint_verdicts WHERE endpoint_id = OLD.id;
@@ -59,8 +60,8 @@ CREATE TRIGGER keep_verdict AFTER INSERT OR DELETE ON registry.endpoint_health
 CREATE TRIGGER keep_changed_verdict AFTER UPDATE ON registry.endpoint_health
     FOR EACH ROW WHEN (NEW.verdict <> OLD.verdict) EXECUTE FUNCTION registry.keep_verdict();
 
-INSERT INTO registry.endpoint_verdicts (endpoint_id, server_id, verdict)
-SELECT e.id, e.server_id, h.verdict
+INSERT INTO registry.endpoint_verdicts (endpoint_id, verdict)
+SELECT e.id, h.verdict
   FROM registry.endpoints AS e
   LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id
  WHERE e.retired_at IS NULL

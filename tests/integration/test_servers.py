@@ -107,6 +107,7 @@ def test_every_statement_was_found():
         ("catalogue.servers.NARROW", "mcp_servers_search_fold_idx"),
         ("catalogue.servers.NARROW", "server_metadata_tags_idx"),
         ("catalogue.servers.NARROW", "endpoint_verdicts_verdict_idx"),
+        ("catalogue.servers.NARROW", "mcp_servers_endpoint_id_idx"),
         ("catalogue.servers.DETAIL", "tools_server_id_name_key"),
         ("catalogue.servers.DETAIL", "endpoints_server_id_url_key"),
         ("catalogue.servers.DETAIL", "endpoint_changes_verdict_idx"),
@@ -119,7 +120,7 @@ def test_a_statement_is_served_by_its_index(database, name, index):
     rows(database, "SELECT set_config(s, 'off', true) FROM unnest(ARRAY['enable_seqscan', 'enable_indexscan']) AS s")
     wanted = {"word": None, "tag": "weather"} if "tags" in index else {"word": "%weather%", "tag": None}
     search = {**wanted, "words": None, "status": None, "type": None, "verdict": None}
-    if "verdict" in index:
+    if "verdict" in index or "endpoint_id" in index:
         search |= {"word": None, "verdict": "timeout"}
     # As it is run: planned for the parameters that it has.
     plan = database.read("EXPLAIN (FORMAT JSON) " + statements()[name], PARAMETERS | search, plan_anew=True)

@@ -219,15 +219,14 @@ WITH counts AS (
       -- A sub-select for each and no join, which would read all servers for the few.
       FROM (SELECT v.checked, (SELECT s.status
                                  FROM registry.mcp_servers AS s
-                                WHERE s.id = v.server_id
-                                  AND s.endpoint_id = v.endpoint_id) AS status
-              FROM (SELECT server_id, endpoint_id, true AS checked
+                                WHERE s.endpoint_id = v.endpoint_id) AS status
+              FROM (SELECT endpoint_id, true AS checked
                       FROM registry.endpoint_verdicts
                      WHERE verdict = ANY (ARRAY(SELECT one
                                                   FROM unnest(enum_range(NULL::metrics.verdict)) AS one
                                                  WHERE NOT metrics.is_up(one)))
                      UNION ALL
-                    SELECT server_id, endpoint_id, false
+                    SELECT endpoint_id, false
                       FROM registry.endpoint_verdicts
                      WHERE verdict IS NULL) AS v) AS few
 ), bounds AS (
