@@ -204,6 +204,11 @@ def test_the_second_address_is_taken_where_the_first_refuses(database_url):
 
 def test_a_wrong_password_is_unavailable_and_not_told(database_url):
     wrong = make_conninfo(database_url, password="wrong-password")
+    try:
+        psycopg.connect(wrong).close()
+        pytest.skip("this server asks for no password (--postgres)")
+    except psycopg.OperationalError:
+        pass
     with pytest.raises(Unavailable) as raised:
         Database(wrong).begin().read(PID)
     assert "wrong-password" not in f"{raised.value} {raised.value.cause}"

@@ -6,6 +6,7 @@ in tests/faults/migrations.py.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -41,7 +42,14 @@ def test_a_second_run_changes_nothing(new_database):
 
 
 def test_the_schema_file_is_what_the_migrations_add_up_to(new_database):
-    assert SCHEMA.read_text() == dump(new_database()), "run `make schema`"
+    url = new_database()
+    written, made = SCHEMA.read_text(), dump(url)
+    if query(url, "SELECT current_setting('server_version_num')::integer < 180000") == [(True,)]:
+        # It has a way of its own to fold text; tests/integration/test_names.py says that both are one.
+        written, made = (
+            re.sub(r"CREATE FUNCTION registry\.fold\(.*?;\n", "", text, flags=re.DOTALL) for text in (written, made)
+        )
+    assert written == made, "run `make schema`"
 
 
 @pytest.mark.parametrize("last", range(1, 22))
@@ -127,9 +135,12 @@ def test_the_right_to_create_schemas_is_enough(new_database):
     url = new_database(migrated=False)
     name = conninfo_to_dict(url)["dbname"]
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("CREATE ROLE deployer LOGIN PASSWORD 'x'")
-        connection.execute(f"GRANT CREATE ON DATABASE {name} TO deployer".encode())
-    assert migrate.migrate(make_conninfo(url, user="deployer", password="x")) == NAMES
+        connection.execute(f"CREATE ROLE deployer_of_{name} LOGIN PASSWORD 'x'".encode())
+        connection.execute(f"GRANT CREATE ON DATABASE {name} TO deployer_of_{name}".encode())
+        assert migrate.migrate(make_conninfo(url, user=f"deployer_of_{name}", password="x")) == NAMES
+        # Roles are the server's, which may be somebody's own.
+        connection.execute(f"DROP OWNED BY deployer_of_{name} CASCADE".encode())
+        connection.execute(f"DROP ROLE deployer_of_{name}".encode())
 
 
 def test_the_command_migrates_and_reports(new_database):

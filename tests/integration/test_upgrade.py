@@ -244,6 +244,8 @@ def test_the_servers_that_were_there_are_checked_where_they_are(catalogue, upgra
 
 
 def test_while_both_releases_write_what_was_found_no_check_is_lost_and_the_newest_decides(catalogue, upgraded):
+    if everything(upgraded, "SELECT current_setting('server_version_num')::integer < 180000") == [(True,)]:
+        pytest.skip("the release before wrote by RETURNING old, which is of Postgres 18")
     catalogue.read(DAYS)
     id_ = servers.identify(catalogue, "plain")
     now = sweeps.now(catalogue) + timedelta(seconds=30)
