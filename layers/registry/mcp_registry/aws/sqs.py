@@ -100,7 +100,7 @@ def _sent(url: str, body: str, deadline: float) -> str:
         except OSError:
             return None  # its end was under way; a message that comes twice does no harm
 
-    # Each wait has the deadline, unless credentials are to be asked for first. A thread would be half of what is left.
+    # Without a thread, because here each wait has the deadline, unless credentials are to be asked for first.
     if connection is not None and "AWS_ACCESS_KEY_ID" in os.environ:
         answer, connection = ask(connection), None
         if answer is not None:
@@ -147,8 +147,8 @@ def _connected(place: SplitResult) -> socket.socket:
 def _asked(connection: socket.socket, place: SplitResult, content: bytes, deadline: float) -> str:
     """What `_sent` says, by this connection, which is kept where it is of use to the next message. Raises OSError.
 
-    Written and read by hand: http.client takes 0.2 ms of CPU for it (2026-11-30), most of it for headers that nobody
-    looks at.
+    Written and read by hand: with http.client, and a thread for each message, one took 0.39 ms of CPU over TLS; now it
+    takes 0.10 (2026-11-30).
     """
     global _kept
     try:
