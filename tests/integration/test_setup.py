@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from local import folder
+from local.install import MANY
 from tests.conftest import ROOT
 from tests.places import mounts
 
@@ -208,8 +209,8 @@ class Index(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
-    def add(self, name: str, contents: bytes = b"") -> str:
-        """A new package; returns its line in a list of requirements."""
+    def add(self, name: str, contents: bytes = b"", script: str = "") -> str:
+        """A new package, perhaps with a command of its name; returns its line in a list of requirements."""
         module = name.replace("-", "_")
         wheel = self.root / name / f"{module}-1.0-py3-none-any.whl"
         wheel.parent.mkdir()
@@ -217,6 +218,10 @@ class Index(ThreadingHTTPServer):
         with zipfile.ZipFile(wheel, "w") as file:
             file.writestr(f"{module}.py", "WHOLE = True\n")
             file.writestr("contents", contents)
+            if script:
+                about_script = zipfile.ZipInfo(f"{module}-1.0.data/scripts/{name}")
+                about_script.external_attr = 0o100755 << 16  # pip lets run what may be run here
+                file.writestr(about_script, script)
             file.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
             file.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
             file.writestr(
@@ -336,6 +341,55 @@ def test_what_an_interrupt_has_left_half_done_is_done_by_the_next_run(venv: Path
     (site / "after-1.0.dist-info").rmdir()
     assert install(venv, index, requirements).returncode == 0
     assert all(has(venv, module) for module in ("before", "half_done", "after"))
+
+
+@pytest.fixture(scope="module")
+def many(index: Index) -> tuple[str, ...]:
+    """Lines of so many packages that uv brings them, of which the first is uv itself: ours, on another way.
+
+    It does as it is told by a file beside its environment, if there is one.
+    """
+    ours = Path(sys.executable).with_name("uv")
+    told = 'told="$(dirname "$0")/../../told"\nif test -e "$told"; then . "$told"; fi\n'
+    uv = index.add("uv", script=f'#!/bin/sh\n{told}exec "{ours}" "$@"\n')
+    return uv, *(index.add(f"many-{number}") for number in range(MANY))
+
+
+@pytest.fixture
+def copied(venv: Path, tmp_path: Path) -> Path:
+    """An environment of this test alone. To make one takes seconds."""
+    return shutil.copytree(venv, tmp_path / ".venv", symlinks=True)
+
+
+def test_many_packages_are_brought_by_the_uv_that_is_listed(
+    copied: Path, index: Index, many: tuple[str, ...], tmp_path: Path
+) -> None:
+    venv = copied
+    (tmp_path / "told").write_text('echo "$@" >> "$told.asked"')
+    for _ in range(2):
+        run = install(venv, index, "".join(many), UV_CACHE_DIR=str(tmp_path / "cache"))
+        assert (run.returncode, run.stdout, run.stderr) == (0, f"{WHAT}, 1 MB ...\n", "")
+    (asked,) = (tmp_path / "told.asked").read_text().splitlines()
+    assert asked.startswith("pip install ") and "--require-hashes" in asked
+    (package,) = venv.glob("lib/python*/site-packages/many_7-1.0.dist-info")
+    assert (package / "INSTALLER").read_text() == "uv"
+    assert has(venv, "many_7")
+
+
+@pytest.mark.parametrize("end", ["exit 2", "kill -KILL $PPID; exit 2"], ids=["it fails", "all is killed"])
+def test_what_uv_has_left_half_done_is_made_anew(
+    copied: Path, index: Index, many: tuple[str, ...], tmp_path: Path, end: str
+) -> None:
+    venv = copied
+    # As uv leaves it where it is killed: a list of files, and not all of them.
+    half = 'package="$(echo "$(dirname "$0")"/../lib/python*/site-packages)/many_7-1.0.dist-info"\n'
+    half += 'mkdir "$package"; touch "$package/RECORD"; mv "$told" "$told.done"\n'
+    (tmp_path / "told").write_text(half + end)
+    first = install(venv, index, "".join(many), UV_CACHE_DIR=str(tmp_path / "cache"))
+    assert first.returncode == (0 if end == "exit 2" else -signal.SIGKILL), first.stderr
+    assert has(venv, "many_7") == (end == "exit 2")
+    assert install(venv, index, "".join(many), UV_CACHE_DIR=str(tmp_path / "cache")).returncode == 0
+    assert has(venv, "many_7")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
