@@ -145,7 +145,7 @@ class Issuer:
     def rotate(self, *, keep: bool = True) -> None:
         """Sign by a new key from here on. The ones before stay in the set, or do not."""
         self._serial += 1
-        new = Key.of(self.keys[0].algorithm, self._serial)
+        new = Key.of(self.keys[0].algorithm, 100 + self._serial)  # none that an issuer begins with
         self.keys = [new, *(self.keys if keep else [])]
 
     def sign(self, claims: Mapping[str, Any], key: Key | None = None, **header: Any) -> str:
@@ -158,7 +158,7 @@ class Issuer:
             return self.instead[path]
         if path == DISCOVERY:
             return as_json(
-                {"issuer": self.url, "jwks_uri": self.url + JWKS, "id_token_signing_alg_values_supported": []}
+                {"issuer": self.url, "jwks_uri": self.url + JWKS, "id_token_signing_alg_values_supported": [*HASHES]}
             )
         if path == JWKS:
             return as_json({"keys": [key.jwk() for key in self.keys]})

@@ -97,17 +97,18 @@ def _of_token(token: tokens.Token, now: float) -> Caller | None:
 
 
 def _of_workload(text: str, now: float) -> Caller | None:
-    try:
-        from mcp_registry.access import issuers  # pyright: ignore[reportAttributeAccessIssue]
-    except ImportError:
-        return None
+    import logging  # which the verifier loads as well
+
+    from mcp_registry.access import issuers
 
     def rules_of(issuer: str) -> list[Any]:
         return [issuers.Rule(**rule) for rule in _asked(f"issuer {issuer}", {"issuer": issuer}, now)["rules"]]
 
     try:
         verified = issuers.verify(text, rules_of, now)
-    except issuers.Refused:
+    except issuers.Refused as refused:
+        # Whoever set up the issuer learns nowhere else why; who sent it learns nothing.
+        logging.getLogger(__name__).warning("A token of an issuer is refused: %s", refused)
         return None
     # It stands between the quotation marks of a log in JSON.
     if '"' in verified.name or "\\" in verified.name:
