@@ -249,7 +249,7 @@ def test_the_template_gives_each_function_the_role_that_runs_its_statements():
         "HealthSweepFunction": None,
         "IntroduceFunction": None,
         "MigrateFunction": "registry_owner",
-        **dict.fromkeys(("RegisterFunction", "UpdateFunction", "DeleteFunction"), writer),
+        **dict.fromkeys(("RegisterFunction", "UpdateFunction", "DeleteFunction", "TransferFunction"), writer),
         **dict.fromkeys(
             ("ListFunction", "DetailFunction", "HistoryFunction", "MetricsFunction", "HealthFunction"), reader
         ),

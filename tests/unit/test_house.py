@@ -86,6 +86,7 @@ COLD_START = {
     "list": (READ | {"catalogue.listing"}, POSTGRES),
     "detail": (READ, POSTGRES),
     "delete": (READ, POSTGRES),
+    "transfer": (READ | RULES | {"edge.intake"}, POSTGRES | {"msgspec"}),
     "health": (EDGE, POSTGRES),
     "history": (READ | {"health.history"}, POSTGRES),
     # No database: this one answers who knows no credentials.
