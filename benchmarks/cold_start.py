@@ -25,7 +25,7 @@ CACHE = ROOT / ".venv" / "bench-3.13"
 VERSION = "3.13"
 ROUNDS = 21
 
-FUNCTIONS = ("authorizer", "list", "detail", "register", "update", "delete", "health")
+FUNCTIONS = ("authorizer", "list", "detail", "register", "update", "delete", "transfer", "health")
 AUTHORIZER_MS = 5.0
 BARS = {"list": 0.30, "detail": 0.30, "register": 0.45}
 

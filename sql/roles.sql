@@ -58,7 +58,9 @@ REVOKE ALL ON FUNCTION registry.settled_entry(), registry.add_audit_months(date,
 -- Which of a server's endpoints is the one to use.
 GRANT EXECUTE ON FUNCTION registry.use_endpoints(bigint[]) TO registry_writer, registry_sweeper;
 -- Runs as its caller, whose rights it needs.
-GRANT EXECUTE ON FUNCTION registry.remove_and_hold(bigint, integer), registry.live_endpoints(bigint) TO registry_writer;
+GRANT EXECUTE ON FUNCTION registry.remove_and_hold(bigint, integer), registry.remove_and_hold(bigint, integer, varchar),
+                          registry.live_endpoints(bigint)
+   TO registry_writer;
 GRANT USAGE ON SCHEMA registry, metrics TO registry_reader, registry_writer, registry_sweeper;
 GRANT USAGE ON SCHEMA registry TO registry_porter, registry_keeper;
 

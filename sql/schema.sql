@@ -176,6 +176,10 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION registry.changed(told jsonb, other jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (SELECT jsonb_object_agg(jsonb_each.key, jsonb_each.value) AS jsonb_object_agg FROM jsonb_each(changed.told) jsonb_each(key, value) WHERE (NULLIF(jsonb_each.value, 'null'::jsonb) IS DISTINCT FROM NULLIF((changed.other -> jsonb_each.key), 'null'::jsonb)));
+
 CREATE FUNCTION registry.count_changed_servers() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO ''
@@ -358,15 +362,19 @@ CREATE FUNCTION registry.prefix_key(name text) RETURNS text
     RETURN translate(regexp_replace(lower((name COLLATE "C")), '[._-]+'::text, '-'::text, 'g'::text), '01'::text, 'ol'::text);
 
 CREATE FUNCTION registry.prefix_team(name text) RETURNS character varying
-    LANGUAGE sql STABLE STRICT
-    SET search_path TO ''
+    LANGUAGE plpgsql STABLE STRICT
     AS $$
-    SELECT team
-      FROM registry.team_prefixes
-     WHERE pg_catalog.starts_with(registry.prefix_key(name), key)
-        OR pg_catalog.starts_with(registry.prefix_key(pg_catalog.translate(name, 'I', 'l')), key)
-     ORDER BY pg_catalog.length(key) DESC
-     LIMIT 1
+DECLARE
+    read text := registry.prefix_key(name);
+    look text := registry.prefix_key(translate(name, 'I', 'l'));
+BEGIN
+    RETURN (SELECT team
+              FROM registry.team_prefixes
+             WHERE starts_with(read, key)
+                OR starts_with(look, key)
+             ORDER BY length(key) DESC
+             LIMIT 1);
+END
 $$;
 
 CREATE FUNCTION registry.refuse_change() RETURNS trigger
@@ -378,33 +386,70 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION registry.remove_and_hold(given bigint, seconds integer) RETURNS boolean
+CREATE TABLE registry.mcp_servers (
+    id bigint NOT NULL,
+    name character varying(100) NOT NULL,
+    canonical_name character varying(100),
+    display_name character varying(200) NOT NULL,
+    description text,
+    server_type registry.server_type NOT NULL,
+    endpoint_url character varying(2048) NOT NULL,
+    health_url character varying(2048),
+    status registry.server_status DEFAULT 'active'::registry.server_status NOT NULL,
+    version character varying(255),
+    last_health_check timestamp with time zone,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    tools_count integer DEFAULT 0 NOT NULL,
+    revision bigint DEFAULT 1 NOT NULL,
+    body_digest bytea NOT NULL,
+    content_digest bytea NOT NULL,
+    search_text text GENERATED ALWAYS AS (lower((((name)::text || ''::text) || (display_name)::text))) STORED NOT NULL,
+    moved_at timestamp with time zone DEFAULT now() NOT NULL,
+    name_key character varying(100) COLLATE pg_catalog."C",
+    look_key character varying(100) COLLATE pg_catalog."C",
+    figure_key character varying(100) COLLATE pg_catalog."C",
+    search_fold text,
+    bytes integer DEFAULT 0 NOT NULL,
+    endpoint_id bigint,
+    offer_digest bytea,
+    owner character varying(63) DEFAULT 'default'::character varying NOT NULL,
+    CONSTRAINT mcp_servers_derived_not_null CHECK (((name_key IS NOT NULL) AND (look_key IS NOT NULL) AND (figure_key IS NOT NULL) AND (search_fold IS NOT NULL)))
+)
+WITH (fillfactor='80');
+
+CREATE FUNCTION registry.remove_and_hold(given bigint, seconds integer, team character varying) RETURNS SETOF registry.mcp_servers
     LANGUAGE plpgsql
     SET search_path TO ''
     AS $$
 DECLARE
-    held record;
+    held registry.mcp_servers;
 BEGIN
-    PERFORM FROM registry.mcp_servers WHERE id = given;
+    PERFORM FROM registry.mcp_servers WHERE id = given AND (team IS NULL OR owner = team);
     IF NOT FOUND THEN -- nobody waits for a server that there is not
-        RETURN false;
+        RETURN;
     END IF;
     LOCK TABLE registry.mcp_servers IN SHARE ROW EXCLUSIVE MODE;
-    DELETE FROM registry.mcp_servers WHERE id = given RETURNING name, name_key, look_key, figure_key INTO held;
+    DELETE FROM registry.mcp_servers WHERE id = given AND (team IS NULL OR owner = team) RETURNING * INTO held;
     IF NOT FOUND THEN
-        RETURN false;
+        RETURN;
     END IF;
     DELETE FROM registry.held_names WHERE held_until < now();
-    INSERT INTO registry.held_names (name_key, look_key, figure_key, name, held_until)
-    VALUES (held.name_key, held.look_key, held.figure_key, held.name, now() + make_interval(secs => seconds))
+    INSERT INTO registry.held_names (name_key, look_key, figure_key, name, held_until, owner)
+    VALUES (held.name_key, held.look_key, held.figure_key, held.name, now() + make_interval(secs => seconds), held.owner)
         ON CONFLICT (name_key) DO UPDATE
        SET look_key = excluded.look_key,
            figure_key = excluded.figure_key,
            name = excluded.name,
-           held_until = excluded.held_until;
-    RETURN true;
+           held_until = excluded.held_until,
+           owner = excluded.owner;
+    RETURN NEXT held;
 END
 $$;
+
+CREATE FUNCTION registry.remove_and_hold(given bigint, seconds integer) RETURNS boolean
+    LANGUAGE sql
+    RETURN (EXISTS (SELECT FROM registry.remove_and_hold(remove_and_hold.given, remove_and_hold.seconds, NULL::character varying) remove_and_hold(id, name, canonical_name, display_name, description, server_type, endpoint_url, health_url, status, version, last_health_check, created_at, updated_at, tools_count, revision, body_digest, content_digest, search_text, moved_at, name_key, look_key, figure_key, search_fold, bytes, endpoint_id, offer_digest, owner)));
 
 CREATE FUNCTION registry.rfc3339(moment timestamp with time zone) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -712,38 +757,6 @@ CREATE TABLE registry.issuers (
     CONSTRAINT issuers_claims_check CHECK (((jsonb_typeof(claims) = 'object'::text) AND (claims <> '{}'::jsonb))),
     CONSTRAINT issuers_id_check CHECK (((id)::text ~ '^[a-z0-9]([a-z0-9-]*[a-z0-9])?$'::text))
 );
-
-CREATE TABLE registry.mcp_servers (
-    id bigint NOT NULL,
-    name character varying(100) NOT NULL,
-    canonical_name character varying(100),
-    display_name character varying(200) NOT NULL,
-    description text,
-    server_type registry.server_type NOT NULL,
-    endpoint_url character varying(2048) NOT NULL,
-    health_url character varying(2048),
-    status registry.server_status DEFAULT 'active'::registry.server_status NOT NULL,
-    version character varying(255),
-    last_health_check timestamp with time zone,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    tools_count integer DEFAULT 0 NOT NULL,
-    revision bigint DEFAULT 1 NOT NULL,
-    body_digest bytea NOT NULL,
-    content_digest bytea NOT NULL,
-    search_text text GENERATED ALWAYS AS (lower((((name)::text || ''::text) || (display_name)::text))) STORED NOT NULL,
-    moved_at timestamp with time zone DEFAULT now() NOT NULL,
-    name_key character varying(100) COLLATE pg_catalog."C",
-    look_key character varying(100) COLLATE pg_catalog."C",
-    figure_key character varying(100) COLLATE pg_catalog."C",
-    search_fold text,
-    bytes integer DEFAULT 0 NOT NULL,
-    endpoint_id bigint,
-    offer_digest bytea,
-    owner character varying(63) DEFAULT 'default'::character varying NOT NULL,
-    CONSTRAINT mcp_servers_derived_not_null CHECK (((name_key IS NOT NULL) AND (look_key IS NOT NULL) AND (figure_key IS NOT NULL) AND (search_fold IS NOT NULL)))
-)
-WITH (fillfactor='80');
 
 ALTER TABLE registry.mcp_servers ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME registry.mcp_servers_id_seq

@@ -33,6 +33,7 @@ from local.postgres import LEASH
 from local.run import LOOPBACK
 from local.runtime import Invocations
 from mcp_registry.aws import db
+from mcp_registry.caller import DEFAULT_TEAM, Caller
 from tests.api.transport import Answer, Headers, Remote, Secret, Transport, over_http
 from tests.redaction import search
 
@@ -51,6 +52,8 @@ ROOT = Path(__file__).parent.parent
 USERNAME, PASSWORD = "admin", "password"
 CRON_SECRET = "cron"
 BASIC = "Basic " + b64encode(f"{USERNAME}:{PASSWORD}".encode()).decode()
+# Who registers where it is of no matter who does.
+ADMIN = Caller("admin", "admin", DEFAULT_TEAM)
 READY = "MCP Registry ready on "
 
 # Seconds that a request may take in a test that is not about deadlines: a busy machine stalls for longer than the 4.5 s

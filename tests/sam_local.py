@@ -36,6 +36,7 @@ from local import sam
 from mcp_registry.aws import db
 from mcp_registry.catalogue import servers
 from mcp_registry.catalogue.registration import parse
+from tests.conftest import ADMIN
 from tests.integration.test_events import AUTHORIZER, BACKGROUND, EVENTS, EXPECTED, MIGRATION, QUESTIONS
 
 ROOT = Path(__file__).parent.parent
@@ -191,7 +192,7 @@ def _begin(database_url: str) -> None:
         connection.execute("ALTER TABLE registry.mcp_servers ALTER COLUMN id RESTART WITH 1")
         connection.execute("SELECT metrics.add_days('2026-11-22', '2026-11-22')")  # the day of the events
     database = db.Database(database_url)
-    servers.register(database, parse({**DOCUMENT, "name": "first"}))
+    servers.register(database, ADMIN, parse({**DOCUMENT, "name": "first"}))
     database.close()
 
 

@@ -12,7 +12,7 @@ def lambda_handler(request: Request) -> Response:
     wanted, hold = request.server, servers.parse_hold(request.query)
     db = database()
     if hold == 0:  # a name that is held has no server; a server that has come back meanwhile stays
-        servers.end_hold(db, wanted)
+        servers.end_hold(db, request.caller, wanted)
     else:
-        servers.delete(db, servers.identify(db, wanted), hold)
+        servers.delete(db, request.caller, servers.identify(db, wanted), hold)
     return Response.empty()

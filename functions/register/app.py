@@ -16,14 +16,14 @@ from mcp_registry.health import announcing
 def lambda_handler(request: Request) -> Response:
     if request.method == "POST":
         sent = registration.guarded(registration.parse(intake.read_json(request)))
-        answer = servers.register(database(), sent, servers.Quota.of(os.environ))
+        answer = servers.register(database(), request.caller, sent, servers.Quota.of(os.environ))
         return _announced(answer.visit, Response(answer, HTTPStatus.CREATED))
     lease = registration.parse_lease(request.headers.get("x-registration-lease"))
     if "x-registration-digest" in request.headers and not request.body:  # the handshake of PUT
         digest = registration.parse_digest(request.headers["x-registration-digest"])
-        return _announced(servers.shake_hands(database(), digest, lease), Response.empty())
+        return _announced(servers.shake_hands(database(), request.caller, digest, lease), Response.empty())
     sent = registration.guarded(registration.parse(intake.read_json(request)))
-    answer = servers.replace(database(), sent, servers.Quota.of(os.environ), lease)
+    answer = servers.replace(database(), request.caller, sent, servers.Quota.of(os.environ), lease)
     status = HTTPStatus.CREATED if answer["result"] == "created" else HTTPStatus.OK
     return _announced(answer.visit, Response(answer, status))
 

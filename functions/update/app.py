@@ -14,7 +14,7 @@ def lambda_handler(request: Request) -> Response:
     wanted = request.server
     change = registration.parse_change(intake.read_json(request))
     db = database()
-    answer = servers.set_status(db, servers.identify(db, wanted), change.status)
+    answer = servers.set_status(db, request.caller, servers.identify(db, wanted), change.status)
     if answer.visit is not None:
         announcing.at_once(answer.visit)
     return Response(answer)

@@ -142,6 +142,7 @@ def test_the_examples_of_errors_have_the_words_that_are_answered(stack: Stack):
     classes = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, RegistryError)]
     words = {(each.code, (each.__doc__ or "").partition("\n")[0]) for each in classes}
     words |= {(body["code"], body["error"]) for _, body in gateway_errors(stack)}
+    words.add((errors.Forbidden.code, "mcp-server-fetch belongs to the team "))  # what it says begins with the name
     for path, method, status, response in answers():
         if status < 400 or status == 405:
             continue
@@ -315,7 +316,7 @@ def test_what_cannot_be_sent_of_a_tool_is_what_the_code_refuses():
 
 def test_a_body_has_the_limit_of_the_code():
     limits = [operation["requestBody"]["x-max-bytes"] for _, _, operation in operations() if "requestBody" in operation]
-    assert limits == [intake.MAX_BODY] * 3
+    assert set(limits) == {intake.MAX_BODY}
 
 
 def accepted(document: Json) -> bool:
@@ -486,7 +487,9 @@ def test_a_digest_has_the_form_that_the_code_takes(digest: str):
 def test_a_cursor_has_the_documented_form():
     schema = parameters("/api/registry/servers", "get")["cursor"]
     emoji = "\U0001f600"
-    longest = cursor.Filters("inactive", "community", emoji * listing.MAX_SEARCH, emoji * listing.MAX_TAG, "http_error")
+    longest = cursor.Filters(
+        "inactive", "community", emoji * listing.MAX_SEARCH, emoji * listing.MAX_TAG, "http_error", "a" * 63
+    )
     for filters in (cursor.Filters(), longest):
         Draft202012Validator(schema).validate(cursor.encode(http.MAX_ID, filters))
 

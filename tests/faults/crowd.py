@@ -16,7 +16,7 @@ from mcp_registry.aws.db import Database
 from mcp_registry.catalogue import registration, servers
 from mcp_registry.catalogue.registration import Registration
 from mcp_registry.errors import DuplicateServer, Unavailable
-from tests.conftest import PATIENCE, REGISTER, SERVERS
+from tests.conftest import ADMIN, PATIENCE, REGISTER, SERVERS
 from tests.faults import stage
 from tests.faults.ledger import STORED, Client, document, revision_of
 from tests.proof import Line, interrupted, some
@@ -101,9 +101,9 @@ def _sessions(database_url: str, sessions: int, rounds: int) -> Line:
         together.wait(60)
         try:
             if method == "POST":
-                servers.register(database.begin(PATIENCE), sent)
+                servers.register(database.begin(PATIENCE), ADMIN, sent)
                 return "created"
-            return servers.replace(database.begin(PATIENCE), sent)["result"]
+            return servers.replace(database.begin(PATIENCE), ADMIN, sent)["result"]
         except DuplicateServer:
             return "duplicate"
         except Unavailable as error:

@@ -36,7 +36,7 @@ from mcp_registry.aws import db, observability, queues
 from mcp_registry.catalogue import registration, servers
 from mcp_registry.health import messages, probe, shard, sweeps
 from mcp_registry.health.messages import Finding, Findings
-from tests.conftest import ROOT, load_module, migrate
+from tests.conftest import ADMIN, ROOT, load_module, migrate
 from tests.conftest import registration as document
 from tests.faults import stage
 from tests.integration.test_sweeps import Inbox
@@ -334,7 +334,7 @@ def register(url: str, name: str, **fields: Any) -> int:
     """Register a server past the handlers; its id."""
     database = db.Database(url).begin()
     try:
-        return servers.register(database, registration.parse(document(name, **fields)))["id"]
+        return servers.register(database, ADMIN, registration.parse(document(name, **fields)))["id"]
     finally:
         database.close()
 

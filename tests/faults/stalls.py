@@ -27,7 +27,7 @@ from mcp_registry.aws.db import Database
 from mcp_registry.catalogue import registration, servers
 from mcp_registry.errors import Unavailable
 from tests.api.transport import Answer
-from tests.conftest import REGISTER, SERVERS, Local
+from tests.conftest import ADMIN, REGISTER, SERVERS, Local
 from tests.faults import ANSWER_SECONDS, stage, within
 from tests.faults.ledger import Client, Fate, Ledger, document
 from tests.faults.proxy import BLACKHOLE, FORGET, PASS, REFUSE, RESET, Fault, Proxy
@@ -454,7 +454,7 @@ def _frozen(scene: Scene, freezes: int) -> Line:
             stage.signal_all(frozen, signal.SIGSTOP)
             try:
                 began = time.monotonic()
-                servers.replace(database.begin(), registration.parse(document(name, 2 * number + 2)))
+                servers.replace(database.begin(), ADMIN, registration.parse(document(name, 2 * number + 2)))
                 waits.append(time.monotonic() - began)
                 if admin.execute(SESSION_LOCKS).fetchone() != (0,):
                     wrong.append("a session holds an advisory lock")

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from mcp_registry.aws.db import Database
+from mcp_registry.caller import Caller
 from mcp_registry.catalogue import registration, servers
 from mcp_registry.catalogue.servers import MAX_ENDPOINTS, Registered
 from mcp_registry.dial import urls
@@ -26,7 +27,7 @@ from mcp_registry.errors import (
     ValidationFailed,
 )
 from mcp_registry.health import pulse
-from tests.conftest import PATIENCE
+from tests.conftest import ADMIN, PATIENCE
 from tests.conftest import registration as document
 from tests.integration.test_servers import while_waiting
 
@@ -51,11 +52,11 @@ def now(database: Database) -> datetime:
 
 
 def announce(database: Database, name: str, url: str, **fields: Any) -> Registered:
-    return servers.replace(database, sent(name, url, **fields), lease=LEASE)
+    return servers.replace(database, ADMIN, sent(name, url, **fields), lease=LEASE)
 
 
 def by_hand(database: Database, name: str, url: str, **fields: Any) -> Registered:
-    return servers.replace(database, sent(name, url, **fields))
+    return servers.replace(database, ADMIN, sent(name, url, **fields))
 
 
 def found(database: Database, url: str, verdict: str) -> None:
@@ -111,7 +112,7 @@ def catalogue(database: Database) -> Database:
 
 
 def test_a_new_server_has_the_endpoint_that_it_registered_and_is_looked_at(catalogue):
-    created = servers.register(catalogue, sent("new", ONE, health_url="/up"))
+    created = servers.register(catalogue, ADMIN, sent("new", ONE, health_url="/up"))
     ((number, *kept),) = endpoints(catalogue, "id", "url", "health_url", "declared", "lease_until")
     assert kept == [ONE, "/up", True, None]
     assert created.visit == (now(catalogue), created["id"], number, ONE, "/up", None, None)
@@ -164,7 +165,7 @@ def test_an_announcement_of_an_endpoint_that_is_up_writes_nothing(catalogue):
     for url in (ONE, TWO):
         again = announce(catalogue, "still", url)
         assert (again["result"], again.visit) == ("unchanged", None)
-        assert servers.shake_hands(catalogue, sent("still", url).body_digest, LEASE) is None
+        assert servers.shake_hands(catalogue, ADMIN, sent("still", url).body_digest, LEASE) is None
     assert unwritten(catalogue) == before
 
 
@@ -180,7 +181,7 @@ def test_what_changes_nothing_is_one_statement(catalogue, monkeypatch):
 
     monkeypatch.setattr(psycopg.Cursor, "execute", execute)
     announce(catalogue, "counted", ONE)
-    servers.shake_hands(catalogue, sent("counted", ONE).body_digest, LEASE)
+    servers.shake_hands(catalogue, ADMIN, sent("counted", ONE).body_digest, LEASE)
     assert run == [servers.FIND, servers.ANNOUNCED]
 
 
@@ -190,7 +191,7 @@ def test_a_lease_that_is_over_is_renewed_by_the_next_announcement(catalogue, sha
     found(catalogue, ONE, "healthy")
     move_back(catalogue, ONE, "lease_until", "1 second")
     if shakes_hands:
-        assert servers.shake_hands(catalogue, sent("renewed", ONE).body_digest, LEASE) is None
+        assert servers.shake_hands(catalogue, ADMIN, sent("renewed", ONE).body_digest, LEASE) is None
     else:
         assert announce(catalogue, "renewed", ONE)["result"] == "unchanged"
     assert endpoints(catalogue, "lease_until > now()") == [(True,)]
@@ -203,7 +204,7 @@ def test_who_announces_itself_and_is_down_is_looked_at_at_once(catalogue, shakes
     move_back(catalogue, ONE, "visited_at", "3 seconds")
     rows(catalogue, "UPDATE registry.endpoints SET era = 'legacy', introduce_at = 'infinity'")
     if shakes_hands:
-        visit = servers.shake_hands(catalogue, sent("back", ONE).body_digest, LEASE)
+        visit = servers.shake_hands(catalogue, ADMIN, sent("back", ONE).body_digest, LEASE)
     else:
         visit = announce(catalogue, "back", ONE).visit
     ((number,),) = endpoints(catalogue, "id")
@@ -218,7 +219,7 @@ def test_who_is_looked_at_is_not_looked_at_for_each_worker_that_announces_it(cat
 
     def visit() -> servers.Visit | None:
         if shakes_hands:
-            return servers.shake_hands(catalogue, digest, LEASE)
+            return servers.shake_hands(catalogue, ADMIN, digest, LEASE)
         return announce(catalogue, "workers", ONE).visit
 
     assert announce(catalogue, "workers", ONE).visit is not None
@@ -247,20 +248,20 @@ def test_a_server_that_is_taken_out_and_put_back_again_and_again_is_visited_once
     move_back(catalogue, ONE, "visited_at", "3 seconds")
     visits = []
     for _ in range(3):
-        servers.set_status(catalogue, id_, "inactive")
-        visits.append(servers.set_status(catalogue, id_, "active").visit)
+        servers.set_status(catalogue, ADMIN, id_, "inactive")
+        visits.append(servers.set_status(catalogue, ADMIN, id_, "active").visit)
     assert [visit is not None for visit in visits] == [True, False, False]
     assert endpoints(catalogue, "introduce_at = now()") == [(True,)]
 
 
 def test_nobody_looks_at_a_server_that_an_operator_took_out(catalogue):
     id_ = announce(catalogue, "out", ONE)["id"]
-    servers.set_status(catalogue, id_, "inactive")
+    servers.set_status(catalogue, ADMIN, id_, "inactive")
     found(catalogue, ONE, "refused")
     assert announce(catalogue, "out", ONE).visit is None
     assert announce(catalogue, "out", TWO).visit is None
     assert announce(catalogue, "out", ONE, version="2").visit is None
-    assert servers.shake_hands(catalogue, sent("out", ONE, version="2").body_digest, LEASE) is None
+    assert servers.shake_hands(catalogue, ADMIN, sent("out", ONE, version="2").body_digest, LEASE) is None
 
 
 def test_a_registration_by_hand_sets_the_one_address_and_keeps_what_is_known_of_it(catalogue):
@@ -292,7 +293,7 @@ def test_a_digest_is_enough_for_the_spelling_that_was_announced_last(catalogue):
     announce(catalogue, "spelled", ONE)
     found(catalogue, ONE, "healthy")
     assert announce(catalogue, "spelled", ONE, version=None)["result"] == "unchanged"
-    servers.shake_hands(catalogue, sent("spelled", ONE, version=None).body_digest, LEASE)
+    servers.shake_hands(catalogue, ADMIN, sent("spelled", ONE, version=None).body_digest, LEASE)
 
 
 @pytest.mark.parametrize("register", [announce, by_hand])
@@ -330,7 +331,7 @@ def test_a_retired_endpoint_that_announces_itself_is_back_and_the_youngest(catal
     found(catalogue, ONE, "healthy")  # never mind of what: a digest is not enough
     move_back(catalogue, ONE, "retired_at", "1 minute")
     with pytest.raises(RegistrationRequired):
-        servers.shake_hands(catalogue, sent("returns", ONE).body_digest, LEASE)
+        servers.shake_hands(catalogue, ADMIN, sent("returns", ONE).body_digest, LEASE)
     back = announce(catalogue, "returns", ONE)
     assert back["result"] == "updated" and back.visit is not None
     assert endpoints(catalogue, "url", "retired_at") == [(TWO, None), (ONE, None)]
@@ -390,7 +391,7 @@ def test_a_new_release_is_what_its_first_replica_says_and_the_others_follow(cata
     assert announce(catalogue, "release", ONE, version="2")["result"] == "unchanged"
     assert endpoints(catalogue, "url", "conflict_at") == [(ONE, None), (TWO, None)]
     for url in (ONE, TWO):
-        assert servers.shake_hands(catalogue, sent("release", url, version="2").body_digest, LEASE) is None
+        assert servers.shake_hands(catalogue, ADMIN, sent("release", url, version="2").body_digest, LEASE) is None
 
 
 @pytest.fixture
@@ -416,7 +417,7 @@ def test_of_two_servers_under_one_name_the_first_keeps_it(catalogue, disputed):
     assert changes(catalogue) == [("added", TWO), ("conflict", TWO)]
     # A handshake would hide it.
     with pytest.raises(RegistrationRequired):
-        servers.shake_hands(catalogue, sent("disputed", TWO, version="second").body_digest, LEASE)
+        servers.shake_hands(catalogue, ADMIN, sent("disputed", TWO, version="second").body_digest, LEASE)
     with pytest.raises(ConflictingServer, match=ONE) as refused:
         announce(catalogue, "disputed", TWO, version="second")
     answer = error_response(refused.value)
@@ -441,7 +442,7 @@ def test_what_was_registered_by_hand_is_not_taken_over_by_an_announcement_from_e
     assert endpoints(catalogue, "url", "conflict_at IS NULL") == [(ONE, True), (TWO, False)]
     # What it said before would be the server's again; but a handshake would not end the conflict.
     with pytest.raises(RegistrationRequired):
-        servers.shake_hands(catalogue, sent("owned", TWO, version="first").body_digest, LEASE)
+        servers.shake_hands(catalogue, ADMIN, sent("owned", TWO, version="first").body_digest, LEASE)
     assert announce(catalogue, "owned", TWO, version="first")["result"] == "updated"
     assert endpoints(catalogue, "conflict_at") == [(None,), (None,)]
 
@@ -549,21 +550,21 @@ def test_a_registration_by_hand_ends_a_conflict(catalogue, disputed):
 def test_a_digest_by_hand_is_enough_where_the_server_has_that_address_alone(catalogue):
     digest = sent("by-hand", ONE).body_digest
     by_hand(catalogue, "by-hand", ONE)
-    servers.shake_hands(catalogue, digest)
+    servers.shake_hands(catalogue, ADMIN, digest)
     announce(catalogue, "by-hand", TWO)
     with pytest.raises(RegistrationRequired):
-        servers.shake_hands(catalogue, digest)
+        servers.shake_hands(catalogue, ADMIN, digest)
     by_hand(catalogue, "by-hand", ONE)
-    servers.shake_hands(catalogue, digest)
+    servers.shake_hands(catalogue, ADMIN, digest)
 
 
 def test_a_digest_with_a_lease_is_enough_for_each_replica_and_for_no_stranger(catalogue):
     for url in (ONE, TWO):
         announce(catalogue, "digests", url)
     for url in (ONE, TWO):
-        servers.shake_hands(catalogue, sent("digests", url).body_digest, LEASE)
+        servers.shake_hands(catalogue, ADMIN, sent("digests", url).body_digest, LEASE)
     with pytest.raises(RegistrationRequired):
-        servers.shake_hands(catalogue, sent("digests", THREE).body_digest, LEASE)
+        servers.shake_hands(catalogue, ADMIN, sent("digests", THREE).body_digest, LEASE)
 
 
 def test_a_server_that_is_put_back_into_service_is_looked_at_at_once_and_unknown_until_then(catalogue):
@@ -576,15 +577,15 @@ def test_a_server_that_is_put_back_into_service_is_looked_at_at_once_and_unknown
         catalogue, "UPDATE registry.endpoints SET moved_at = '2026-01-01', introduce_at = 'infinity', visited_at = NULL"
     )
     move_back(catalogue, THREE, "retired_at", "1 minute")
-    assert servers.set_status(catalogue, id_, "inactive").visit is None
-    visit = servers.set_status(catalogue, id_, "active").visit
+    assert servers.set_status(catalogue, ADMIN, id_, "inactive").visit is None
+    visit = servers.set_status(catalogue, ADMIN, id_, "active").visit
     assert visit is not None and (*visit[:2], *visit[3:]) == (now(catalogue), id_, ONE, None, None, None)
     assert rows(catalogue, "SELECT count(*) FROM registry.endpoint_health") == [(1,)]  # of who retired
     # Postgres 15 takes nothing off infinity.
     in_seconds = "CASE WHEN isfinite(introduce_at) THEN extract(epoch FROM introduce_at - now())::integer END"
     asked = endpoints(catalogue, "url", in_seconds, "moved_at = now()")
     assert asked == [(ONE, 30, True), (TWO, 0, True), (THREE, None, False)]
-    assert servers.set_status(catalogue, id_, "active").visit is None
+    assert servers.set_status(catalogue, ADMIN, id_, "active").visit is None
 
 
 def test_a_server_in_error_is_looked_at_when_an_operator_says_that_it_is_there(catalogue):
@@ -592,7 +593,7 @@ def test_a_server_in_error_is_looked_at_when_an_operator_says_that_it_is_there(c
     found(catalogue, ONE, "refused")
     rows(catalogue, "UPDATE registry.mcp_servers SET status = 'error'")
     move_back(catalogue, ONE, "visited_at", "3 seconds")
-    answer = servers.set_status(catalogue, id_, "active")
+    answer = servers.set_status(catalogue, ADMIN, id_, "active")
     assert answer["status"] == "error"
     assert answer.visit is not None and answer.visit[6] == "refused"
     assert rows(catalogue, "SELECT verdict::text FROM registry.endpoint_health") == [("refused",)]
@@ -600,15 +601,15 @@ def test_a_server_in_error_is_looked_at_when_an_operator_says_that_it_is_there(c
 
 def test_a_name_is_held_and_said_for_how_long(catalogue):
     id_ = announce(catalogue, "held", ONE)["id"]
-    servers.delete(catalogue, id_, hold=3600)
+    servers.delete(catalogue, ADMIN, id_, hold=3600)
     assert endpoints(catalogue, "id") == []
     for register in (servers.register, servers.replace):
         with pytest.raises(HeldName, match="3600 seconds more") as refused:
-            register(catalogue, sent("HELD", ONE))
+            register(catalogue, ADMIN, sent("HELD", ONE))
         answer = error_response(refused.value)
         assert (answer.status, answer.headers["Retry-After"]) == (409, "3600")
     with pytest.raises(RegistrationRequired):
-        servers.shake_hands(catalogue, sent("held", ONE).body_digest, LEASE)
+        servers.shake_hands(catalogue, ADMIN, sent("held", ONE).body_digest, LEASE)
     assert announce(catalogue, "another", ONE)["result"] == "created"
     rows(catalogue, "UPDATE registry.held_names SET held_until = now() - interval '1 second'")
     assert announce(catalogue, "held", ONE)["result"] == "created"
@@ -616,37 +617,37 @@ def test_a_name_is_held_and_said_for_how_long(catalogue):
 
 def test_a_hold_that_is_over_goes_with_the_next_one(catalogue):
     for name in ("one", "two"):
-        servers.delete(catalogue, announce(catalogue, name, ONE)["id"], hold=60)
+        servers.delete(catalogue, ADMIN, announce(catalogue, name, ONE)["id"], hold=60)
         rows(catalogue, "UPDATE registry.held_names SET held_until = now() - interval '1 second' WHERE name = 'one'")
     assert rows(catalogue, "SELECT name FROM registry.held_names") == [("two",)]
 
 
 @pytest.mark.parametrize(("held", "look_alike"), [("hello", "heIlo"), ("port-10", "port-1O")])
 def test_what_reads_like_a_name_is_held_with_it(catalogue, held, look_alike):
-    servers.delete(catalogue, announce(catalogue, held, ONE)["id"], hold=3600)
+    servers.delete(catalogue, ADMIN, announce(catalogue, held, ONE)["id"], hold=3600)
     for register in (servers.register, announce_registration):
         with pytest.raises(HeldName, match="3600 seconds more"):
-            register(catalogue, sent(look_alike, ONE))
+            register(catalogue, ADMIN, sent(look_alike, ONE))
 
 
-def announce_registration(database: Database, given: registration.Registration) -> Registered:
-    return servers.replace(database, given, lease=LEASE)
+def announce_registration(database: Database, caller: Caller, given: registration.Registration) -> Registered:
+    return servers.replace(database, caller, given, lease=LEASE)
 
 
 def test_a_hold_is_ended_by_its_name_and_the_name_can_be_registered(catalogue):
-    servers.delete(catalogue, announce(catalogue, "held", ONE)["id"], hold=3600)
-    servers.end_hold(catalogue, "Held")
+    servers.delete(catalogue, ADMIN, announce(catalogue, "held", ONE)["id"], hold=3600)
+    servers.end_hold(catalogue, ADMIN, "Held")
     id_ = announce(catalogue, "held", ONE)["id"]
     # What is not held has no hold that ends; and no server goes with one.
     for name in ("held", "other", id_):
         with pytest.raises(ServerNotFound):
-            servers.end_hold(catalogue, name)
+            servers.end_hold(catalogue, ADMIN, name)
     assert servers.identify(catalogue, "held") == id_
 
 
 def test_no_server_is_no_hold(catalogue):
     with pytest.raises(ServerNotFound):
-        servers.delete(catalogue, 1, hold=60)
+        servers.delete(catalogue, ADMIN, 1, hold=60)
 
 
 @pytest.mark.parametrize(
@@ -771,20 +772,23 @@ def test_a_registration_by_hand_that_waited_for_an_announcement_removes_it(racin
 
 def test_an_announcement_that_waited_for_a_delete_makes_the_server_anew(racing):
     (number,) = {id_ for (id_,) in of_raced(racing[0], "s.id")}
-    answer = after(racing, lambda one: servers.delete(one, number), lambda two: announce(two, "raced", TWO))
+    answer = after(racing, lambda one: servers.delete(one, ADMIN, number), lambda two: announce(two, "raced", TWO))
     assert (answer["result"], answer["id"] > number) == ("created", True)
     assert of_raced(racing[0], "e.url") == [(TWO,)]
 
 
 def test_a_delete_that_waited_for_an_announcement_takes_its_endpoint_along(racing):
     (number,) = {id_ for (id_,) in of_raced(racing[0], "s.id")}
-    assert after(racing, lambda one: announce(one, "raced", TWO), lambda two: servers.delete(two, number)) is None
+    answer = after(racing, lambda one: announce(one, "raced", TWO), lambda two: servers.delete(two, ADMIN, number))
+    assert answer is None
     assert rows(racing[0], f"SELECT FROM registry.endpoints WHERE server_id = {number}") == []
 
 
 def test_a_registration_that_waited_for_a_removal_sees_the_hold(racing):
     (number,) = {id_ for (id_,) in of_raced(racing[0], "s.id")}
-    answer = after(racing, lambda one: servers.delete(one, number, hold=60), lambda two: announce(two, "raced", TWO))
+    answer = after(
+        racing, lambda one: servers.delete(one, ADMIN, number, hold=60), lambda two: announce(two, "raced", TWO)
+    )
     assert isinstance(answer, HeldName)
     assert of_raced(racing[0], "e.id") == []
 
@@ -797,16 +801,18 @@ def test_nobody_waits_for_a_removal_of_a_server_that_there_is_not(racing):
         announce(first, "raced", TWO)
         rows(second, "SET lock_timeout = '1ms'")
         with pytest.raises(ServerNotFound):
-            servers.delete(second, 2**62, hold=60)
+            servers.delete(second, ADMIN, 2**62, hold=60)
 
 
 def test_a_new_server_that_waited_for_a_removal_sees_the_hold(racing):
     """It looked the name up before, or did not have to."""
     (number,) = {id_ for (id_,) in of_raced(racing[0], "s.id")}
-    columns = servers._columns(sent("raced", TWO)) | servers.NO_QUOTA.parameters() | {"lease": None}
+    columns = (
+        servers._columns(sent("raced", TWO)) | servers.NO_QUOTA.parameters() | ADMIN.parameters() | {"lease": None}
+    )
     answer = after(
         racing,
-        lambda one: servers.delete(one, number, hold=60),
+        lambda one: servers.delete(one, ADMIN, number, hold=60),
         lambda two: two.write(servers.REGISTER, columns),
     )
     assert answer is None
@@ -824,7 +830,7 @@ def test_a_new_server_that_waited_for_a_removal_sees_the_hold(racing):
 def test_a_digest_that_waited_for_a_change_of_its_endpoint_asks_for_the_registration(racing, meanwhile):
     move_back(racing[0], ONE, "lease_until", "1 second")
     digest = sent("raced", ONE).body_digest
-    answer = after(racing, meanwhile, lambda two: servers.shake_hands(two, digest, LEASE))
+    answer = after(racing, meanwhile, lambda two: servers.shake_hands(two, ADMIN, digest, LEASE))
     assert isinstance(answer, RegistrationRequired)
 
 
@@ -878,23 +884,23 @@ def test_what_the_release_before_registers_is_one_address_until_somebody_says_mo
     (kept,) = endpoints(catalogue, "url", "declared", "lease_until = now() + interval '1 day'")
     assert kept == (ONE, False, True)
     with pytest.raises(RegistrationRequired):
-        servers.shake_hands(catalogue, sent("older", ONE).body_digest)
+        servers.shake_hands(catalogue, ADMIN, sent("older", ONE).body_digest)
     assert by_hand(catalogue, "older", ONE)["result"] == "updated"
     assert endpoints(catalogue, "declared", "lease_until") == [(True, None)]
     assert by_hand(catalogue, "older", ONE)["result"] == "unchanged"
-    servers.shake_hands(catalogue, sent("older", ONE).body_digest)
+    servers.shake_hands(catalogue, ADMIN, sent("older", ONE).body_digest)
     assert announce(catalogue, "older", ONE)["result"] == "unchanged"
-    servers.shake_hands(catalogue, sent("older", ONE).body_digest, LEASE)
+    servers.shake_hands(catalogue, ADMIN, sent("older", ONE).body_digest, LEASE)
 
 
 def test_what_the_release_before_registers_and_then_announces_itself_has_the_lease_that_it_asks_for(catalogue):
     old(catalogue, OLD_REGISTER, ONE)
     # The endpoint's digests are known from its first announcement on.
     with pytest.raises(RegistrationRequired):
-        servers.shake_hands(catalogue, sent("older", ONE).body_digest, LEASE)
+        servers.shake_hands(catalogue, ADMIN, sent("older", ONE).body_digest, LEASE)
     assert announce(catalogue, "older", ONE)["result"] == "unchanged"
     assert endpoints(catalogue, "extract(epoch FROM lease_until - now())::integer") == [(LEASE,)]
-    servers.shake_hands(catalogue, sent("older", ONE).body_digest, LEASE)
+    servers.shake_hands(catalogue, ADMIN, sent("older", ONE).body_digest, LEASE)
 
 
 def test_an_address_that_a_person_set_stays_so_where_the_release_before_replaces_it(catalogue):
@@ -909,7 +915,7 @@ def test_what_the_release_before_replaces_is_no_offer_that_was_announced(catalog
     old(catalogue, OLD_REPLACE, ONE, version="2")
     assert version(catalogue, id_) == "2"
     with pytest.raises(RegistrationRequired):
-        servers.shake_hands(catalogue, sent("older", ONE, version="1").body_digest, LEASE)
+        servers.shake_hands(catalogue, ADMIN, sent("older", ONE, version="1").body_digest, LEASE)
     assert announce(catalogue, "older", ONE, version="1")["result"] == "updated"
     assert version(catalogue, id_) == "1"
 

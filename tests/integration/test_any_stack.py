@@ -29,7 +29,7 @@ import trustme
 from mcp_registry.aws import db
 from mcp_registry.catalogue import registration, servers
 from tests.api.transport import Remote, over_http
-from tests.conftest import REGISTER, ROOT, SERVERS, Api, Local
+from tests.conftest import ADMIN, REGISTER, ROOT, SERVERS, Api, Local
 
 USERNAME, PASSWORD, CRON_SECRET = "platform-team", "it's: a $ecret – ünd more", "Another-Secret"
 # More than the largest page of a list has.
@@ -169,7 +169,7 @@ def owner(url: str, stack_database: str) -> Api:
     made: list[dict[str, Any]] = []
     for number in range(UNRELATED):
         sent = registration.parse(owner.registration(version=str(number)))
-        made.append(servers.register(catalogued, sent))
+        made.append(servers.register(catalogued, ADMIN, sent))
     catalogued.close()
     for server in made[:10]:
         assert owner("PATCH", f"{SERVERS}/{server['id']}", {"status": "inactive"}).status == 200

@@ -12,6 +12,7 @@ from mcp_registry.aws.db import Database
 from mcp_registry.catalogue import cursor, listing, registration, servers
 from mcp_registry.catalogue.cursor import Filters
 from mcp_registry.health import history, messages
+from tests.conftest import ADMIN
 from tests.conftest import registration as document
 from tests.contract.test_openapi import schema
 
@@ -54,7 +55,7 @@ def empty(database: Database) -> Database:
 
 
 def add(database: Database, name: str, **fields: Any) -> int:
-    return servers.register(database, registration.parse(document(name, **fields)))["id"]
+    return servers.register(database, ADMIN, registration.parse(document(name, **fields)))["id"]
 
 
 def used(database: Database, id_: int) -> int:

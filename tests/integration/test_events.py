@@ -10,7 +10,7 @@ import pytest
 from mcp_registry.aws import db
 from mcp_registry.catalogue import servers
 from mcp_registry.catalogue.registration import parse
-from tests.conftest import ROOT, registration
+from tests.conftest import ADMIN, ROOT, registration
 
 EVENTS = ROOT / "events"
 
@@ -30,6 +30,8 @@ EXPECTED = [
     ("detail-invalid", "DetailFunction", 400),
     ("update", "UpdateFunction", 200),
     ("update-invalid", "UpdateFunction", 400),
+    ("transfer", "TransferFunction", 200),
+    ("transfer-invalid", "TransferFunction", 400),
     ("delete", "DeleteFunction", 204),
     ("delete-hold", "DeleteFunction", 204),
     ("delete-invalid", "DeleteFunction", 400),
@@ -81,7 +83,7 @@ def server_1(database, monkeypatch):
     connection.execute("DELETE FROM registry.mcp_servers")
     connection.execute("ALTER TABLE registry.mcp_servers ALTER COLUMN id RESTART WITH 1")
     connection.execute("SELECT metrics.add_days('2026-11-22', '2026-11-22')")  # the day of the events
-    servers.register(database, parse(registration("first")))
+    servers.register(database, ADMIN, parse(registration("first")))
     monkeypatch.setattr(db, "_database", database)
 
 

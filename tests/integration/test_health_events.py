@@ -15,7 +15,7 @@ from mcp_registry.aws import db, queues
 from mcp_registry.catalogue import registration, servers
 from mcp_registry.health import messages, shard
 from mcp_registry.health.messages import Finding, Findings
-from tests.conftest import ROOT
+from tests.conftest import ADMIN, ROOT
 from tests.conftest import registration as document
 
 SAMPLE = ROOT / "tests" / "corpus" / "events.json"
@@ -88,7 +88,7 @@ def outcome_of(stack, function: str, event) -> str:
 
 @pytest.mark.parametrize("case", cases(lambda case: not is_request(case) and not is_batch(case)))
 def test_a_scheduled_event_of_whatever_form_starts_each_sweep_once(case, stack, client, database):
-    servers.register(database, registration.parse(document("watched")))
+    servers.register(database, ADMIN, registration.parse(document("watched")))
     sent = case["event"] if isinstance(case["event"], list) else [case["event"]]
     # The corpus is of a day long past; what it says of one event after another holds for an event of now.
     fresh = rows(database, "SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')")[0][0]
@@ -132,7 +132,7 @@ def milliseconds(moment: datetime) -> str:
 
 def test_ten_minutes_without_a_database_lose_no_finding_and_flip_nothing_late(stack, database, monkeypatch):
     """What was seen waits in the queue, and is written as of when it was seen."""
-    id_ = servers.register(database, registration.parse(document("patient")))["id"]
+    id_ = servers.register(database, ADMIN, registration.parse(document("patient")))["id"]
     rows(database, "UPDATE registry.endpoints SET moved_at = now() - interval '1 hour'")
     now = datetime.now(UTC).replace(microsecond=0)
     sweeps = [now - timedelta(seconds=30 * n) for n in range(20, 0, -1)]
@@ -166,7 +166,7 @@ def test_ten_minutes_without_a_database_lose_no_finding_and_flip_nothing_late(st
 
 
 def test_two_sweeps_that_overlap_write_two_rows_and_the_newer_status(stack, database):
-    id_ = servers.register(database, registration.parse(document("overlapped")))["id"]
+    id_ = servers.register(database, ADMIN, registration.parse(document("overlapped")))["id"]
     rows(database, "UPDATE registry.endpoints SET moved_at = now() - interval '1 hour'")
     now = datetime.now(UTC).replace(microsecond=0)
     older, newer = now - timedelta(seconds=30), now
@@ -183,9 +183,9 @@ def test_a_whole_minute_goes_through_every_function(stack, client, database):
     """Schedule, shard, probe, findings, rows: what AWS carries from one to the next is carried here by hand."""
     with socket.create_server(("127.0.0.1", 0)) as closed:
         endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}/mcp"
-    id_ = servers.register(database, registration.parse(document("whole", endpoint_url=endpoint)))["id"]
-    servers.register(database, registration.parse(document("idle")))
-    servers.set_status(database, id_ + 1, "inactive")
+    id_ = servers.register(database, ADMIN, registration.parse(document("whole", endpoint_url=endpoint)))["id"]
+    servers.register(database, ADMIN, registration.parse(document("idle")))
+    servers.set_status(database, ADMIN, id_ + 1, "inactive")
     moment = datetime.now(UTC)
     invoke(stack, "HealthCheckFunction", {"time": moment.isoformat()})
     (body,) = waiting(stack, client, "ProbeQueue")
@@ -198,7 +198,7 @@ def test_a_whole_minute_goes_through_every_function(stack, client, database):
 
 
 def test_a_tick_starts_the_second_sweep(stack, client, database):
-    servers.register(database, registration.parse(document("second")))
+    servers.register(database, ADMIN, registration.parse(document("second")))
     moment = rows(database, "SELECT date_trunc('second', now())")[0][0]
     tick = messages.encode(messages.Tick(moment))
     assert invoke(stack, "HealthCheckFunction", record(tick)) == {"batchItemFailures": []}

@@ -12,6 +12,7 @@ from mcp_registry.aws.db import Database
 from mcp_registry.catalogue import registration, servers
 from mcp_registry.errors import ServerNotFound, ValidationFailed
 from mcp_registry.health import history, maintenance
+from tests.conftest import ADMIN
 from tests.conftest import registration as document
 
 
@@ -25,7 +26,7 @@ def rows(database: Database, statement: str):
 def server(database):
     rows(database, "DELETE FROM registry.mcp_servers")
     rows(database, "SELECT metrics.add_days(current_date - 40, current_date + 1)")
-    return servers.register(database, registration.parse(document("watched")))["id"]
+    return servers.register(database, ADMIN, registration.parse(document("watched")))["id"]
 
 
 def check(database: Database, id_: int, ago: str, verdict: str = "healthy", milliseconds: int = 10) -> None:
@@ -93,8 +94,8 @@ def test_the_series_has_every_point_of_the_period_and_gaps_are_empty(database, s
 
 
 def test_transitions_are_told_newest_first(database, server):
-    servers.set_status(database, server, "inactive")
-    servers.set_status(database, server, "active")
+    servers.set_status(database, ADMIN, server, "inactive")
+    servers.set_status(database, ADMIN, server, "active")
     told = read(database, server)["transitions"]
     assert [(t["from"], t["to"], t["verdict"]) for t in told] == [
         ("inactive", "active", None),

@@ -15,7 +15,7 @@ from mcp_registry.edge.background import Record
 from mcp_registry.errors import Malformed, ServerNotFound
 from mcp_registry.health import messages, results
 from mcp_registry.health.messages import Finding, Findings
-from tests.conftest import PATIENCE
+from tests.conftest import ADMIN, PATIENCE
 from tests.conftest import registration as document
 
 SLOT = datetime.now(UTC).replace(microsecond=0)
@@ -34,7 +34,7 @@ def finding(server_id: int, verdict: messages.Verdict = "healthy", **fields) -> 
 
 def made(database: Database, name: str, **fields: object) -> int:
     """The id of a new server."""
-    servers.register(database, registration.parse(document(name, **fields)))
+    servers.register(database, ADMIN, registration.parse(document(name, **fields)))
     return rows(database, f"SELECT id FROM registry.mcp_servers WHERE name = '{name}'")[0][0]
 
 
@@ -145,7 +145,7 @@ def test_a_late_finding_is_kept_and_overwrites_nothing_newer(database, fleet):
 
 
 def test_an_inactive_server_is_left_alone(database, fleet):
-    servers.set_status(database, fleet[0], "inactive")
+    servers.set_status(database, ADMIN, fleet[0], "inactive")
     assert write(database, 0, finding(fleet[0], "refused"))[0] == 0
     assert status(database, fleet[0]) == "inactive"
     assert last_check(database, fleet[0]) is None
@@ -154,7 +154,7 @@ def test_an_inactive_server_is_left_alone(database, fleet):
 
 
 def test_a_server_that_is_gone_takes_no_other_along(database, fleet):
-    servers.delete(database, fleet[0])
+    servers.delete(database, ADMIN, fleet[0])
     findings = [finding(fleet[0]), finding(fleet[1], "refused"), finding(fleet[2])]
     assert write(database, 0, *findings) == (2, 0, 1, False)
     assert last_check(database, fleet[0]) is None
@@ -285,16 +285,16 @@ def test_a_server_that_answers_comes_back_in_a_suspect_sweep_too(database, up):
 
 
 def test_a_check_from_before_an_operators_change_does_not_undo_it(database, fleet):
-    servers.set_status(database, fleet[0], "inactive")
-    servers.set_status(database, fleet[0], "active")
+    servers.set_status(database, ADMIN, fleet[0], "inactive")
+    servers.set_status(database, ADMIN, fleet[0], "active")
     assert write(database, -1, finding(fleet[0], "refused"))[2] == 0
     assert status(database, fleet[0]) == "active"
 
 
 def test_an_operators_change_is_a_transition_with_its_reason(database, fleet):
-    servers.set_status(database, fleet[0], "inactive")
-    servers.set_status(database, fleet[0], "inactive")
-    servers.set_status(database, fleet[0], "active")
+    servers.set_status(database, ADMIN, fleet[0], "inactive")
+    servers.set_status(database, ADMIN, fleet[0], "inactive")
+    servers.set_status(database, ADMIN, fleet[0], "active")
     assert transitions(database, fleet[0]) == [("active", "inactive", None), ("inactive", "active", None)]
 
 
@@ -338,7 +338,7 @@ def test_the_day_that_is_missing_is_made(new_database):
 
 def test_ids_go_on_past_what_32_bits_hold(new_database):
     database = Database(new_database()).begin(PATIENCE)
-    servers.register(database, registration.parse(document("early")))
+    servers.register(database, ADMIN, registration.parse(document("early")))
     for schema, sequence in rows(database, "SELECT schemaname, sequencename FROM pg_sequences"):
         rows(database, f"SELECT setval('{schema}.{sequence}', {2**31 - 1})")
     id_ = made(database, "late")
@@ -348,7 +348,7 @@ def test_ids_go_on_past_what_32_bits_hold(new_database):
     for table in ("metrics.status_transitions", "registry.tools"):
         assert rows(database, f"SELECT server_id, id >= {2**31} FROM {table} ORDER BY id DESC LIMIT 1") == [(id_, True)]
     assert f'"id":{id_},' in servers.detail(database, id_)
-    servers.delete(database, id_)
+    servers.delete(database, ADMIN, id_)
     database.close()
 
 
@@ -417,7 +417,7 @@ def test_a_delete_while_findings_are_written_fails_neither(new_database):
     setup = Database(url).begin(PATIENCE)
     setup.read("SELECT metrics.add_days(current_date - 1, current_date + 1)")
     for round_ in range(5):
-        id_ = servers.register(setup.begin(PATIENCE), registration.parse(document(f"doomed-{round_}")))["id"]
+        id_ = servers.register(setup.begin(PATIENCE), ADMIN, registration.parse(document(f"doomed-{round_}")))["id"]
         with psycopg.connect(url) as other, ThreadPoolExecutor(1) as pool:
             other.execute("DELETE FROM registry.mcp_servers WHERE id = %s", [id_])  # and not committed yet
             own = Database(url)
@@ -632,7 +632,7 @@ def test_the_endpoint_to_use_is_chosen_among_those_that_are_there_when_the_serve
     with ThreadPoolExecutor(1) as pool:
         with hand._connection.transaction():
             by_hand = registration.parse(document("fleet-0", endpoint_url="http://by-hand.example/mcp"))
-            servers.replace(hand, by_hand)
+            servers.replace(hand, ADMIN, by_hand)
             choosing = pool.submit(lambda: waits.write(results.USE_ENDPOINTS, {"server_ids": f"{{{id_}}}"}))
             blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
             while not choosing.done() and setup.begin(PATIENCE).read(blocked) == (0,):
@@ -726,12 +726,12 @@ def test_the_verdicts_that_are_looked_for_are_those_of_the_last_checks_whatever_
     assert agree() == [(second, "healthy"), (third, "gated")]
     rows(database, f"UPDATE registry.endpoints SET retired_at = NULL WHERE id = {first}")
     assert agree() == [(first, "refused"), (second, "healthy"), (third, "gated")]
-    servers.set_status(database, id_, "inactive")
-    servers.set_status(database, id_, "active")  # nothing is known of it any more
+    servers.set_status(database, ADMIN, id_, "inactive")
+    servers.set_status(database, ADMIN, id_, "active")  # nothing is known of it any more
     assert agree() == [(first, None), (second, None), (third, None)]
-    servers.replace(database, registration.parse(document("fleet-0", endpoint_url="http://replica-2.example/")))
+    servers.replace(database, ADMIN, registration.parse(document("fleet-0", endpoint_url="http://replica-2.example/")))
     assert agree() == [(second, None)]
-    servers.delete(database, id_)
+    servers.delete(database, ADMIN, id_)
     assert agree() == []
 
 
@@ -880,5 +880,5 @@ def test_findings_of_the_release_before_are_of_the_endpoint_that_the_server_uses
     write(database, 1, finding(id_, "refused"))
     assert told(database, id_)[3:] == [(used, "verdict", "healthy", "refused")]
     assert status(database, id_) == "active"
-    servers.delete(database, id_)
+    servers.delete(database, ADMIN, id_)
     assert write(database, 2, finding(id_))[0] == 0

@@ -266,7 +266,7 @@ def test_the_template_gives_each_function_the_role_that_runs_its_statements():
         "IntroduceFunction": None,
         "MigrateFunction": "registry_owner",
         "IdentifyFunction": porter,
-        **dict.fromkeys(("RegisterFunction", "UpdateFunction", "DeleteFunction"), writer),
+        **dict.fromkeys(("RegisterFunction", "UpdateFunction", "DeleteFunction", "TransferFunction"), writer),
         **dict.fromkeys(
             ("ListFunction", "DetailFunction", "HistoryFunction", "MetricsFunction", "HealthFunction"), reader
         ),

@@ -16,7 +16,7 @@ from mcp_registry.aws.db import Database
 from mcp_registry.catalogue import listing, registration, servers
 from mcp_registry.catalogue.cursor import Filters
 from mcp_registry.errors import DuplicateServer, ServerNotFound
-from tests.conftest import PATIENCE
+from tests.conftest import ADMIN, PATIENCE
 from tests.conftest import registration as document
 
 
@@ -64,11 +64,9 @@ PARAMETERS = {
     "server_ids": "{1}", "verdicts": "{healthy}", "status_codes": "{200}", "response_times_ms": "{1}",
     "errors": "{NULL}", "ages_ms": "{0}", "period": "24h", "length": "24 hours", "point": "15 minutes",
     "hour": "2026-11-22T12:00:00Z", "day": "2026-11-22", "first": "2026-11-22", "last": "2026-11-22",
-    "until": "2026-11-22",
-    "caller": "admin", "caller_role": "admin", "caller_team": "default", "caller_rules": True, "request_id": "1",
-    "address": "127.0.0.1", "action": "team.set", "target": "team:x", "was": None, "became": "{}", "settled": 1,
-    "actor": None, "team": "x", "role": "reader", "days": 90, "contact": None, "prefixes": ["x-"],
-    "seen": None, "is_told_members": True, "issuer_id": "x", "audience": "x", "claims": "{}",
+    "until": "2026-11-22", "owner": "x", **ADMIN.parameters(), "action": "team.set", "target": "team:x", "was": None,
+    "became": "{}", "settled": 1, "actor": None, "team": "x", "role": "reader", "days": 90, "contact": None,
+    "prefixes": ["x-"], "seen": None, "is_told_members": True, "issuer_id": "x", "audience": "x", "claims": "{}",
 }  # fmt: skip
 
 
@@ -119,7 +117,7 @@ def test_a_statement_is_served_by_its_index(database, name, index):
     # Of a table without rows every way is cheap: left is the one by a bitmap, which any index can take.
     rows(database, "SELECT set_config(s, 'off', true) FROM unnest(ARRAY['enable_seqscan', 'enable_indexscan']) AS s")
     wanted = {"word": None, "tag": "weather"} if "tags" in index else {"word": "%weather%", "tag": None}
-    search = {**wanted, "words": None, "status": None, "type": None, "verdict": None}
+    search = {**wanted, "words": None, "status": None, "type": None, "verdict": None, "owner": None}
     if "verdict" in index or "endpoint_id" in index:
         search |= {"word": None, "verdict": "timeout"}
     # As it is run: planned for the parameters that it has.
@@ -128,7 +126,7 @@ def test_a_statement_is_served_by_its_index(database, name, index):
 
 
 def test_a_registration_lands_whole(database):
-    created = servers.register(database, parsed("whole", metadata={"author": "Ann", "tags": ["x"]}))
+    created = servers.register(database, ADMIN, parsed("whole", metadata={"author": "Ann", "tags": ["x"]}))
     id_ = created["id"]
     assert rows(database, f"SELECT author, tags FROM registry.server_metadata WHERE server_id = {id_}") == [
         ("Ann", ["x"])
@@ -137,23 +135,23 @@ def test_a_registration_lands_whole(database):
 
 
 def test_a_refused_registration_leaves_nothing(database):
-    servers.register(database, parsed("taken"))
+    servers.register(database, ADMIN, parsed("taken"))
     before = [rows(database, f"SELECT count(*) FROM {table}") for table in ("registry.tools", "registry.mcp_servers")]
     with pytest.raises(DuplicateServer):
-        servers.register(database, parsed("TAKEN", metadata={"author": "Eve"}))
+        servers.register(database, ADMIN, parsed("TAKEN", metadata={"author": "Eve"}))
     after = [rows(database, f"SELECT count(*) FROM {table}") for table in ("registry.tools", "registry.mcp_servers")]
     assert after == before
 
 
 def test_a_schema_is_kept_to_the_letter(database):
     schema = {"zeta": 1, "alpha": {"b": [1.0, 9007199254740993, 10**400], "a": "é\u2028😀"}}
-    created = servers.register(database, parsed("letter", tools=[{"name": "t", "input_schema": schema}]))
+    created = servers.register(database, ADMIN, parsed("letter", tools=[{"name": "t", "input_schema": schema}]))
     (stored,) = rows(database, f"SELECT input_schema::text FROM registry.tools WHERE server_id = {created['id']}")
     assert stored == (registration._json(schema),)
 
 
 def test_deleting_a_server_takes_everything_with_it(database):
-    id_ = servers.register(database, parsed("doomed", metadata={"author": "Ann"}))["id"]
+    id_ = servers.register(database, ADMIN, parsed("doomed", metadata={"author": "Ann"}))["id"]
     rows(database, "SELECT metrics.add_days(current_date, current_date)")
     rows(
         database,
@@ -165,7 +163,7 @@ def test_deleting_a_server_takes_everything_with_it(database):
         "INSERT INTO metrics.tool_invocations (server_id, tool_id, success)"
         f" SELECT {id_}, id, true FROM registry.tools WHERE server_id = {id_} RETURNING 1",
     )
-    servers.delete(database, id_)
+    servers.delete(database, ADMIN, id_)
     for table in (
         "registry.tools",
         "registry.server_metadata",
@@ -178,16 +176,18 @@ def test_deleting_a_server_takes_everything_with_it(database):
 
 
 def test_an_unchanged_replacement_writes_no_row(database):
-    servers.replace(database, parsed("still", metadata={"author": "Ann"}))
+    servers.replace(database, ADMIN, parsed("still", metadata={"author": "Ann"}))
     before = rows(database, "SELECT ctid, xmin, * FROM registry.mcp_servers WHERE name = 'still'")
-    assert servers.replace(database, parsed("still", metadata={"author": "Ann"}))["result"] == "unchanged"
+    assert servers.replace(database, ADMIN, parsed("still", metadata={"author": "Ann"}))["result"] == "unchanged"
     assert rows(database, "SELECT ctid, xmin, * FROM registry.mcp_servers WHERE name = 'still'") == before
 
 
 def test_a_replacement_of_another_revision_changes_nothing(database):
     """What a racing replacement would do: the revision that it read is gone."""
-    created = servers.replace(database, parsed("raced"))
-    columns = servers._columns(parsed("raced", version="2", tools=[])) | servers.NO_QUOTA.parameters()
+    created = servers.replace(database, ADMIN, parsed("raced"))
+    columns = (
+        servers._columns(parsed("raced", version="2", tools=[])) | servers.NO_QUOTA.parameters() | ADMIN.parameters()
+    )
     place = {"endpoint": None, "lease": None} | dict.fromkeys(
         ("is_moved", "is_back", "is_looked_for", "is_put_back"), False
     )
@@ -196,11 +196,11 @@ def test_a_replacement_of_another_revision_changes_nothing(database):
 
 
 def test_a_server_in_error_stays_in_error_until_a_probe_says_otherwise(database):
-    id_ = servers.register(database, parsed("ill"))["id"]
+    id_ = servers.register(database, ADMIN, parsed("ill"))["id"]
     rows(database, f"UPDATE registry.mcp_servers SET status = 'error' WHERE id = {id_} RETURNING 1")
-    assert servers.set_status(database, id_, "active")["status"] == "error"
-    assert servers.set_status(database, id_, "inactive")["status"] == "inactive"
-    assert servers.set_status(database, id_, "active")["status"] == "active"
+    assert servers.set_status(database, ADMIN, id_, "active")["status"] == "error"
+    assert servers.set_status(database, ADMIN, id_, "inactive")["status"] == "inactive"
+    assert servers.set_status(database, ADMIN, id_, "active")["status"] == "active"
 
 
 def test_the_totals_follow_every_change(database):
@@ -217,10 +217,10 @@ def test_the_totals_follow_every_change(database):
             )
         )
 
-    ids = [servers.register(database, parsed(f"counted-{n}"))["id"] for n in range(4)]
-    servers.replace(database, parsed("counted-0", server_type="official"))
-    servers.set_status(database, ids[1], "inactive")
-    servers.delete(database, ids[2])
+    ids = [servers.register(database, ADMIN, parsed(f"counted-{n}"))["id"] for n in range(4)]
+    servers.replace(database, ADMIN, parsed("counted-0", server_type="official"))
+    servers.set_status(database, ADMIN, ids[1], "inactive")
+    servers.delete(database, ADMIN, ids[2])
     rows(database, "UPDATE registry.mcp_servers SET status = 'error' RETURNING 1")
     assert {key: n for key, n in counted().items() if n} == actual()
     page = servers.list_page(database, Filters(status="error", type="mock"), 1, 0)
@@ -232,7 +232,7 @@ def contended(database_url):
     """A server, a session that holds its row, and a database that has to wait for it."""
     with psycopg.connect(database_url, autocommit=True) as holder:
         database = Database(database_url).begin()
-        id_ = servers.register(database, parsed("contended"))["id"]
+        id_ = servers.register(database, ADMIN, parsed("contended"))["id"]
         yield id_, holder, database
         database.close()
         holder.execute("DELETE FROM registry.mcp_servers WHERE id = %s", [id_])
@@ -262,7 +262,7 @@ def test_a_change_that_waited_for_another_answers_what_is_true_then(contended, s
     id_, holder, database = contended
     with holder.transaction():
         holder.execute("UPDATE registry.mcp_servers SET status = 'inactive' WHERE id = %s", [id_])
-        thread, outcome = while_waiting(holder, database, lambda: servers.set_status(database, id_, status))
+        thread, outcome = while_waiting(holder, database, lambda: servers.set_status(database, ADMIN, id_, status))
     thread.join()
     assert outcome[0]["status"] == status  # pyright: ignore[reportIndexIssue]
     assert holder.execute("SELECT status::text FROM registry.mcp_servers WHERE id = %s", [id_]).fetchone() == (status,)
@@ -272,7 +272,7 @@ def test_a_change_that_waited_for_a_delete_finds_no_server(contended):
     id_, holder, database = contended
     with holder.transaction():
         holder.execute("DELETE FROM registry.mcp_servers WHERE id = %s", [id_])
-        thread, outcome = while_waiting(holder, database, lambda: servers.set_status(database, id_, "active"))
+        thread, outcome = while_waiting(holder, database, lambda: servers.set_status(database, ADMIN, id_, "active"))
     thread.join()
     assert isinstance(outcome[0], ServerNotFound)
 
@@ -285,8 +285,8 @@ def test_a_delete_that_waited_for_a_replacement_leaves_none_of_its_tools(contend
     assert replacing._connection is not None
     with replacing._connection.transaction():
         changed = parsed("contended", tools=[{"name": "new", "input_schema": {}}])
-        assert servers.replace(replacing, changed)["result"] == "updated"
-        thread, outcome = while_waiting(holder, database, lambda: servers.delete(database, id_))
+        assert servers.replace(replacing, ADMIN, changed)["result"] == "updated"
+        thread, outcome = while_waiting(holder, database, lambda: servers.delete(database, ADMIN, id_))
     thread.join()
     replacing.close()
     assert outcome == [None]
@@ -302,15 +302,15 @@ def test_an_open_change_of_one_server_does_not_hold_up_a_registration_of_another
         others = [Database(database_url).begin(PATIENCE) for _ in range(2)]
         pids = [row[0] for other in others if (row := other.read("SELECT pg_backend_pid()"))]
         free = next(other for other, pid in zip(others, pids, strict=True) if pid % 8 != mine)
-        created = servers.register(free, parsed("not-held-up"))
-        servers.delete(free, created["id"])
+        created = servers.register(free, ADMIN, parsed("not-held-up"))
+        servers.delete(free, ADMIN, created["id"])
         for other in others:
             other.close()
 
 
 def test_a_search_takes_its_text_literally(database):
     for name, display in (("lit-a", "100% sure"), ("lit-b", "a_b"), ("lit-c", "C:\\temp"), ("lit-d", "axb")):
-        servers.register(database, parsed(name, display_name=display))
+        servers.register(database, ADMIN, parsed(name, display_name=display))
 
     def found(search: str) -> int:
         return servers.list_page(database, Filters(search=search), 10, 0).total
@@ -326,7 +326,7 @@ def test_a_search_takes_its_text_literally(database):
 
 
 def test_a_page_is_one_statement_and_detail_is_one_statement(database, monkeypatch):
-    id_ = servers.register(database, parsed("counted-statements"))["id"]
+    id_ = servers.register(database, ADMIN, parsed("counted-statements"))["id"]
     statements_run = []
     real = psycopg.Cursor.execute
 
@@ -338,7 +338,7 @@ def test_a_page_is_one_statement_and_detail_is_one_statement(database, monkeypat
     servers.detail(database, id_)
     servers.list_page(database, Filters(), 10, 0)
     servers.list_page(database, Filters(search="x"), 10, 0)
-    servers.register(database, parsed("counted-statements-2"))
+    servers.register(database, ADMIN, parsed("counted-statements-2"))
     assert len(statements_run) == 4
 
 
@@ -353,7 +353,7 @@ def test_replacements_that_race_never_mix_their_tools(database_url):
         database = Database(database_url)
         for round_ in range(5):
             version = n * 10 + round_
-            servers.replace(database.begin(PATIENCE), parsed(name, version=str(version), tools=tools(version)))
+            servers.replace(database.begin(PATIENCE), ADMIN, parsed(name, version=str(version), tools=tools(version)))
         database.close()
 
     parsed(name)  # msgspec may crash where two threads are the first to use a type (0.22.0); no function has threads

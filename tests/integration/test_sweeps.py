@@ -15,7 +15,7 @@ from mcp_registry.catalogue import registration, servers
 from mcp_registry.errors import Unavailable
 from mcp_registry.health import messages, results, sweeps
 from mcp_registry.health.messages import Endpoint, Finding, Findings
-from tests.conftest import PATIENCE
+from tests.conftest import ADMIN, PATIENCE
 from tests.conftest import registration as document
 
 _numbers = itertools.count(1)
@@ -67,14 +67,14 @@ def catalogue(database):
     rows(database, "DELETE FROM registry.mcp_servers")
     rows(database, "DELETE FROM metrics.sweeps")
     ids = [made(database, f"sweep-{n}", health_url="/up") for n in range(3)]
-    servers.set_status(database, ids[1], "inactive")
+    servers.set_status(database, ADMIN, ids[1], "inactive")
     rows(database, f"UPDATE registry.mcp_servers SET status = 'error' WHERE id = {ids[2]}")
     return ids
 
 
 def made(database: Database, name: str, **fields: object) -> int:
     """The id of a new server."""
-    servers.register(database, registration.parse(document(name, **fields)))
+    servers.register(database, ADMIN, registration.parse(document(name, **fields)))
     return rows(database, f"SELECT id FROM registry.mcp_servers WHERE name = '{name}'")[0][0]
 
 
@@ -290,7 +290,7 @@ def test_a_slot_within_five_seconds_of_another_is_the_same_sweep(database, inbox
 def test_a_slot_that_is_asked_for_by_many_at_once_is_dispatched_once(new_database, inbox):
     url = new_database()
     first = Database(url).begin(PATIENCE)
-    servers.register(first, registration.parse(document("only")))
+    servers.register(first, ADMIN, registration.parse(document("only")))
     slot = sweeps.now(first)
     first.close()
 
@@ -310,7 +310,7 @@ def test_a_slot_that_is_asked_for_by_many_at_once_is_dispatched_once(new_databas
 def test_slots_within_five_seconds_that_are_asked_for_at_once_are_one_sweep(new_database, inbox):
     url = new_database()
     first = Database(url).begin(PATIENCE)
-    servers.register(first, registration.parse(document("only")))
+    servers.register(first, ADMIN, registration.parse(document("only")))
     slot = sweeps.now(first)
     first.close()
 
@@ -500,7 +500,7 @@ def test_servers_that_a_sweep_did_not_get_to_are_told_once(database, swept, monk
 
 def test_what_comes_after_a_sweep_was_settled_is_added_to_it(database, swept, catalogue):
     sweeps.settle(database)
-    servers.set_status(database, catalogue[1], "active")
+    servers.set_status(database, ADMIN, catalogue[1], "active")
     results.write(database, found(swept, 2, catalogue[1:2], milliseconds=10), swept)
     sweeps.settle(database)
     bucket = rows(database, "SELECT metrics.bucket(10)")[0][0]

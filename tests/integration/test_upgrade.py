@@ -18,7 +18,7 @@ from mcp_registry.catalogue.cursor import Filters
 from mcp_registry.errors import DuplicateServer, ValidationFailed
 from mcp_registry.health import messages, results, sweeps
 from mcp_registry.health.messages import Findings
-from tests.conftest import PATIENCE, migrate
+from tests.conftest import ADMIN, PATIENCE, migrate
 from tests.conftest import registration as document
 
 # How the release before 0003 registered, found and searched.
@@ -114,27 +114,27 @@ def test_while_both_releases_run_tags_are_found_whoever_writes_them(catalogue, u
     assert tagged(catalogue, "older") == 1
     old_tag(upgraded, "mariax", "Other")
     assert (tagged(catalogue, "older"), tagged(catalogue, "other")) == (0, 1)
-    servers.replace(catalogue, parsed("mariax", metadata={"tags": ["Newer"]}))
+    servers.replace(catalogue, ADMIN, parsed("mariax", metadata={"tags": ["Newer"]}))
     assert (tagged(catalogue, "other"), tagged(catalogue, "newer")) == (0, 1)
 
 
 def test_a_server_that_was_there_goes_on_registering_whatever_its_name(catalogue):
     for name in NAMES:
-        assert servers.replace(catalogue, parsed(name))["result"] == "updated"
+        assert servers.replace(catalogue, ADMIN, parsed(name))["result"] == "updated"
     with pytest.raises(ValidationFailed):
-        servers.register(catalogue, parsed("4096"))
+        servers.register(catalogue, ADMIN, parsed("4096"))
 
 
 def test_what_looked_alike_by_the_old_rule_alone_is_registered_beside_it(catalogue):
     for name in ("marlax", "shard-11-1", "io.github.coop/notes"):
-        assert servers.replace(catalogue, parsed(name))["result"] == "created"
-        assert servers.replace(catalogue, parsed(name))["result"] == "unchanged"
+        assert servers.replace(catalogue, ADMIN, parsed(name))["result"] == "created"
+        assert servers.replace(catalogue, ADMIN, parsed(name))["result"] == "unchanged"
     with pytest.raises(DuplicateServer, match="spelled mariax"):
-        servers.register(catalogue, parsed("mar-iax"))
+        servers.register(catalogue, ADMIN, parsed("mar-iax"))
 
 
 def test_while_both_releases_run_the_old_one_finds_what_the_new_one_writes(catalogue, upgraded):
-    servers.register(catalogue, parsed("newer", display_name="Newer One"))
+    servers.register(catalogue, ADMIN, parsed("newer", display_name="Newer One"))
     assert old_find(upgraded, "newer") == "newer"
     assert old_register(upgraded, "NEWER") is None
     with psycopg.connect(upgraded) as connection:
@@ -144,13 +144,13 @@ def test_while_both_releases_run_the_old_one_finds_what_the_new_one_writes(catal
 def test_while_both_releases_run_the_new_one_finds_what_the_old_one_writes(catalogue, upgraded):
     old_register(upgraded, "older", "Straße")
     assert servers.list_page(catalogue, Filters(search="STRASSE"), 100, 0).total == 1
-    assert servers.replace(catalogue, parsed("older"))["result"] == "updated"
+    assert servers.replace(catalogue, ADMIN, parsed("older"))["result"] == "updated"
     with pytest.raises(DuplicateServer):
-        servers.register(catalogue, parsed("o-lder"))
+        servers.register(catalogue, ADMIN, parsed("o-lder"))
 
 
 def test_a_name_that_the_old_rule_refuses_is_still_refused_by_the_old_release(catalogue, upgraded):
-    servers.register(catalogue, parsed("marlax"))
+    servers.register(catalogue, ADMIN, parsed("marlax"))
     assert old_register(upgraded, "marlax") is None
     assert old_find(upgraded, "marlax") == "mariax"
 

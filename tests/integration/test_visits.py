@@ -24,6 +24,7 @@ from mcp_registry.health import history, introductions, messages, pulse, visits
 from mcp_registry.health.messages import Introduced, Introductions, Visits
 from mcp_registry.health.probe import new_event_loop
 from tests import shapes
+from tests.conftest import ADMIN
 from tests.conftest import registration as document
 from tests.contract.test_openapi import schema
 from tests.hostile import Farm, Visit
@@ -96,7 +97,7 @@ def test_what_is_told_of_every_shape_is_what_the_document_of_the_api_says(every_
     known: list[Introduced] = []
     for number, (name, one) in enumerate(every_shape[0].items()):
         parsed = registration.parse(document(f"shape-{number}", endpoint_url=f"http://localhost:{number + 1024}/mcp"))
-        ids[name] = servers.register(database, parsed)["id"]
+        ids[name] = servers.register(database, ADMIN, parsed)["id"]
         row = database.read("SELECT endpoint_id FROM registry.mcp_servers WHERE id = %(id)s", {"id": ids[name]})
         assert row is not None
         finding = one.finding._replace(server_id=ids[name], endpoint_id=row[0])

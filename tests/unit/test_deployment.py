@@ -49,7 +49,7 @@ WITHOUT_RESOURCE = {"xray:PutTraceSegments", "xray:PutTelemetryRecords"} | {
     )
 }
 LAMBDA = "AWS::Lambda::Function"
-WRITERS = ("RegisterFunction", "UpdateFunction", "DeleteFunction")
+WRITERS = ("RegisterFunction", "UpdateFunction", "DeleteFunction", "TransferFunction")
 # Those of them that have somebody introduced at once.
 ANNOUNCING = ("RegisterFunction", "UpdateFunction")
 READERS = ("ListFunction", "DetailFunction", "HealthFunction", "HistoryFunction", "MetricsFunction")

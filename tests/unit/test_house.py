@@ -91,6 +91,7 @@ COLD_START = {
     "list": (READ | {"catalogue.listing"}, POSTGRES),
     "detail": (READ, POSTGRES),
     "delete": (READ, POSTGRES),
+    "transfer": (READ | RULES | {"edge.intake"}, POSTGRES | {"msgspec"}),
     "health": (EDGE, POSTGRES),
     "history": (READ | {"health.history"}, POSTGRES),
     "access": (

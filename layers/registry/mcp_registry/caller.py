@@ -16,6 +16,8 @@ from mcp_registry.errors import NotConfigured
 ROLES: Final = ("reader", "publisher", "curator", "admin")
 # The team that owns what nobody else does, and that the bootstrap administrator registers for.
 DEFAULT_TEAM: Final = "default"
+# Of a team's name, in characters.
+MAX_TEAM: Final = 63
 
 
 class Caller(NamedTuple):
@@ -51,16 +53,18 @@ class Caller(NamedTuple):
         """Whether this caller may do what that role may. Raises ValueError where it is none."""
         return ROLES.index(self.role) >= ROLES.index(role)
 
-    def parameters(self) -> dict[str, Any]:
-        """What the statements are told, which decide whose servers this caller may change and write down who it was.
+    @property
+    def rules(self) -> bool:
+        """Whether the servers of every team are theirs to change."""
+        return self.role == ROLES[-1]
 
-        `caller_rules`: whether the servers of every team are theirs to change.
-        """
+    def parameters(self) -> dict[str, Any]:
+        """What the statements are told, which decide whose servers this caller may change and write down who it was."""
         return {
             "caller": self.name,
             "caller_role": self.role,
             "caller_team": self.team,
-            "caller_rules": self.role == "admin",
+            "caller_rules": self.rules,
             "request_id": self.request_id,
             "address": self.address,
         }

@@ -23,6 +23,7 @@ class Filters(NamedTuple):
     search: str | None = None
     tag: str | None = None
     verdict: str | None = None
+    owner: str | None = None
 
 
 def encode(after: int, filters: Filters) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from mcp_registry.caller import MAX_TEAM
 from mcp_registry.catalogue import cursor
 from mcp_registry.catalogue.cursor import Filters
 from mcp_registry.errors import Fault, ValidationFailed
@@ -16,7 +17,7 @@ VERDICTS = (
     *("healthy", "gated", "limited", "not_mcp", "mcp_error", "http_error"),
     *("timeout", "refused", "dns", "tls", "blocked", "unknown"),
 )
-PARAMETERS = ("status", "verdict", "type", "search", "tag", "limit", "cursor")
+PARAMETERS = ("status", "verdict", "type", "owner", "search", "tag", "limit", "cursor")
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1_000
@@ -44,8 +45,8 @@ def parse(query: Mapping[str, str]) -> Listing:
     """
     faults = [Fault(name, "There is no such parameter", "unknown") for name in query if name not in PARAMETERS]
     status, type_, verdict = (query.get(name) or None for name in ("status", "type", "verdict"))
-    search, tag = (_trimmed(query.get(name, "")) for name in ("search", "tag"))
-    filters = Filters(status, type_, search, tag, verdict)
+    search, tag, owner = (_trimmed(query.get(name, "")) for name in ("search", "tag", "owner"))
+    filters = Filters(status, type_, search, tag, verdict, owner)
     faults += _filter_faults(filters)
     limit = query.get("limit", str(DEFAULT_LIMIT))
     if not LIMIT.fullmatch(limit) or int(limit) > MAX_LIMIT:
@@ -83,7 +84,12 @@ def _filter_faults(filters: Filters) -> list[Fault]:
     for name, value, allowed in words:
         if value is not None and value not in allowed:
             faults.append(Fault(name, f"Must be one of {', '.join(allowed)}", "enum"))
-    for name, text, longest in (("search", filters.search, MAX_SEARCH), ("tag", filters.tag, MAX_TAG)):
+    texts = (
+        ("search", filters.search, MAX_SEARCH),
+        ("tag", filters.tag, MAX_TAG),
+        ("owner", filters.owner, MAX_TEAM),
+    )
+    for name, text, longest in texts:
         if text is not None:
             if len(text) > longest:
                 faults.append(Fault(name, f"Must have at most {longest} characters", "length"))

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from mcp_registry import forms
+from mcp_registry.caller import MAX_TEAM
 from mcp_registry.catalogue import names
 from mcp_registry.catalogue.canonical import digest, survey
 from mcp_registry.dial import guard, urls
@@ -91,6 +92,12 @@ class Change(Struct, forbid_unknown_fields=True, kw_only=True):
     """What an operator may change of a server."""
 
     status: Literal["active", "inactive"]
+
+
+class Transfer(Struct, forbid_unknown_fields=True, kw_only=True):
+    """To whom a server is to belong."""
+
+    team: Annotated[str, Meta(min_length=1, max_length=MAX_TEAM)]
 
 
 class Registration:
@@ -199,6 +206,14 @@ def parse_change(value: Any) -> Change:
         return msgspec.convert(value, Change)
     except msgspec.ValidationError:
         raise ValidationFailed(faults=forms.faults(value, Change)) from None
+
+
+def parse_transfer(value: Any) -> Transfer:
+    """Check a JSON value and return it as a transfer. Raises ValidationFailed with every fault that was found."""
+    try:
+        return msgspec.convert(value, Transfer)
+    except msgspec.ValidationError:
+        raise ValidationFailed(faults=forms.faults(value, Transfer)) from None
 
 
 def _normalised(value: dict[str, Any]) -> tuple[dict[str, Any], list[Fault]]:

@@ -1,7 +1,10 @@
-"""The catalogue: register, replace, list, read, change and delete servers.
+"""The catalogue: register, replace, list, read, change, transfer and delete servers.
 
 Statements stand beside the function that runs them. Each is one round trip and atomic by itself, so that no client
 can leave half of a registration behind. What goes out is rendered as JSON by Postgres.
+
+Who writes says for whom, and the statement that writes decides whether this caller may: it finds no row of another
+team, and writes the entry of the audit. Why it found none is asked afterwards, to say so.
 """
 
 from __future__ import annotations
@@ -11,16 +14,19 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, LiteralString, NamedTuple
 
 from mcp_registry.aws.db import Database
+from mcp_registry.caller import Caller
 from mcp_registry.catalogue import cursor, folding
 from mcp_registry.catalogue.cursor import Filters
 from mcp_registry.errors import (
     ConflictingServer,
     DuplicateServer,
     Fault,
+    Forbidden,
     HeldName,
     QuotaExceeded,
     RegistrationRequired,
     ServerNotFound,
+    TeamNotFound,
     Unavailable,
     ValidationFailed,
 )
@@ -45,23 +51,40 @@ MIN_HOLD, MAX_HOLD = 60, 7 * 24 * 3600
 # An endpoint to be looked at now: the moment by the database's clock, and the fields of `messages.Visit`.
 Visit = tuple[datetime, int, int, str, str | None, str | None, str | None]
 
-# No row where there is no room (Quota), where the name is held, or where it is one that exists, by whichever of the
-# three keys.
+# Whether the caller may change a server, or a name that is held.
+_IS_THEIRS: LiteralString = "(%(caller_rules)s OR owner = %(caller_team)s)"
+# An entry of the audit begins with who did it.
+_AUDIT: LiteralString = """
+    INSERT INTO registry.audit (actor, role, team, request_id, address, action, target, before, after)
+    SELECT %(caller)s, %(caller_role)s::registry.role, %(caller_team)s, %(request_id)s, %(address)s,"""
+# A server `s` as the audit tells it: of what it offers, the digest.
+_TOLD: LiteralString = """
+jsonb_build_object('endpoint_url', s.endpoint_url, 'health_url', s.health_url, 'server_type', s.server_type,
+                   'version', s.version, 'tools_count', s.tools_count,
+                   'offer_digest', encode(s.offer_digest, 'hex'))"""
+# A server that has gone, or is there from now on.
+_TOLD_WHOLE: LiteralString = f"""
+jsonb_strip_nulls({_TOLD} || jsonb_build_object('owner', s.owner, 'status', s.status))"""
+
+# No row where there is no room (Quota), where the name is held, where it is one that exists, by whichever of the
+# three keys, or is in a prefix of another team; nor where the caller's own team has gone.
 # canonical_name is what the release before 0003 finds a server by, unless a server has it whose name differs by the
 # keys; a trigger could say it, for 45 us more. content_digest is read by the release before alone.
-REGISTER = """
+REGISTER: LiteralString = f"""
 WITH server AS (
     INSERT INTO registry.mcp_servers
            (name, name_key, look_key, figure_key, canonical_name, display_name, search_fold, description, server_type,
             endpoint_url, health_url, version, tools_count, bytes, body_digest, content_digest, offer_digest,
-            endpoint_id)
+            endpoint_id, owner)
     SELECT %(name)s, %(name_key)s, %(look_key)s, %(figure_key)s, CASE WHEN taken.id IS NULL THEN before.name END,
            %(display_name)s, %(search_fold)s, %(description)s, %(server_type)s::registry.server_type,
            %(endpoint_url)s, %(health_url)s, %(version)s, %(tools_count)s, %(bytes)s, %(body_digest)s,
-           %(body_digest)s, %(offer_digest)s, nextval('registry.endpoints_id_seq')
-      FROM (SELECT translate(%(look_key)s, 'i-', 'l')) AS before (name)
+           %(body_digest)s, %(offer_digest)s, nextval('registry.endpoints_id_seq'), team.name
+      FROM (SELECT translate(%(look_key)s, 'i-', 'l'), registry.prefix_team(%(name)s)) AS before (name, team)
+      JOIN registry.teams AS team ON team.name = COALESCE(before.team, %(caller_team)s)
       LEFT JOIN registry.mcp_servers AS taken ON taken.canonical_name = before.name
-     WHERE (SELECT sum(servers) < %(max_servers)s AND sum(bytes) + %(bytes)s <= %(max_bytes)s
+     WHERE (%(caller_rules)s OR team.name = %(caller_team)s)
+       AND (SELECT sum(servers) < %(max_servers)s AND sum(bytes) + %(bytes)s <= %(max_bytes)s
               FROM registry.server_counts)
        AND NOT EXISTS (SELECT
                          FROM registry.held_names
@@ -69,7 +92,7 @@ WITH server AS (
                           AND (name_key = %(name_key)s::varchar OR look_key = %(look_key)s::varchar
                                OR figure_key = %(figure_key)s::varchar))
         ON CONFLICT DO NOTHING
-    RETURNING id, name, status, created_at, endpoint_id, endpoint_url, health_url, body_digest, offer_digest
+    RETURNING *
 ), endpoint AS (
     INSERT INTO registry.endpoints
            (id, server_id, url, health_url, declared, lease_until, body_digest, offer_digest, visited_at, introduce_at)
@@ -92,10 +115,13 @@ WITH server AS (
      CROSS JOIN json_to_recordset(%(tools)s::json)
         AS tool (position integer, name text, title text, description text, input_schema json, output_schema json,
                  annotations json, category text, extra json)
+), audit AS ({_AUDIT}
+           'server.registered', 'server:' || s.name, NULL, {_TOLD_WHOLE}
+      FROM server AS s
 )
 SELECT id, name, status::text, registry.rfc3339(created_at), endpoint_id, now()
   FROM server
-"""
+"""  # noqa: S608 - of literals
 
 # Whether the last visit of an endpoint that a request sent is so long ago that another may be sent: else each worker of
 # a server, and each of many requests, would send one. The statement that writes visited_at says whether it took it.
@@ -117,7 +143,7 @@ SELECT s.id, s.name, s.status::text, registry.rfc3339(s.created_at), s.revision,
        EXISTS (SELECT FROM registry.endpoints AS o WHERE o.server_id = s.id AND o.id IS DISTINCT FROM e.id),
        (SELECT count(*) FROM registry.endpoints AS o
          WHERE o.server_id = s.id AND o.id IS DISTINCT FROM e.id AND o.retired_at IS NULL),
-       rival.url, rival.declared, rival.came_first
+       rival.url, rival.declared, rival.came_first, s.owner
   FROM registry.mcp_servers AS s
   LEFT JOIN registry.endpoints AS e ON e.server_id = s.id AND e.url = %(endpoint_url)s::varchar
   LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id
@@ -231,8 +257,19 @@ _ADDED: LiteralString = """
 # Compare-and-set on the revision: where the row has moved on since it was read, the update finds nothing and so does
 # everything that hangs on it. Without that, a replacement that waited for another would delete the tools that it
 # saw and not the ones that the other has written meanwhile. Tools that stay keep their id, and with it their metrics.
+#
+# The row is locked first, so that `before` is its newest version: a check may have changed the address in use.
 REPLACE: LiteralString = f"""
-WITH {_OWN}, server AS (
+WITH {_OWN}, before AS (
+    SELECT s.id, s.offer_digest, {_TOLD} AS told
+      FROM registry.mcp_servers AS s
+     WHERE s.id = %(id)s
+       AND revision = %(revision)s
+       AND {_IS_THEIRS}
+       AND (bytes >= %(bytes)s
+            OR %(bytes)s - bytes + (SELECT sum(bytes) FROM registry.server_counts) <= %(max_bytes)s)
+       FOR NO KEY UPDATE
+), server AS (
     UPDATE registry.mcp_servers AS s
        SET display_name = %(display_name)s,
            search_fold = %(search_fold)s,
@@ -246,14 +283,9 @@ WITH {_OWN}, server AS (
            offer_digest = %(offer_digest)s,
            updated_at = now(),{_USE}
       FROM own
-     WHERE s.id = %(id)s
-       AND revision = %(revision)s
-       AND (bytes >= %(bytes)s
-            OR %(bytes)s - bytes + (SELECT sum(bytes) FROM registry.server_counts) <= %(max_bytes)s)
-    -- The offer that it had: what this statement changes it does not see.
-    RETURNING s.id, (SELECT before.offer_digest
-                       FROM registry.mcp_servers AS before
-                      WHERE before.id = s.id) AS offer_digest
+     CROSS JOIN before
+     WHERE s.id = before.id
+    RETURNING s.id, s.name, before.offer_digest AS offered, before.told AS before, {_TOLD} AS after
 ), {_ENDPOINT}, {_PRUNED}, removed AS (
     DELETE FROM registry.endpoints AS e
      USING server
@@ -270,7 +302,7 @@ WITH {_OWN}, server AS (
        AND %(lease)s::integer IS NOT NULL
        AND e.retired_at IS NULL
        AND CASE WHEN e.conflict_at IS NOT NULL THEN e.offer_digest = %(offer_digest)s
-                ELSE %(is_put_back)s AND e.offer_digest = server.offer_digest END
+                ELSE %(is_put_back)s AND e.offer_digest = server.offered END
     RETURNING e.server_id, e.id, e.url, e.conflict_at
 ), changes AS (
     INSERT INTO metrics.endpoint_changes (server_id, endpoint_id, url, change, reason)
@@ -326,6 +358,15 @@ WITH {_OWN}, server AS (
            annotations = excluded.annotations,
            category = excluded.category,
            extra = excluded.extra
+), audit AS ({_AUDIT}
+           'server.updated', 'server:' || server.name, registry.changed(told.before, told.after),
+           registry.changed(told.after, told.before)
+      FROM server
+     CROSS JOIN LATERAL (SELECT server.before || jsonb_build_object('removed_endpoints',
+                                                                    (SELECT jsonb_agg(url ORDER BY id) FROM removed)),
+                                server.after || jsonb_build_object('added_endpoint',
+                                                                   (SELECT url FROM endpoint WHERE is_added))
+                        ) AS told (before, after)
 )
 SELECT id, now(), is_visited
   FROM endpoint
@@ -340,17 +381,34 @@ WITH {_OWN}, server AS (
       FROM own
      WHERE s.id = %(id)s
        AND (revision = %(revision)s OR NOT own.is_used AND offer_digest = %(offer_digest)s)
+       AND {_IS_THEIRS}
        AND (NOT %(is_one_more)s OR registry.live_endpoints(s.id) < 100)
-    RETURNING s.id
+    RETURNING s.id, s.name
 ), {_ENDPOINT}, {_PRUNED}, changes AS (
     INSERT INTO metrics.endpoint_changes (server_id, endpoint_id, url, change, reason)
 {_ADDED}
+), audit AS ({_AUDIT}
+           'server.endpoint', 'server:' || server.name, registry.changed(told.before, told.after),
+           jsonb_build_object('endpoint', %(endpoint_url)s::text) || registry.changed(told.after, told.before)
+      FROM server
+      LEFT JOIN registry.endpoints AS e ON e.id = %(endpoint)s
+     CROSS JOIN LATERAL (SELECT CASE WHEN e.id IS NOT NULL
+                                     THEN jsonb_build_object('health_url', e.health_url, 'declared', e.declared,
+                                                             'retired_at', registry.rfc3339(e.retired_at),
+                                                             'conflict_at', registry.rfc3339(e.conflict_at),
+                                                             'offer_digest', encode(e.offer_digest, 'hex')) END,
+                                jsonb_build_object('health_url', %(health_url)s::text, 'retired_at', NULL,
+                                                   'declared', COALESCE(e.declared, %(lease)s::integer IS NULL),
+                                                   'conflict_at', NULL,
+                                                   'offer_digest', encode(%(offer_digest)s, 'hex'))
+                        ) AS told (before, after)
 )
 SELECT id, now(), is_visited
   FROM endpoint
 """  # noqa: S608 - of literals
 
-# An endpoint goes on as it is. No row where it has gone meanwhile.
+# An endpoint goes on as it is. No row where it has gone meanwhile, or to another team. It comes each few minutes and
+# changes nothing that the audit tells.
 RENEW: LiteralString = f"""
 UPDATE registry.endpoints AS e
    SET announced_at = now(),
@@ -362,62 +420,103 @@ UPDATE registry.endpoints AS e
  WHERE id = %(endpoint)s
    AND retired_at IS NULL
    AND offer_digest = %(offer_digest)s
+   AND EXISTS (SELECT FROM registry.mcp_servers WHERE id = e.server_id AND {_IS_THEIRS})
 RETURNING e.id, now(), {_IS_VISITED}
 """  # noqa: S608 - of literals
 
 # An endpoint says to be a server that another one was before it. No row where that is known, or it is none of the
 # server's.
-DISPUTE = """
+DISPUTE: LiteralString = f"""
 WITH disputed AS (
-    UPDATE registry.endpoints
+    UPDATE registry.endpoints AS e
        SET conflict_at = now()
-     WHERE id = %(endpoint)s
-       AND conflict_at IS NULL
-       AND retired_at IS NULL
-    RETURNING server_id, id, url
+      FROM registry.mcp_servers AS s
+     WHERE e.id = %(endpoint)s
+       AND e.conflict_at IS NULL
+       AND e.retired_at IS NULL
+       AND s.id = e.server_id
+       AND {_IS_THEIRS}
+    RETURNING e.server_id, e.id, e.url, e.conflict_at, s.name
 ), changes AS (
     INSERT INTO metrics.endpoint_changes (server_id, endpoint_id, url, change, reason)
     SELECT server_id, id, url, 'conflict', 'It offers something else than the endpoint that was first under this name'
       FROM disputed
+), audit AS ({_AUDIT}
+           'server.endpoint', 'server:' || name, NULL,
+           jsonb_build_object('endpoint', url, 'conflict_at', registry.rfc3339(conflict_at))
+      FROM disputed
 )
 SELECT id
   FROM disputed
-"""
+"""  # noqa: S608 - of literals
 
 # Apart from what it follows: a statement does not see what it writes itself.
 USE_ENDPOINT = """
 SELECT registry.use_endpoints(ARRAY[%(id)s::bigint])
 """
 
-# How much the registry holds, and for how many seconds more a name is held.
-HELD = """
-SELECT sum(servers)::bigint, sum(bytes)::bigint,
-       (SELECT ceil(extract(epoch FROM max(held_until) - now()))::integer
-          FROM registry.held_names
-         WHERE held_until > now()
-           AND (name_key = %(name_key)s OR look_key = %(look_key)s OR figure_key = %(figure_key)s))
+# How much the registry holds; whose prefix a name is in, and whether the caller's team exists; and what is held of this
+# name: it, its team, and for how many seconds more. What another team holds comes first.
+HELD: LiteralString = f"""
+SELECT sum(servers)::bigint, sum(bytes)::bigint, registry.prefix_team(%(name)s),
+       EXISTS (SELECT FROM registry.teams WHERE name = %(caller_team)s), held.name, held.owner, held.seconds
   FROM registry.server_counts
-"""
+  LEFT JOIN (SELECT name, owner, ceil(extract(epoch FROM held_until - now()))::integer AS seconds
+               FROM registry.held_names
+              WHERE held_until > now()
+                AND (name_key = %(name_key)s OR look_key = %(look_key)s OR figure_key = %(figure_key)s)
+              ORDER BY {_IS_THEIRS}, held_until DESC
+              LIMIT 1) AS held ON true
+ GROUP BY held.name, held.owner, held.seconds
+"""  # noqa: S608 - of literals
 
-# However the name is spelled. No row where it is not held.
-END_HOLD = """
-DELETE FROM registry.held_names
+# However the name is spelled. No row where it is not held, or by another team.
+END_HOLD: LiteralString = f"""
+WITH released AS (
+    DELETE FROM registry.held_names
+     WHERE name_key = registry.name_key(%(name)s)
+       AND held_until > now()
+       AND {_IS_THEIRS}
+    RETURNING name, owner, held_until
+), audit AS ({_AUDIT}
+           'name.released', 'name:' || name,
+           jsonb_build_object('owner', owner, 'held_until', registry.rfc3339(held_until)), NULL
+      FROM released
+)
+SELECT name
+  FROM released
+"""  # noqa: S608 - of literals
+
+# Whose a server is, and a name that is held.
+WHOSE = """
+SELECT name, owner
+  FROM registry.mcp_servers
+ WHERE id = %(id)s
+"""
+WHOSE_HOLD = """
+SELECT name, owner
+  FROM registry.held_names
  WHERE name_key = registry.name_key(%(name)s)
    AND held_until > now()
-RETURNING name
+"""
+CONTACT = """
+SELECT contact
+  FROM registry.teams
+ WHERE name = %(team)s
 """
 
-# By hand: whether a server was sent as this, by hand as far as is known, and has no endpoint besides.
-HAS_DIGEST = """
+# By hand: whether a server of the caller's was sent as this, by hand as far as is known, and has no endpoint besides.
+HAS_DIGEST: LiteralString = f"""
 SELECT EXISTS (SELECT
                  FROM registry.mcp_servers AS s
                  JOIN registry.endpoints AS e ON e.server_id = s.id
                 WHERE s.body_digest = %(body_digest)s
+                  AND {_IS_THEIRS}
                 GROUP BY s.id
                HAVING bool_and(e.declared AND e.id = s.endpoint_id))
-"""
+"""  # noqa: S608 - of literals
 
-# The endpoint that was announced by this, where it is still one of its server.
+# The endpoint that was announced by this, where it is still one of its server, and that is the caller's.
 ANNOUNCED: LiteralString = f"""
 SELECT s.id, e.id, e.url, e.health_url, e.era, h.verdict::text, e.offer_digest, s.status::text, {_LOOKED_FOR},
        {_LEASE_IS_OVER}
@@ -427,6 +526,7 @@ SELECT s.id, e.id, e.url, e.health_url, e.era, h.verdict::text, e.offer_digest, 
  WHERE e.body_digest = %(body_digest)s
    AND e.retired_at IS NULL
    AND e.conflict_at IS NULL
+   AND {_IS_THEIRS}
  LIMIT 1
 """  # noqa: S608 - of literals
 
@@ -435,7 +535,7 @@ SELECT s.id, e.id, e.url, e.health_url, e.era, h.verdict::text, e.offer_digest, 
 # found nothing good and the server was not called down for it, because the fault may be ours.
 _ITEM: LiteralString = """concat('{"id":', s.id, ',"name":', to_json(s.name),
                   ',"display_name":', to_json(s.display_name),
-                  ',"server_type":"', s.server_type, '","status":"', s.status,
+                  ',"owner":"', s.owner, '","server_type":"', s.server_type, '","status":"', s.status,
                   '","verdict":"', COALESCE(h.verdict::text, 'unknown'),
                   '","frozen":', CASE WHEN s.status = 'active' AND NOT metrics.is_up(h.verdict) THEN 'true'
                                       ELSE 'false' END,
@@ -448,7 +548,7 @@ _ITEM: LiteralString = """concat('{"id":', s.id, ',"name":', to_json(s.name),
 # %(limit)s for a tenth of the table.
 LIST: LiteralString = f"""
 WITH page AS (
-    SELECT id, name, display_name, server_type, status, version, tools_count, endpoint_id
+    SELECT id, name, display_name, owner, server_type, status, version, tools_count, endpoint_id
       FROM (SELECT *
               FROM registry.mcp_servers
              WHERE id > %(after)s
@@ -473,6 +573,7 @@ SELECT (SELECT '[' || COALESCE(string_agg(json, ','), '') || ']' FROM shown),
 _MATCHES: LiteralString = """
            (%(status)s::registry.server_status IS NULL OR status = %(status)s::registry.server_status)
        AND (%(type)s::registry.server_type IS NULL OR server_type = %(type)s::registry.server_type)
+       AND (%(owner)s::varchar IS NULL OR owner = %(owner)s)
        AND (%(verdict)s::metrics.verdict IS NULL OR v.verdict = %(verdict)s::metrics.verdict)
        AND (NOT %(unknown)s OR v.endpoint_id IS NOT NULL AND v.verdict IS NULL)
        AND (%(word)s::text IS NULL OR search_fold LIKE %(word)s)
@@ -485,9 +586,9 @@ _MATCHES: LiteralString = """
 
 # The same, narrowed and searched. Planned anew each time: the filters are optional, so that a plan for every choice of
 # them fits none (2.1 against 0.5 ms for a rare status, 2026-11-22), and what is not asked for is not planned at all.
-# What a search finds, and who has a verdict, is counted up to 1,000, MAX_COUNTED, because counting all of a common word
-# took 7 to 23 times what the page takes (2026-11-30); the first page is what was counted first. Of several words the
-# longest is for the index; the others are looked for in what that finds.
+# What a search finds, who has a verdict and what a team owns is counted up to 1,000, MAX_COUNTED, because counting all
+# of a common word took 7 to 23 times what the page takes (2026-11-30); the first page is what was counted first. Of
+# several words the longest is for the index; the others are looked for in what that finds.
 NARROW: LiteralString = f"""
 WITH matches AS MATERIALIZED (
     SELECT id
@@ -551,7 +652,7 @@ WITH tool AS (
                                        registry.rfc3339(t.created_at) AS created_at) AS shown))::text AS json
       FROM registry.tools AS t
      WHERE t.server_id = %(id)s
-), endpoint AS MATERIALIZED (
+), endpoint AS (
     SELECT e.*, e.id = s.endpoint_id AS used, h.verdict, h.checked_at, metrics.is_up(h.verdict) AS up,
            CASE WHEN h.endpoint_id IS NOT NULL
                 THEN (SELECT row_to_json(seen)
@@ -595,8 +696,8 @@ SELECT left(row_to_json(server)::text, -1) || ',"observed":'
                                       ORDER BY position, id), '')
              FROM tool)
        || ']}'
-  FROM (SELECT s.id, s.name, s.display_name, s.description, s.server_type, s.endpoint_url, s.health_url, s.status,
-               COALESCE(h.verdict::text, 'unknown') AS verdict,
+  FROM (SELECT s.id, s.name, s.display_name, s.description, s.owner, s.server_type, s.endpoint_url, s.health_url,
+               s.status, COALESCE(h.verdict::text, 'unknown') AS verdict,
                s.status = 'active' AND NOT COALESCE(h.up, true) AS frozen,
                s.version, registry.rfc3339(h.checked_at) AS last_health_check,
                registry.rfc3339(s.created_at) AS created_at, registry.rfc3339(s.updated_at) AS updated_at,
@@ -612,13 +713,14 @@ SELECT left(row_to_json(server)::text, -1) || ',"observed":'
 
 # A server in error is in the sweeps already; only a probe may say that it is well again. The row is locked first, so
 # that `before` is its newest version even where it had to wait for another session's change. What was found before it
-# was taken out says nothing of it now.
+# was taken out says nothing of it now. A curator may change any server's.
 SET_STATUS: LiteralString = f"""
 WITH before AS (
     SELECT id, endpoint_id, status, CASE WHEN status = 'error' AND %(status)s = 'active' THEN status
                                          ELSE %(status)s::registry.server_status END AS wanted
       FROM registry.mcp_servers
      WHERE id = %(id)s
+       AND ({_IS_THEIRS} OR %(caller_role)s = 'curator')
        FOR NO KEY UPDATE
 ), changed AS (
     UPDATE registry.mcp_servers AS s
@@ -653,6 +755,12 @@ WITH before AS (
      CROSS JOIN before
      WHERE h.endpoint_id = looked_for.id
        AND before.status = 'inactive'
+), audit AS ({_AUDIT}
+           'server.status', 'server:' || changed.name, jsonb_build_object('status', before.status),
+           jsonb_build_object('status', before.wanted)
+      FROM changed
+      JOIN before ON before.id = changed.id
+     WHERE before.status <> before.wanted
 )
 SELECT changed.id, name, changed.status::text, registry.rfc3339(created_at), registry.rfc3339(updated_at),
        now(), e.id, e.url, e.health_url, e.era, CASE before.status WHEN 'error' THEN h.verdict::text END
@@ -663,16 +771,65 @@ SELECT changed.id, name, changed.status::text, registry.rfc3339(created_at), reg
 """  # noqa: S608 - of literals
 
 # Its metadata, endpoints and last checks go by foreign keys, its tools and metrics by triggers.
-DELETE = """
-DELETE FROM registry.mcp_servers
- WHERE id = %(id)s
-RETURNING id
-"""
+DELETE: LiteralString = f"""
+WITH removed AS (
+    DELETE FROM registry.mcp_servers
+     WHERE id = %(id)s
+       AND {_IS_THEIRS}
+    RETURNING *
+), audit AS ({_AUDIT}
+           'server.removed', 'server:' || s.name, {_TOLD_WHOLE}, NULL
+      FROM removed AS s
+)
+SELECT id
+  FROM removed
+"""  # noqa: S608 - of literals
 
-# Likewise, and its name is not to be registered for a while.
-REMOVE_AND_HOLD = """
-SELECT registry.remove_and_hold(%(id)s, %(seconds)s)
-"""
+# Likewise, and its name is not to be registered for a while: it is the team's that the server was of.
+REMOVE_AND_HOLD: LiteralString = f"""
+WITH removed AS MATERIALIZED (
+    SELECT *
+      FROM registry.remove_and_hold(%(id)s, %(seconds)s, CASE WHEN NOT %(caller_rules)s THEN %(caller_team)s END)
+), audit AS ({_AUDIT}
+           entry.action, entry.target, entry.before, entry.after
+      FROM removed AS s
+     CROSS JOIN LATERAL (VALUES (1, 'server.removed', 'server:' || s.name, {_TOLD_WHOLE}, NULL),
+                                (2, 'name.held', 'name:' || s.name, NULL,
+                                 jsonb_build_object('owner', s.owner, 'seconds', %(seconds)s::integer)))
+                     AS entry (place, action, target, before, after)
+     ORDER BY entry.place
+)
+SELECT id
+  FROM removed
+"""  # noqa: S608 - of literals
+
+# The revision counts, so that a registration that is under way reads again whose the server is. Nothing is changed
+# where there is no such team.
+TRANSFER: LiteralString = f"""
+WITH before AS (
+    SELECT s.id, s.name, s.owner, team.name AS wanted
+      FROM registry.mcp_servers AS s
+      LEFT JOIN registry.teams AS team ON team.name = %(team)s
+     WHERE s.id = %(id)s
+       AND {_IS_THEIRS}
+       FOR NO KEY UPDATE OF s
+), changed AS (
+    UPDATE registry.mcp_servers AS s
+       SET owner = before.wanted,
+           revision = revision + 1,
+           updated_at = now()
+      FROM before
+     WHERE s.id = before.id
+       AND before.owner <> before.wanted
+), audit AS ({_AUDIT}
+           'server.transferred', 'server:' || name, jsonb_build_object('owner', owner),
+           jsonb_build_object('owner', wanted)
+      FROM before
+     WHERE owner <> wanted
+)
+SELECT id, name, wanted
+  FROM before
+"""  # noqa: S608 - of literals
 
 
 class Quota(NamedTuple):
@@ -748,6 +905,7 @@ class _Found(NamedTuple):
     rival: str | None
     is_rival_declared: bool | None
     rival_came_first: bool | None
+    owner: str
 
     def offers(self, registration: Registration) -> bool:
         """Whether the server is registered as this already, wherever it answers."""
@@ -764,26 +922,34 @@ class _Found(NamedTuple):
         return self.endpoint is None or self.is_retired or self.health_url != registration.document.health_url
 
 
-def register(database: Database, registration: Registration, quota: Quota = NO_QUOTA) -> Registered:
+def register(database: Database, caller: Caller, registration: Registration, quota: Quota = NO_QUOTA) -> Registered:
     """Add a server with its metadata, tools and endpoint, all or nothing; answers id, name, status and created_at.
 
-    Raises DuplicateServer where a server with this name, or one that reads the same, exists; HeldName where its name is
-    held; QuotaExceeded where there is no room for one more; ValidationFailed where only a server that exists may have
-    this name; Unavailable where others kept taking and leaving it.
+    It belongs to the team in whose prefix its name is, and else to the caller's. Raises DuplicateServer where a server
+    with this name, or one that reads the same, exists; HeldName where its name is held; Forbidden where the server, the
+    held name or the prefix is another team's, or the caller's team does not exist; QuotaExceeded where there is no room
+    for one more; ValidationFailed where only a server that exists may have this name; Unavailable where others kept
+    taking and leaving it.
     """
     registration.check_new()
     for _ in range(MAX_RACES):
-        if created := _create(database, registration, quota, None):
+        if created := _create(database, caller, registration, quota, None):
             return created
-        taken = database.read(FIND, _named(registration))
-        if taken is not None:  # else it is gone again
-            raise _duplicate(registration, taken[1])
-        _check_room(database, registration, quota, registration.size, servers=1)
+        row = database.read(FIND, _named(registration))
+        if row is not None:  # else it is gone again
+            found = _Found(*row)
+            _check_owner(database, caller, found.name, found.owner)
+            raise _duplicate(registration, found.name)
+        _check_room(database, caller, registration, quota, registration.size, servers=1)
     raise Unavailable("lost every race")
 
 
 def replace(
-    database: Database, registration: Registration, quota: Quota = NO_QUOTA, lease: int | None = None
+    database: Database,
+    caller: Caller,
+    registration: Registration,
+    quota: Quota = NO_QUOTA,
+    lease: int | None = None,
 ) -> Registered:
     """Make the catalogue agree with a registration; answers what `register` does, and what came of it.
 
@@ -799,29 +965,44 @@ def replace(
         row = database.read(FIND, _named(registration))
         if row is None:
             registration.check_new()
-            if created := _create(database, registration, quota, lease):
+            if created := _create(database, caller, registration, quota, lease):
                 return Registered({**created, "result": "created"}, created.visit)
-            _check_room(database, registration, quota, registration.size, servers=1)
+            _check_room(database, caller, registration, quota, registration.size, servers=1)
             continue  # somebody else was first: look again
         found = _Found(*row)
+        _check_owner(database, caller, found.name, found.owner)
         if found.name != registration.document.name:
             raise _duplicate(registration, found.name)
         if found.offers(registration) and lease is not None:
-            answer = _announce(database, registration, found, lease)
+            answer = _announce(database, caller, registration, found, lease)
         elif found.offers(registration) and found.is_set(registration):
             return _outcome(found, "unchanged")
         else:
-            answer = _replace(database, registration, found, lease, quota)
+            answer = _replace(database, caller, registration, found, lease, quota)
         if answer is not None:
             return answer
         if registration.size > found.bytes:
-            _check_room(database, registration, quota, registration.size - found.bytes)
+            _check_room(database, caller, registration, quota, registration.size - found.bytes)
     raise Unavailable("lost every race")
 
 
-def _create(database: Database, registration: Registration, quota: Quota, lease: int | None) -> Registered | None:
+def _check_owner(database: Database, caller: Caller, name: str, owner: str) -> None:
+    """Raise Forbidden, with whom to ask, where a server or name of this owner is not the caller's to change."""
+    if caller.rules or owner == caller.team:
+        return
+    row = database.read(CONTACT, {"team": owner})
+    contact = (row and row[0]) or "its administrator"
+    raise Forbidden(
+        f"{name} belongs to the team {owner}: ask {contact}", [Fault("name", f"Owned by the team {owner}", "owner")]
+    )
+
+
+def _create(
+    database: Database, caller: Caller, registration: Registration, quota: Quota, lease: int | None
+) -> Registered | None:
     """Add a server; None where that may not be, or its name is taken."""
-    row = database.write(REGISTER, _columns(registration) | quota.parameters() | {"lease": lease})
+    given = _columns(registration) | quota.parameters() | caller.parameters() | {"lease": lease}
+    row = database.write(REGISTER, given)
     if row is None:
         return None
     document = registration.document
@@ -830,7 +1011,7 @@ def _create(database: Database, registration: Registration, quota: Quota, lease:
 
 
 def _replace(
-    database: Database, registration: Registration, found: _Found, lease: int | None, quota: Quota
+    database: Database, caller: Caller, registration: Registration, found: _Found, lease: int | None, quota: Quota
 ) -> Registered | None:
     """Replace what is stored of a server; None where that may not be, or it is not as it was found any more."""
     is_contested = lease is not None and found.rival is not None
@@ -838,17 +1019,15 @@ def _replace(
     is_again = not found.is_retired and found.endpoint_offer == registration.offer_digest
     is_put_back = is_contested and is_again
     if is_contested and not found.is_declared and _is_another(database, registration, found, is_again=is_again):
-        if database.write(DISPUTE, {"endpoint": found.endpoint}):
+        if database.write(DISPUTE, caller.parameters() | {"endpoint": found.endpoint}):
             database.write(USE_ENDPOINT, {"id": found.id})
         raise ConflictingServer(
             f"{ConflictingServer.__doc__}, at {found.rival}: give this one another name, run the same release"
             " everywhere, or register the new release without a lease",
             [Fault("name", f"Taken for the server at {found.rival}", "conflict")],
         )
-    row = database.write(
-        REPLACE,
-        _columns(registration) | quota.parameters() | _place(registration, found, lease, is_put_back=is_put_back),
-    )
+    place = _place(registration, found, lease, is_put_back=is_put_back)
+    row = database.write(REPLACE, _columns(registration) | quota.parameters() | caller.parameters() | place)
     return None if row is None else _outcome(found, "updated", _visit(registration, found, *row))
 
 
@@ -867,7 +1046,9 @@ def _is_another(database: Database, registration: Registration, found: _Found, *
     return row is not None and not row[0]
 
 
-def _announce(database: Database, registration: Registration, found: _Found, lease: int) -> Registered | None:
+def _announce(
+    database: Database, caller: Caller, registration: Registration, found: _Found, lease: int
+) -> Registered | None:
     """Add an endpoint to a server that is registered as this, or renew it; None where it is not as it was found."""
     is_another = found.is_changed(registration) or found.is_disputed
     if is_another or found.endpoint_offer != registration.offer_digest:
@@ -876,7 +1057,7 @@ def _announce(database: Database, registration: Registration, found: _Found, lea
         statement = RENEW
     else:
         return _outcome(found, "unchanged")
-    row = database.write(statement, _place(registration, found, lease))
+    row = database.write(statement, caller.parameters() | _place(registration, found, lease))
     result = "updated" if is_another else "unchanged"
     return None if row is None else _outcome(found, result, _visit(registration, found, *row))
 
@@ -924,13 +1105,23 @@ def _outcome(found: _Found, result: str, visit: Visit | None = None) -> Register
     return Registered({**_answer(found.id, found.name, found.status, found.created_at), "result": result}, visit)
 
 
-def _check_room(database: Database, registration: Registration, quota: Quota, more: int, servers: int = 0) -> None:
-    """Raise QuotaExceeded where there is no room for so many bytes and servers more, HeldName where a name is held."""
-    row = database.read(HELD, _named(registration))
+def _check_room(
+    database: Database, caller: Caller, registration: Registration, quota: Quota, more: int, servers: int = 0
+) -> None:
+    """Raise QuotaExceeded where there is no room for so many bytes and servers more.
+
+    Of a new server also Forbidden, where its name is not the caller's to take, and HeldName where it is held.
+    """
+    row = database.read(HELD, _named(registration) | caller.parameters())
     assert row is not None
-    held, held_bytes, held_for = row
-    if servers and held_for is not None:
-        raise HeldName(held_for)
+    held, held_bytes, prefix_team, has_team, held_name, held_by, held_for = row
+    if servers:
+        if not has_team:
+            raise Forbidden(f"The team {caller.team} of this credential does not exist any more: ask an administrator")
+        _check_owner(database, caller, registration.document.name, prefix_team or caller.team)
+        if held_name is not None:
+            _check_owner(database, caller, held_name, held_by)
+            raise HeldName(held_for)
     bounds = quota.parameters()
     if held + servers > bounds["max_servers"]:
         raise QuotaExceeded(
@@ -950,25 +1141,27 @@ def _duplicate(registration: Registration, existing: str) -> DuplicateServer:
     return DuplicateServer(told, [Fault("name", f"Taken for the server {existing}", "taken")])
 
 
-def shake_hands(database: Database, digest: bytes, lease: int | None = None) -> Visit | None:
+def shake_hands(database: Database, caller: Caller, digest: bytes, lease: int | None = None) -> Visit | None:
     """Be content with the SHA-256 (RFC 8785 form) of a registration, with a lease or without; the endpoint to look at.
 
-    Raises RegistrationRequired where no server was sent as this, or more is to be done than to renew the lease.
+    Raises RegistrationRequired where no server of the caller's was sent as this, or more is to be done than to renew
+    the lease.
     """
+    given = caller.parameters() | {"body_digest": digest}
     if lease is None:
-        row = database.read(HAS_DIGEST, {"body_digest": digest})
+        row = database.read(HAS_DIGEST, given)
         if row is None or not row[0]:
             raise RegistrationRequired
         return None
-    row = database.read(ANNOUNCED, {"body_digest": digest})
+    row = database.read(ANNOUNCED, given)
     if row is None:
         raise RegistrationRequired
     *visit, offer, status, is_looked_for, is_lease_over = row
     is_looked_for = is_looked_for and status != "inactive"
     if not (is_looked_for or is_lease_over):
         return None
-    place = {"endpoint": row[1], "lease": lease, "is_looked_for": is_looked_for}
-    renewed = database.write(RENEW, place | {"body_digest": digest, "offer_digest": offer})
+    place = {"endpoint": row[1], "lease": lease, "is_looked_for": is_looked_for, "offer_digest": offer}
+    renewed = database.write(RENEW, given | place)
     if renewed is None:
         raise RegistrationRequired
     _, at, is_visited = renewed
@@ -987,10 +1180,11 @@ def list_page(database: Database, filters: Filters, limit: int, after: int) -> P
         word, *others = [folding.pattern(word) for word in words] or [None]
         tag = None if filters.tag is None else folding.fold(filters.tag)
         unknown = filters.verdict == UNKNOWN
-        counted = not (word is None and tag is None and filters.verdict is None)
+        counted = not (word is None and tag is None and filters.verdict is None and filters.owner is None)
         parameters |= {
             "status": filters.status,
             "type": filters.type,
+            "owner": filters.owner,
             "verdict": None if unknown else filters.verdict,
             "unknown": unknown,
             "word": word,
@@ -1027,16 +1221,25 @@ def detail(database: Database, id_: int) -> str:
     return row[0]
 
 
-def set_status(database: Database, id_: int, status: Literal["active", "inactive"]) -> Registered:
+def set_status(database: Database, caller: Caller, id_: int, status: Literal["active", "inactive"]) -> Registered:
     """Put a server into the health sweeps, or take it out; answers its id, name, status, created_at and updated_at.
 
-    Raises ServerNotFound.
+    Raises ServerNotFound, and Forbidden where it is another team's and the caller no curator.
     """
-    row = database.write(SET_STATUS, {"id": id_, "status": status})
-    if row is None:
-        raise ServerNotFound
+    row = _write(database, caller, SET_STATUS, {"id": id_, "status": status}, WHOSE)
     visit = None if row[6] is None else (row[5], row[0], *row[6:])
     return Registered({**_answer(*row[:4]), "updated_at": row[4]}, visit)
+
+
+def transfer(database: Database, caller: Caller, id_: int, team: str) -> dict[str, Any]:
+    """Give a server to a team; answers its id, name and owner.
+
+    Raises ServerNotFound, TeamNotFound, and Forbidden where it is another team's.
+    """
+    row = _write(database, caller, TRANSFER, {"id": id_, "team": team}, WHOSE)
+    if row[2] is None:
+        raise TeamNotFound
+    return dict(zip(("id", "name", "owner"), row, strict=True))
 
 
 def parse_hold(query: Mapping[str, str]) -> int | None:
@@ -1057,21 +1260,43 @@ def parse_hold(query: Mapping[str, str]) -> int | None:
     return int(hold)
 
 
-def delete(database: Database, id_: int, hold: int | None = None) -> None:
-    """Remove a server with all that is kept of it, and hold its name for so many seconds. Raises ServerNotFound."""
+def delete(database: Database, caller: Caller, id_: int, hold: int | None = None) -> None:
+    """Remove a server with all that is kept of it, and hold its name for so many seconds.
+
+    Raises ServerNotFound, and Forbidden where it is another team's.
+    """
     if hold is None:
-        removed = database.write(DELETE, {"id": id_}) is not None
+        _write(database, caller, DELETE, {"id": id_}, WHOSE)
     else:
-        row = database.write(REMOVE_AND_HOLD, {"id": id_, "seconds": hold})
-        removed = row is not None and row[0]
-    if not removed:
-        raise ServerNotFound
+        _write(database, caller, REMOVE_AND_HOLD, {"id": id_, "seconds": hold}, WHOSE)
 
 
-def end_hold(database: Database, name: int | str) -> None:
-    """Let a name be registered again that is held. Raises ServerNotFound where it is not held; an id never is."""
-    if isinstance(name, int) or database.write(END_HOLD, {"name": name}) is None:
+def end_hold(database: Database, caller: Caller, name: int | str) -> None:
+    """Let a name be registered again that is held.
+
+    Raises ServerNotFound where it is not held, which an id never is, and Forbidden where another team holds it.
+    """
+    if isinstance(name, int):
         raise ServerNotFound
+    _write(database, caller, END_HOLD, {"name": name}, WHOSE_HOLD)
+
+
+def _write(
+    database: Database, caller: Caller, statement: LiteralString, given: dict[str, Any], whose: LiteralString
+) -> tuple[Any, ...]:
+    """The row of a statement that changes what is the caller's, of which `whose` tells the name and the owner.
+
+    Raises ServerNotFound where it is not there, Forbidden where it is not the caller's.
+    """
+    for _ in range(MAX_RACES):
+        row = database.write(statement, caller.parameters() | given)
+        if row is not None:
+            return row
+        found = database.read(whose, given)
+        if found is None:
+            raise ServerNotFound
+        _check_owner(database, caller, *found)  # else it has come to be the caller's meanwhile
+    raise Unavailable("lost every race")
 
 
 def _answer(id_: int, name: str, status: str, created_at: str) -> dict[str, Any]:
