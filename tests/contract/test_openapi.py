@@ -18,7 +18,8 @@ from referencing.jsonschema import DRAFT202012
 
 from local import template
 from local.template import Mock, Route, Stack
-from mcp_registry import errors
+from mcp_registry import caller, errors
+from mcp_registry.access import audit, rules, tokens
 from mcp_registry.catalogue import cursor, listing, names, registration
 from mcp_registry.edge import front, http, intake
 from mcp_registry.errors import RegistryError, ValidationFailed
@@ -265,6 +266,7 @@ def shape(node: Json, definitions: Json) -> Json:
 
 RULES = {
     *("minLength", "maxLength", "minItems", "maxItems", "minimum", "maximum", "additionalProperties"),
+    *("minProperties", "maxProperties"),
     *("x-max-bytes", "x-max-depth"),
 }
 
@@ -301,6 +303,48 @@ def code_shape(struct: type[msgspec.Struct]) -> Json:
 )
 def test_the_limits_of_a_request_are_those_of_the_code(name: str, struct: type[msgspec.Struct]):
     assert shape(SCHEMAS[name], SCHEMAS) == code_shape(struct)
+
+
+@pytest.mark.parametrize(
+    ("name", "struct"), [("TeamSetting", rules.Team), ("Grant", rules.Grant), ("Trust", rules.Trust)]
+)
+def test_the_limits_of_what_is_sent_about_who_may_call_are_those_of_the_code(name: str, struct: type[msgspec.Struct]):
+    _, definitions = msgspec.json.schema_components([struct])
+    assert shape(SCHEMAS[name], SCHEMAS) == shape(definitions[struct.__name__], definitions)
+
+
+def test_the_words_and_forms_of_who_may_call_are_those_of_the_code():
+    assert tuple(SCHEMAS["Role"]["enum"]) == caller.ROLES == get_args(rules.Role)
+    assert tuple(SCHEMAS["Action"]["enum"]) == audit.ACTIONS
+    team, grant, trust = (SCHEMAS[name]["properties"] for name in ("TeamSetting", "Grant", "Trust"))
+    assert team["prefixes"]["items"]["pattern"] == f"^{rules.PREFIX.pattern}$"
+    places = [grant["team"], trust["team"], parameters("/api/registry/teams/{team}", "get")["team"]]
+    places += [parameters("/api/registry/issuers/{id}", "put")["id"]]
+    assert {(each["pattern"], each["maxLength"]) for each in places} == {(f"^{rules.NAME.pattern}$", rules.MAX_NAME)}
+    assert (grant["team"]["default"], grant["expires_in_days"]["default"]) == (caller.DEFAULT_TEAM, rules.DEFAULT_DAYS)
+    token = re.compile(parameters("/api/registry/tokens/{id}", "get")["id"]["pattern"])
+    assert token.search(tokens.make().id) and not token.search(tokens.make().id[1:])
+
+
+@pytest.mark.parametrize("text", ["payments", "a" * 63, "a" * 64, "a-", "-a", "A", "a.b", "", "é"])
+def test_a_name_of_a_team_is_taken_as_documented(text: str):
+    fits = Draft202012Validator(parameters("/api/registry/teams/{team}", "get")["team"]).is_valid(text)
+    if fits:
+        assert rules.parse_name({"team": text}, "team") == text
+    else:
+        with pytest.raises(ValidationFailed):
+            rules.parse_name({"team": text}, "team")
+
+
+def test_the_parameters_of_the_audit_and_of_tokens_are_those_of_the_code():
+    of_audit, of_tokens = parameters("/api/registry/audit", "get"), parameters("/api/registry/tokens", "get")
+    assert set(of_audit) == set(rules.AuditPage._fields)
+    assert set(of_tokens) == set(rules.TokenPage._fields)
+    for limit in (of_audit["limit"], of_tokens["limit"]):
+        assert (limit["minimum"], limit["maximum"], limit["default"]) == (1, rules.MAX_LIMIT, rules.DEFAULT_LIMIT)
+    assert of_audit["after"]["maximum"] == audit.MAX_SEQUENCE == http.MAX_ID
+    assert (of_audit["actor"]["maxLength"], of_audit["target"]["maxLength"]) == (audit.MAX_ACTOR, audit.MAX_TARGET)
+    assert of_audit["action"]["enum"] == [*audit.ACTIONS, ""]
 
 
 def test_a_name_has_the_pattern_of_the_code():
@@ -513,7 +557,14 @@ def columns(database_url: str) -> dict[str, dict[str, tuple[int | None, bool, st
 
 
 # What an answer shows of a table, and what of the table it does not show.
-SENT = (("Registration", "mcp_servers"), ("Metadata", "server_metadata"), ("Tool", "tools"))
+SENT = (
+    ("Registration", "mcp_servers"),
+    ("Metadata", "server_metadata"),
+    ("Tool", "tools"),
+    ("TeamSetting", "teams"),
+    ("Grant", "tokens"),
+    ("Trust", "issuers"),
+)
 SHOWN = (
     (
         "ServerDetail",
@@ -525,6 +576,11 @@ SHOWN = (
     ("Endpoint", "endpoints", {"status", "verdict", "last_check", "evidence"}),
     ("StoredMetadata", "server_metadata", set[str]()),
     ("StoredTool", "tools", set[str]()),
+    ("TeamListItem", "teams", {"prefixes", "servers"}),
+    ("Team", "teams", {"prefixes", "servers", "members"}),
+    ("Token", "tokens", set[str]()),
+    ("TrustedIssuer", "issuers", set[str]()),
+    ("AuditEntry", "audit", {"sequence", "at"}),
 )
 INTERNAL = {
     *("canonical_name", "name_key", "look_key", "figure_key", "search_text", "search_fold", "tags_fold"),
@@ -533,7 +589,12 @@ INTERNAL = {
     *("endpoint_id", "offer_digest", "ask_again_at", "was", "introduce_at", "visited_at", "pulse", "learnt_at"),
 }
 # What an answer does not show of each endpoint. Some of it is told of the server, of the endpoint that it has.
-NOT_OF_EACH = {"Endpoint": {"id", "created_at", "era", "introduced_at", "introduction", "auth"}}
+NOT_OF_EACH = {
+    # By other names: sequence, at. The transaction is nobody's business.
+    "AuditEntry": {"id", "occurred_at", "xid"},
+    "Token": {"digest"},
+    "Endpoint": {"id", "created_at", "era", "introduced_at", "introduction", "auth"},
+}
 
 
 @pytest.mark.parametrize(("name", "table"), SENT)
@@ -576,10 +637,12 @@ def test_the_periods_of_a_history_are_those_of_the_code():
     assert documented["default"] == history.DEFAULT_PERIOD
 
 
-@pytest.mark.parametrize(("name", "kind"), [("Status", "server_status"), ("ServerType", "server_type")])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("Status", "server_status"), ("ServerType", "server_type"), ("Role", "role")]
+)
 def test_the_words_of_a_column_are_those_of_the_document_and_the_code(name: str, kind: str, database_url: str):
     statement = "SELECT enumlabel FROM pg_enum WHERE enumtypid = %s::regtype"
     with psycopg.connect(database_url) as connection:
         labels = [label for (label,) in connection.execute(statement, [f"registry.{kind}"])]
-    code = {"server_status": listing.STATUSES, "server_type": listing.TYPES}[kind]
+    code = {"server_status": listing.STATUSES, "server_type": listing.TYPES, "role": caller.ROLES}[kind]
     assert sorted(SCHEMAS[name]["enum"]) == sorted(labels) == sorted(code)

@@ -98,4 +98,4 @@ def revoke(database: Database, caller: Caller, id_: str) -> None:
 
 def no_team(name: str) -> TeamNotFound:
     """The refusal of a field that names a team which is not there."""
-    return TeamNotFound(f"{TeamNotFound.__doc__}: {name}", [Fault("team", f"There is no team {name}", "missing")])
+    return TeamNotFound(f"{TeamNotFound.__doc__}: {name}", [Fault("team", f"There is no team {name}", "value")])
