@@ -11,13 +11,25 @@ from pathlib import Path
 # What is deployed finds the layer on its path; here we put it there.
 sys.path.insert(0, str(Path(__file__).parent.parent / "layers" / "registry"))
 
-from benchmarks import announcing, cold_start, engine, history, owner, paging, requests, sweep, throughput, writing
+from benchmarks import (
+    access,
+    announcing,
+    cold_start,
+    engine,
+    history,
+    owner,
+    paging,
+    requests,
+    sweep,
+    throughput,
+    writing,
+)
 from benchmarks.catalogue import postgres
 from benchmarks.report import Result, machine, summary
 
 BENCHMARKS = (
     *("requests", "cold_start", "paging", "throughput", "engine", "sweep", "writing", "history", "announcing"),
-    "owner",
+    *("owner", "access"),
 )
 
 
@@ -44,6 +56,7 @@ def main() -> int:
             "history": lambda: history.run(url),
             "announcing": announcing.run,
             "owner": owner.run,
+            "access": lambda: access.run(url),
             "engine": lambda: engine.run(quick=arguments.quick),
         }
         print(machine(url))

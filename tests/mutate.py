@@ -103,6 +103,9 @@ SUBJECTS = (
             SECRET + "test_while_a_rotation_is_under_way_both_credentials_are_valid",
         ),
     ),
+    Subject("access.tokens", ("tests/unit/test_tokens.py",)),
+    Subject("access.limits", ("tests/unit/test_limits.py",)),
+    Subject("access.admission", ("tests/unit/test_auth.py", "tests/unit/test_admission.py")),
     Subject("authorizer", ("tests/unit/test_auth.py",), file="functions/authorizer/app.py"),
     Subject(
         "aws.secret",

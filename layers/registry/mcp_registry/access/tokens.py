@@ -59,7 +59,7 @@ def parse(text: str) -> Token | None:
 
 def digest(text: str) -> bytes:
     """What is stored of a token, and asked for: the SHA-256 of all of it."""
-    return sha256(text.encode()).digest()
+    return sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def _checksum(text: str) -> str:
