@@ -17,6 +17,7 @@ from benchmarks import (
     cold_start,
     engine,
     history,
+    issuers,
     owner,
     paging,
     requests,
@@ -29,7 +30,7 @@ from benchmarks.report import Result, machine, summary
 
 BENCHMARKS = (
     *("requests", "cold_start", "paging", "throughput", "engine", "sweep", "writing", "history", "announcing"),
-    *("owner", "access"),
+    *("owner", "access", "issuers"),
 )
 
 
@@ -56,7 +57,8 @@ def main() -> int:
             "history": lambda: history.run(url),
             "announcing": announcing.run,
             "owner": owner.run,
-            "access": access.run,
+            "access": lambda: access.run(url),
+            "issuers": issuers.run,
             "engine": lambda: engine.run(quick=arguments.quick),
         }
         print(machine(url))

@@ -43,7 +43,14 @@ WITH_SECRET = {
     "authorizer, and a call": """
 import app
 try:
-    app.lambda_handler({"authorizationToken": "Basic YTpi", "methodArn": "arn/v1/GET"}, None)
+    app.lambda_handler(
+        {
+            "methodArn": "arn/v1/GET",
+            "multiValueHeaders": {"Authorization": ["Basic YTpi"]},
+            "requestContext": {"identity": {"sourceIp": "192.0.2.1"}},
+        },
+        None,
+    )
 except Exception as error:
     assert type(error).__name__ == "EndpointConnectionError", error
 """,

@@ -239,7 +239,12 @@ def _ours(server_url: str) -> Generator[Side]:
 
         def call(request: Call) -> Answer:
             arn = f"arn:aws:execute-api:eu-west-1:123456789012:abcdef/v1/{request.method}{request.path}"
-            policy = authorizer({"type": "TOKEN", "methodArn": arn, "authorizationToken": AUTHORIZATION}, None)
+            asked = {
+                "methodArn": arn,
+                "multiValueHeaders": {"Authorization": [AUTHORIZATION]},
+                "requestContext": {"identity": {"sourceIp": "192.0.2.1"}},
+            }
+            policy = authorizer(asked, None)
             assert policy["policyDocument"]["Statement"][0]["Effect"] == "Allow"
             answer = handlers[request.resource](request.event, None)
             return Answer(answer["statusCode"], answer["body"])

@@ -105,6 +105,8 @@ SUBJECTS = (
     ),
     Subject("access.tokens", ("tests/unit/test_tokens.py",)),
     Subject("access.issuers", ("tests/unit/test_issuers.py",)),
+    Subject("access.limits", ("tests/unit/test_limits.py",)),
+    Subject("access.admission", ("tests/unit/test_auth.py", "tests/unit/test_admission.py")),
     Subject("authorizer", ("tests/unit/test_auth.py",), file="functions/authorizer/app.py"),
     Subject(
         "aws.secret",

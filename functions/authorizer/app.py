@@ -6,9 +6,11 @@ Contract: AWS documentation, "Input to an API Gateway Lambda authorizer" (REQUES
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from mcp_registry.access import admission
+
+if admission.TYPE_CHECKING:
+    from typing import Any
 
 if os.environ.get("REGISTRY_SECRET_ARN"):
     # Most of a cold start. Lambda lends a function that initialises more CPU than one that answers.

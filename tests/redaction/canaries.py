@@ -27,6 +27,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from mcp_registry.access import tokens
 from tests.api.transport import Answer, Headers, over_http
 from tests.conftest import REGISTER, ROOT, SERVERS, Local, registration
 from tests.faults import stage
@@ -80,6 +81,7 @@ def prove(scale: int) -> list[Line]:
             local = Local({**environment, "DATABASE_URL": database_url, "DATA_DIR": folder})
             try:
                 url = local.wait_until_ready()
+                answers += _by_tokens(url, known, basic(USERNAME, password), database_url)
                 for _ in range(scale):
                     answers += _asked(url, known, basic(USERNAME, password), cron)
                     _ask_badly(url, known)
@@ -229,6 +231,42 @@ def _asked(url: str, known: Canaries, right: str, cron: str) -> list[Answer]:
     ask("POST", REGISTER, b"{}", content_type=f"text/{known.plant('a media type')}")
     ask("POST", REGISTER, b"{}", content_type="application/json", content_encoding=known.plant("an encoding"))
     ask("DELETE", SERVERS, known.plant("a body that nobody reads").encode())
+    return answers
+
+
+def _by_tokens(url: str, known: Canaries, right: str, database_url: str) -> list[Answer]:
+    """Requests of who has a token, right or wrong, and of who was wrong too often to be looked at."""
+    send = over_http(url)
+    answers: list[Answer] = []
+
+    def ask(auth: str, status: int, path: str = SERVERS) -> None:
+        answers.append(send("GET", path, [("authorization", auth)], b""))
+        assert answers[-1].status == status, answers[-1]
+
+    def token(what: str) -> str:
+        made = tokens.make()
+        known.plant(f"the digest of {what}", tokens.digest(made.text).hex())
+        with psycopg.connect(database_url, autocommit=True) as database:
+            database.execute(
+                "INSERT INTO registry.tokens (id, digest, name, team, role, created_by, expires_at)"
+                " VALUES (%s, %s, 'x', 'default', 'reader', 'x', now() + interval '1 day')",
+                [made.id, tokens.digest(made.text)],
+            )
+        return known.plant(what, made.text)
+
+    ask(right, 200)  # so that it goes on being looked at
+    held = token("a token")
+    ask(f"Bearer {held}", 200)
+    ask(basic("whoever", held), 200)
+    ask(f"Bearer {held}", 400, f"{SERVERS}?token={held}")
+    ask(f"Bearer {known.plant('an unknown token', tokens.make().text)}", 401)
+    ask(f"Bearer {known.plant('a token that was cut', tokens.make().text[:-1])}", 401)
+    ask(f"Bearer {'.'.join([known.plant('a token of an issuer')] * 3)}", 401)
+    other = token("a token that nobody can look up")
+    with psycopg.connect(database_url, autocommit=True) as database, cloud.locked_out(database, database_url):
+        ask(f"Bearer {other}", 500)
+    for number in range(25):
+        ask(basic(USERNAME, known.plant(f"wrong password {number}")), 401)
     return answers
 
 

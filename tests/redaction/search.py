@@ -2,8 +2,9 @@
 
 Planted secrets are looked for everywhere. For all other things a log line has to be like one of those that we write,
 field by field, where it is JSON, and must not hold SQL, words of the driver, an exception's own text or a stack where
-it is not. One stack is known, which AWS's runtime client writes for an exception that leaves a handler: `JobFailed`, by
-which Lambda is told to repeat a job. It has our own lines of code and nothing of a request. `log_defect` writes where a
+it is not. Stacks are known that AWS's runtime client writes for an exception that leaves a handler: `JobFailed`, by
+which Lambda is told to repeat a job, and those by which the authorizer says that it has no answer. They have our own
+lines of code and nothing of a request. `log_defect` writes where a
 defect came through: files, lines and names, no text.
 """
 
@@ -83,12 +84,15 @@ _FIELDS = {
     "outcome": r"[a-z]{1,20}",
     # Of servers without a verdict: sentences of ours as names, numbers as values.
     "unchecked": r"[A-Z][A-Za-z' ,]{1,80}",
-    "errorType": r"JobFailed",
-    "errorMessage": r"",
+    "errorType": r"JobFailed|Unauthorized|Unanswered",
+    "errorMessage": r"|Unauthorized|Unhandled|HTTP \d{3}|[A-Z][A-Za-z]{1,60}",
     "requestId": _ID,
     "stackTrace": (
         r'  File "/[^"]+/(?:functions/\w+/app|mcp_registry/edge/background)\.py", line \d+, in lambda_handler\n    '
         r"(?:raise JobFailed|return _?\w+\(event, context\)[ \w()]*(?:, context\))?)\n"
+        # A line of the code by which the authorizer has no answer.
+        r'|  File "/[^"]+/(?:functions/authorizer/app|mcp_registry/(?:access|aws)/\w+)\.py", line \d+, in \w+\n    '
+        r"[\w .,()=:\[\]{}*|+\"-]{1,120}\n"
     ),
 }
 _SHAPES = {name: re.compile(shape) for name, shape in _FIELDS.items()}

@@ -253,6 +253,20 @@ def test_a_cold_start_loads_what_is_stated_and_nothing_else(name):
     assert "boto3" in theirs or "botocore.session" not in loaded
 
 
+def test_the_authorizer_loads_nothing_that_is_written_in_python_but_ours():
+    """It stands before every request's cold start, and `typing` alone takes as long as all of it may."""
+    script = """
+import sys
+bare = {*sys.modules}
+sys.path[:0] = sys.argv[1:]
+import app
+print(*(name for name in {*sys.modules} - bare if str(getattr(sys.modules[name], "__file__", "")).endswith(".py")))
+"""
+    command = [sys.executable, "-I", "-c", script, str(ROOT / "functions" / "authorizer"), str(PACKAGE.parent)]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert {name for name in loaded if not name.startswith("mcp_registry")} == {"app", "__future__"}
+
+
 def unnamed(tree: ast.Module) -> list[int]:
     """The lines where JSON is read, and not both of its failures are named by what stands around that.
 

@@ -4,13 +4,12 @@ The prefix is what scanners find that look for secrets in text, and the checksum
 chance: six digits in base 62 of the CRC-32 of all before it. So one that was cut or mistyped is refused without asking
 anybody. The id may be told; the secret has 238 bits, which nobody guesses, so that its plain SHA-256 may be stored.
 
-Imports built-in modules only, for the authorizer (`auth`).
+Imports built-in modules only, for the authorizer (`auth`): not even `typing`.
 """
 
 from __future__ import annotations
 
 from binascii import crc32
-from typing import Final, NamedTuple
 
 # What `hashlib` gives, without OpenSSL, which takes 4 ms to load (2026-11-30). `random` does the same.
 try:
@@ -18,18 +17,27 @@ try:
 except ImportError:
     from _sha256 import sha256  # pyright: ignore[reportMissingImports]
 
-PREFIX: Final = "mcpr"
-ID_LENGTH: Final = 12
-SECRET_LENGTH: Final = 40
-CHECKSUM_LENGTH: Final = 6  # 62 to the sixth is more than two to the 32nd
-DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+PREFIX = "mcpr"
+ID_LENGTH = 12
+SECRET_LENGTH = 40
+CHECKSUM_LENGTH = 6  # 62 to the sixth is more than two to the 32nd
+DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
-class Token(NamedTuple):
+class Token(tuple[str, str]):
     """A token that is well formed: its public id, and all of it, which nobody but its holder keeps."""
 
-    id: str
-    text: str
+    __slots__ = ()
+
+    @property
+    def id(self) -> str:
+        """What may be told of it."""
+        return self[0]
+
+    @property
+    def text(self) -> str:
+        """The whole token."""
+        return self[1]
 
     def __repr__(self) -> str:
         """Without the secret: this is what a traceback or a log would show."""
@@ -43,7 +51,7 @@ def make() -> Token:
     id_ = "".join(choice(DIGITS) for _ in range(ID_LENGTH))
     secret = "".join(choice(DIGITS) for _ in range(SECRET_LENGTH))
     unchecked = f"{PREFIX}_{id_}_{secret}"
-    return Token(id_, f"{unchecked}_{_checksum(unchecked)}")
+    return Token((id_, f"{unchecked}_{_checksum(unchecked)}"))
 
 
 def parse(text: str) -> Token | None:
@@ -54,12 +62,12 @@ def parse(text: str) -> Token | None:
     prefix, id_, secret, checksum = parts
     if prefix != PREFIX or not (id_ + secret).isalnum() or not text.isascii():
         return None
-    return Token(id_, text) if _checksum(f"{prefix}_{id_}_{secret}") == checksum else None
+    return Token((id_, text)) if _checksum(f"{prefix}_{id_}_{secret}") == checksum else None
 
 
 def digest(text: str) -> bytes:
     """What is stored of a token, and asked for: the SHA-256 of all of it."""
-    return sha256(text.encode()).digest()
+    return sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def _checksum(text: str) -> str:
