@@ -8,6 +8,7 @@ import errno
 import gc
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -670,7 +671,8 @@ def test_servers_that_hang_do_not_delay_those_that_do_not(slow):
     assert verdicts[1, "healthy"] == 300
     assert verdicts[0, "timeout"] + verdicts[0, None] == 300
     hanging = [result for result in results if result.verdict == "timeout"]
-    assert {result.error for result in hanging} <= {f"No answer within {seconds} seconds" for seconds in (5, 6)}
+    asked = re.compile(r"No answer to initialize within [3-6](\.[0-9])? seconds")
+    assert all(asked.fullmatch(result.error or "") for result in hanging), {result.error for result in hanging}
     assert all((result.response_time_ms or 0) >= DEADLINE * 1000 - 100 for result in hanging)
     assert max(result.ended for result in results if result.server_id % 2) - started < DEADLINE
 

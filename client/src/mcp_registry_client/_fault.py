@@ -93,5 +93,4 @@ def plain(target: Target, deadline: Deadline, most: int) -> Generator[None]:
 
 
 def _too_late(deadline: Deadline) -> Failed:
-    message = f"No complete answer came within {deadline.seconds:g} seconds: is the server overloaded?"
-    return Failed("timeout", message)
+    return Failed("timeout", f"No complete answer came{deadline.words}: is the server overloaded?")

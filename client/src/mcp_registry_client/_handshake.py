@@ -480,7 +480,7 @@ class Handshake:
             reply.may_miss_session = "Mcp-Session-Id" in headers
             began = time.monotonic()
             try:
-                with self._open("POST", path or self._path, headers, body, self._part(share)) as answer:
+                with self._open("POST", path or self._path, headers, body, self._part(share, method)) as answer:
                     reply.begin(answer)
                     self._keep(reply)
                     if number is not None or self._strict:
@@ -588,14 +588,11 @@ class Handshake:
         except _transport.Failed:
             return 0.0
 
-    def _part(self, share: float) -> Deadline:
-        """A deadline after a part of the time that is left, of which is said what is said of the whole."""
+    def _part(self, share: float, method: str) -> Deadline:
+        """A deadline of one question, after a part of the time that is left."""
         left = self._left()
-        if share == 1.0 or not left:
-            return self._deadline  # whoever keeps to one that is over fails at once, and in plain words
-        part = Deadline(left * share)
-        part.seconds = self._deadline.seconds
-        return part
+        # Whoever keeps to one that is over fails at once, and in plain words.
+        return Deadline(left * share, method) if left else self._deadline
 
 
 def response(value: Any, number: int, *, in_stream: bool = False) -> dict[str, Any] | None:

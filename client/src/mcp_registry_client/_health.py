@@ -455,7 +455,7 @@ def _failed(finding: Finding) -> Failed:
 
 
 def _too_late(deadline: Deadline) -> Finding:
-    return Finding("timeout", None, f"No answer within {deadline.seconds:g} seconds")
+    return Finding("timeout", None, f"No answer{deadline.words}")
 
 
 def _connection_finding(error: OSError) -> Finding:

@@ -46,10 +46,11 @@ class Response(NamedTuple):
 
 
 class Deadline:
-    """A moment that everything has to be done by."""
+    """A moment that everything has to be done by. `question`: of what an answer is waited for, where that is known."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, question: str = "") -> None:
         self.seconds = seconds
+        self.question = question
         self._end = time.monotonic() + seconds
 
     def left(self) -> float:
@@ -58,6 +59,12 @@ class Deadline:
         if left <= 0:
             raise Failed("timeout", f"No answer within {self.seconds:g} s")
         return left
+
+    @property
+    def words(self) -> str:
+        """What was waited for and for how long, to end a sentence with: ` to initialize within 12 seconds`."""
+        to = f" to {self.question}" if self.question else ""
+        return f"{to} within {max(round(self.seconds, 1), 0.1):g} seconds"
 
     def extend(self, other: Deadline) -> None:
         """Go on until another deadline."""

@@ -691,17 +691,20 @@ class _Visit:
             if self._remaining() <= 0:
                 raise self._too_late()
             began = time.monotonic()
+            seconds = self._remaining() * share
             reply = Reply(number, max(self._left, 1))
             reply.on_request = partial(self._answer_beside, reply)
             reply.may_miss_session = "Mcp-Session-Id" in headers
             request = self._request(method, path or self._path, body, sent)
             answered = False
             try:
-                async with asyncio.timeout(self._remaining() * share):
+                async with asyncio.timeout(seconds):
                     await self._dial(request, reply)
                 answered = True
             except TimeoutError:
-                raise self._too_late() from None
+                raise _Failed(
+                    "timeout", f"No answer to {asked} within {max(round(seconds, 1), 0.1):g} seconds"
+                ) from None
             finally:
                 self._left = max(self._left - reply.taken, 0)
                 self._keep(reply, asked)
