@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -837,6 +838,36 @@ async def hold(visit: Visit) -> None:
     await visit.hold()
 
 
+def where(header: str, value: str, refusal: Answer) -> Callable[[Visit], Awaitable[None]]:
+    """A server that answers a POST whose header has this in it, and refuses any other."""
+    serve = hand()
+
+    async def answer(visit: Visit) -> None:
+        has = visit.method != "POST" or value in visit.headers.get(header, "")
+        await (serve(visit) if has else send(visit, refusal))
+
+    return answer
+
+
+def moved(times: int) -> Callable[[Visit], Awaitable[None]]:
+    """A server behind so many redirects."""
+    serve = hand()
+
+    async def answer(visit: Visit) -> None:
+        base, _, done = visit.path.partition("/mcp")
+        place = int(done.strip("/") or 0)
+        if place < times:
+            await send(visit, text(307, "", TEXT, f"Location: {base}/mcp/{place + 1}"))
+        else:
+            await serve(visit)
+
+    return answer
+
+
+# How many redirects are before these. `mcp` follows 20, the TypeScript SDK five.
+MOVED = {"moved-twice": 2, "moved-twenty-times": 20}
+
+
 async def drop(visit: Visit) -> None:
     visit.reset()
 
@@ -891,6 +922,20 @@ BY_HAND: dict[str, Shape] = {
         hand(initialize=gives(lambda v: Answer(200, JSON, gzip.compress(as_json(v)), ("Content-Encoding: gzip",)))),
         "legacy",
     ),
+    "packed-without-a-head": Shape(
+        "RFC 9110, section 8.4.1.2, note",
+        "up",
+        hand(
+            initialize=gives(
+                lambda v: Answer(200, JSON, zlib.compress(as_json(v))[2:-4], ("Content-Encoding: deflate",))
+            )
+        ),
+        "legacy",
+    ),
+    "wants-packed": Shape("by hand", "up", where("accept-encoding", "gzip, deflate", text(406, "gzip")), "legacy"),
+    "wants-kept-connections": Shape("by hand", "up", where("connection", "keep-alive", text(400, "close")), "legacy"),
+    **{name: Shape("by hand", "up", moved(times), "legacy") for name, times in MOVED.items()},
+    "moved-too-often": Shape("by hand", "down", moved(21)),
     "primed-stream": Shape(
         "rust-sdk rmcp-v1.7.0 3529c3675ff6", "up", hand(initialize=says(initialized, stream=PRIMED)), "legacy"
     ),

@@ -21,7 +21,7 @@ from mcp_registry.dial.reply import Reply
 from mcp_registry.health.probe import new_event_loop
 from tests import shapes
 from tests.hostile import CANARY, Farm, Visit
-from tests.shapes import EVENT, JSON, SHAPES, Answer, hand, initialized, jr, message, result, says, send, text
+from tests.shapes import EVENT, JSON, MOVED, SHAPES, Answer, hand, initialized, jr, message, result, says, send, text
 
 OPEN = Policy.of({"GUARD_OPEN_CIDRS": "127.0.0.0/8,::1/128"})
 # Enough for a loopback on a machine that does other things too; only a fault uses it up.
@@ -130,6 +130,8 @@ def test_a_server_that_knows_initialize_is_asked_nothing_else_before_and_no_disc
     # What is no request nor a notification is an answer to what the server has asked.
     asked = [visit for visit in visits(farm, name) if visit.method != "POST" or "method" in message(visit)]
     methods = [message(visit).get("method", visit.method) for visit in asked]
+    # Who has moved is asked the first question at each place on the way.
+    methods = methods[MOVED.get(name, 0) :]
     assert methods[:3] == ["initialize", "notifications/initialized", "tools/list"]
     assert not {"server/discover", "GET", "ping"} & {*methods}
     assert "mcp-session-id" not in visits(farm, name)[0].headers
@@ -141,7 +143,8 @@ def test_requests_have_ids_that_nobody_has_who_counts_from_one_nor_another_intro
     for name in SHAPES:
         ids = [message(visit)["id"] for visit in visits(farm, name) if {"id", "method"} <= {*message(visit)}]
         assert all(type(one) is int and 10**6 < one < 2**31 for one in ids)
-        assert ids == list(range(ids[0], ids[0] + len(ids)))
+        # A redirect repeats the request.
+        assert [*dict.fromkeys(ids)] == list(range(ids[0], ids[0] + len({*ids})))
         begun.append(ids[0])
     assert len({*begun}) == len(begun) and introduction.PULSE_ID not in introduction.FIRST_IDS
 
@@ -584,19 +587,6 @@ def test_a_redirect_within_the_origin_is_followed_and_the_session_is_closed_ther
         assert introduce(f"{farm.url}/mcp").verdict == "up"
     assert [path for _, path in farm.paths()][:3] == ["/mcp", "/mcp/", "/mcp/"]
     assert farm.paths()[-1] == ("DELETE", "/mcp/")
-
-
-@pytest.mark.parametrize(("hops", "verdict"), [(2, "up"), (5, "up"), (6, "down")])
-def test_redirects_within_the_origin_are_followed_five_times_for_one_question(hops, verdict):
-    async def answer(visit: Visit) -> None:
-        place = int(visit.path[1:])
-        if place < hops:
-            await send(visit, text(308, "", "text/plain", f"Location: /{place + 1}"))
-        else:
-            await hand()(visit)
-
-    with Farm(answer) as farm:
-        assert introduce(f"{farm.url}/0").verdict == verdict
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

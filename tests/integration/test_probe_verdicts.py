@@ -23,7 +23,7 @@ from mcp_registry.health.probe import Result, Target, sweep
 from mcp_registry.health.pulse import Pulse, Signature
 from tests import shapes
 from tests.hostile import Farm, Manner, Visit, closed_port, silent_port
-from tests.shapes import HTML, JSON, SHAPES, Answer, doc, fixed, hand, jr, message, send, text
+from tests.shapes import HTML, JSON, MOVED, SHAPES, Answer, doc, fixed, hand, jr, message, send, text
 
 OPEN = Policy.of({"GUARD_OPEN_CIDRS": "127.0.0.0/8,::1/128"})
 # Enough for a loopback on a machine that does other things too.
@@ -179,7 +179,7 @@ WITHOUT = {"java-sse", "401-for-tools"}
 @pytest.mark.parametrize("name", [name for name, shape in SHAPES.items() if shape.verdict in ("up", "gated")])
 def test_of_who_is_up_or_gated_one_question_is_learnt_and_asked(sweeps, name):
     assert (sweeps.pulses[name] is None) == (name in WITHOUT)
-    assert name in WITHOUT or sweeps.asked[name] == 1
+    assert name in WITHOUT or sweeps.asked[name] == 1 + MOVED.get(name, 0)
 
 
 def test_neither_learning_nor_a_sweep_leaves_a_session_behind(sweeps):
@@ -664,7 +664,9 @@ def test_who_hangs_for_all_the_time_there_is_is_down_and_who_could_not_be_waited
     found = [(result.verdict, result.error) for result in results]
     if found[0] != (None, probe.TOO_BUSY):
         verdict, sentence = found[0]
-        assert verdict == "timeout" and re.fullmatch(r"No answer to initialize within [78](\.[0-9])? seconds", sentence)
+        assert verdict == "timeout" and re.fullmatch(
+            r"No answer to initialize within [78](\.[0-9])? seconds", sentence or ""
+        )
     assert found[1] == (None, probe.OUT_OF_TIME) and took < seconds + 1.5
 
 

@@ -25,6 +25,9 @@ BLANK_LINE: Final = re.compile(rb"\n\r?\n")
 # A carriage return at the end may be half of a line end.
 LINE_END: Final = re.compile(rb"\r\n|\n|\r(?=[^\n])")
 PACKED: Final = frozenset((b"gzip", b"x-gzip", b"deflate"))
+# How the first byte of zlib's format (RFC 1950) and of gzip's ends. Some call bare deflate (RFC 1951) "deflate"; no
+# compressor begins that so, and all clients read it.
+HEADED: Final = frozenset((0x08, 0x0F))
 PIECE: Final = 0x10000
 
 # Takes a number of bytes, and waits for that many at most; empty where the other side has ended.
@@ -202,9 +205,14 @@ class Answer:
 
     def _inflated(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         """What compressed bytes mean, to their end or to where they break. What follows their end is not read."""
-        # 32 reads the format off the first bytes.
-        inflate = zlib.decompressobj(32 + zlib.MAX_WBITS)
+        inflate = None
         for packed in pieces:
+            if inflate is None:
+                if not packed:
+                    continue
+                # 32 reads the format off the first bytes.
+                headed = packed[0] & 0x0F in HEADED
+                inflate = zlib.decompressobj(32 + zlib.MAX_WBITS if headed else -zlib.MAX_WBITS)
             # Never more than a piece at once, and what is left over of it next: 64 KiB may stand for 64 MiB.
             text, most = b"", 0
             while (packed or len(text) == most) and not inflate.eof:

@@ -57,8 +57,10 @@ MAX_ANSWERS: Final = 20
 # Ids of requests that we repeat: whoever asks with a longer one would have us say megabytes.
 MAX_ID: Final = 200
 MAX_NUMBER: Final = 1 << 64
-# Redirects within the origin that one question follows; clients follow more.
-MAX_REDIRECTS: Final = 5
+# Redirects within the origin that one question follows, as `mcp` does.
+MAX_REDIRECTS: Final = 20
+# What the clients of the SDKs send: some servers refuse whoever takes nothing packed, or closes each time.
+AS_CLIENTS: Final = {"Accept-Encoding": "gzip, deflate", "Connection": "keep-alive"}
 # White space, and the bytes of a byte order mark, which some servers on Windows put before their JSON.
 BEFORE_JSON: Final = b" \t\r\n\xef\xbb\xbf"
 # Enough bytes for so many characters, whatever they are.
@@ -271,7 +273,10 @@ class Handshake:
         """Delete the session, where one was opened. It may fail: what an answer to it would say changes nothing."""
         session, self.session = self.session, {}
         if "Mcp-Session-Id" in session:
-            with suppress(Failed), self._open("DELETE", self._path, session, b"", Deadline(GRACE_SECONDS)):
+            with (
+                suppress(Failed),
+                self._open("DELETE", self._path, {**AS_CLIENTS, **session}, b"", Deadline(GRACE_SECONDS)),
+            ):
                 pass
 
     # ------------------------------------------------------------------ the three ways
@@ -309,7 +314,7 @@ class Handshake:
         began = time.monotonic()
         none = Refusal("not_mcp", "The address opens no stream of an MCP server", stream)
         try:
-            with self._open("GET", self._path, {"Accept": EVENTS}, b"", deadline) as answer:
+            with self._open("GET", self._path, {**AS_CLIENTS, "Accept": EVENTS}, b"", deadline) as answer:
                 stream.begin(answer)
                 if stream.status != 200 or not answer.is_stream:
                     stream.take(answer, None)
@@ -480,10 +485,12 @@ class Handshake:
             reply.may_miss_session = "Mcp-Session-Id" in headers
             began = time.monotonic()
             try:
-                with self._open("POST", path or self._path, headers, body, self._part(share, method)) as answer:
+                sent = {**AS_CLIENTS, **headers}
+                with self._open("POST", path or self._path, sent, body, self._part(share, method)) as answer:
                     reply.begin(answer)
                     self._keep(reply)
-                    if number is not None or self._strict:
+                    # Of what is said to a notification nobody waits for more than the head.
+                    if number is not None:
                         reply.take(answer, number, on_request=lambda request: self._answer(request, ""))
                     if reply.broke_off and reply.message is None and number is not None and not self._strict:
                         raise Failed("closed", BROKE_OFF, reply.status)
@@ -517,7 +524,10 @@ class Handshake:
         told = {"error": {"code": METHOD_NOT_FOUND, "message": "Method not found"}}
         answer = {"jsonrpc": "2.0", "id": request["id"], **({"result": {}} if request["method"] == "ping" else told)}
         body = json.dumps(answer, separators=(",", ":")).encode()
-        with suppress(Failed), self._open("POST", path or self._path, self.session, body, self._deadline):
+        with (
+            suppress(Failed),
+            self._open("POST", path or self._path, {**AS_CLIENTS, **self.session}, body, self._deadline),
+        ):
             pass
 
     def _unanswered(self, method: str, failed: Failed) -> Refusal:

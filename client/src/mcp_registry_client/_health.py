@@ -335,10 +335,15 @@ class _Look:
     # ------------------------------------------------------------------ one request
 
     def _page(self, path: str, deadline: Deadline) -> Reply:
-        """The answer to a GET, one redirect within the origin followed. Raises Failed."""
+        """The answer to a GET, redirects within the origin followed. Raises Failed."""
         page = self._got(path, deadline)
-        led = _handshake.onward(self._url, path, page.header("location"))
-        return page if page.status not in _handshake.REDIRECTS or led is None else self._got(led, deadline)
+        for _ in range(_handshake.MAX_REDIRECTS):
+            led = _handshake.onward(self._url, path, page.header("location"))
+            if page.status not in _handshake.REDIRECTS or led is None:
+                break
+            path = led
+            page = self._got(path, deadline)
+        return page
 
     def _got(self, path: str, deadline: Deadline) -> Reply:
         """The answer to a GET, of which a body that is no JSON may be long, or never end."""
@@ -362,15 +367,18 @@ class _Look:
 
         Raises Failed, whose kind is a verdict.
         """
-        sent = {"Accept": f"{JSON}, {_handshake.EVENTS}", **headers}
+        sent = {
+            "Accept-Encoding": "identity",
+            "Connection": "close",
+            "Accept": f"{JSON}, {_handshake.EVENTS}",
+            **headers,
+        }
         if body:
             sent |= {"Content-Type": JSON, "Content-Length": str(len(body))}
         lines = [
             f"{method} {path} HTTP/1.1",
             f"Host: {self._authority}",
             f"User-Agent: {NAME}/{VERSION}",
-            "Accept-Encoding: identity",
-            "Connection: close",
             *(f"{name}: {value}" for name, value in sent.items()),
         ]
         request = "\r\n".join([*lines, "", ""]).encode("ascii") + body

@@ -73,6 +73,9 @@ CLOSED = "closed"
 # Answers without a body, whatever their headers say (RFC 9110, sections 6.4.1 and 15).
 BODILESS = frozenset({101, 204, 205, 304})
 GZIP = frozenset({b"gzip", b"x-gzip"})
+# How the first byte of zlib's format (RFC 1950) and of gzip's ends. Some call bare deflate (RFC 1951) "deflate"; no
+# compressor begins that so, and all clients read it.
+HEADED = frozenset({0x08, 0x0F})
 
 
 class Answer:
@@ -91,6 +94,7 @@ class Answer:
         "_left",
         "_limit",
         "_line",
+        "_packed",
         "_place",
         "_room",
         "_searched",
@@ -198,8 +202,9 @@ class Answer:
         self._left = 0 if self._chunked else int(length) if length and LENGTH.fullmatch(length) else -1
         self._size = b""
         encoding = headers.get(b"content-encoding", b"").lower()
-        # Asked for or not, some servers and proxies always compress. 32 reads the format off the first bytes.
-        self._inflate = zlib.decompressobj(32 + zlib.MAX_WBITS) if encoding in GZIP or encoding == b"deflate" else None
+        # Asked for or not, some servers and proxies always compress.
+        self._packed = encoding in GZIP or encoding == b"deflate"
+        self._inflate: zlib._Decompress | None = None
         self._room = self._limit
         self._text: bytes | bytearray = b""
         self._line = self._searched = 0
@@ -213,7 +218,7 @@ class Answer:
             data = data[: self._left]
             self._left -= len(data)
             ended = not self._left
-        if self._inflate is not None and data:
+        if self._packed and data:
             data, over = self._inflated(data)
             ended = ended or over
         if data:
@@ -255,7 +260,10 @@ class Answer:
 
     def _inflated(self, data: bytes) -> tuple[bytes, bool]:
         """What compressed bytes mean, at most as much as there is room for, and whether they end or break there."""
-        assert self._inflate is not None
+        if self._inflate is None:
+            # 32 reads the format off the first bytes.
+            headed = data[0] & 0x0F in HEADED
+            self._inflate = zlib.decompressobj(32 + zlib.MAX_WBITS if headed else -zlib.MAX_WBITS)
         before = self._inflate.copy()
         try:
             text = self._inflate.decompress(data, self._room)

@@ -49,8 +49,8 @@ MAX_ITEMS: Final = 2_000
 MAX_DEPTH: Final = 64
 # Events of a stream that nobody has waited for yet.
 MAX_WAITING: Final = 1_000
-# Redirects within the origin that one question follows; clients follow more.
-MAX_REDIRECTS: Final = 5
+# Redirects within the origin that one question follows, as `mcp` does.
+MAX_REDIRECTS: Final = reach.MAX_REDIRECTS
 # Questions of the server that are answered, and what is read of what is said to each answer.
 MAX_ANSWERS: Final = 20
 MAX_RECEIPT: Final = 4_096
@@ -692,7 +692,7 @@ class _Visit:
                 raise self._too_late()
             began = time.monotonic()
             seconds = self._remaining() * share
-            reply = Reply(number, max(self._left, 1))
+            reply = Receipt(max(self._left, 1)) if number is None else Reply(number, max(self._left, 1))
             reply.on_request = partial(self._answer_beside, reply)
             reply.may_miss_session = "Mcp-Session-Id" in headers
             request = self._request(method, path or self._path, body, sent)
@@ -729,8 +729,9 @@ class _Visit:
             f"{method} {path} HTTP/1.1",
             f"Host: {self._site.authority}",
             f"User-Agent: {NAME}/{VERSION}",
-            "Accept-Encoding: identity",
-            "Connection: close",
+            # What the clients of the SDKs send: some servers refuse whoever takes nothing packed, or closes each time.
+            "Accept-Encoding: gzip, deflate",
+            "Connection: keep-alive",
             *(f"{name}: {value}" for name, value in headers.items()),
             *([f"Content-Length: {len(body)}"] if body else []),
         ]
@@ -807,7 +808,7 @@ class _Visit:
         with suppress(_Failed, TimeoutError):
             async with asyncio.timeout(GRACE_SECONDS):
                 request = self._request("DELETE", self._path, b"", session)
-                await self._dial(request, Reply(None, MAX_METADATA))
+                await self._dial(request, Receipt(MAX_RECEIPT))
 
     # ------------------------------------------------------------------ what came of it
 

@@ -21,6 +21,8 @@ from mcp_registry.dial.lookup import Names
 CONNECT_SECONDS = 2.0
 
 REDIRECTS = frozenset({307, 308})
+# How many of them within the origin one question follows: as many as httpx, with which `mcp` for Python asks.
+MAX_REDIRECTS = 20
 
 
 class Finding(NamedTuple):

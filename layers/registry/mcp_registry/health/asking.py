@@ -145,7 +145,7 @@ class Heard(NamedTuple):
 async def ask(
     dialler: Dialler, site: Site, addresses: tuple[str, ...], question: Question, path: str | None = None
 ) -> Heard:
-    """Ask a question at a site, or at another path of it. One redirect within the origin is followed.
+    """Ask a question at a site, or at another path of it. Redirects within the origin are followed.
 
     Waits for as long as it takes: the deadline is the caller's. A session that was opened for it is not deleted here.
     """
@@ -156,12 +156,15 @@ async def ask(
     failure, address = await reach.dial(
         dialler, site, addresses, (form % (asked, site.authority)).encode(), beat, SILENT
     )
-    if failure is None and beat.status in reach.REDIRECTS:
+    followed = 0
+    while failure is None and beat.status in reach.REDIRECTS and followed < reach.MAX_REDIRECTS:
         onward = reach.redirected(site, asked, beat.location)
-        if onward is not None:
-            beat = Beat()
-            request = (form % (onward, site.authority)).encode()
-            failure, address = await reach.dial(dialler, site, (address,), request, beat, SILENT)
+        if onward is None:
+            break
+        followed += 1
+        asked, beat = onward, Beat()
+        request = (form % (asked, site.authority)).encode()
+        failure, address = await reach.dial(dialler, site, (address,), request, beat, SILENT)
     if failure is None and beat.fault == exchange.CLOSED:
         failure = reach.CLOSED
     return Heard(beat, failure, address, time.monotonic() - began)
