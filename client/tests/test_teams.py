@@ -44,7 +44,9 @@ def run(registry: Registry, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         with monkeypatch.context() as patch:
             if token is not None:
                 patch.setenv("MCP_REGISTRY_TOKEN", token)
-            return Done(int(cli.main(arguments)), *capsys.readouterr())
+            code = int(cli.main(arguments))
+            out, err = capsys.readouterr()
+            return Done(code, out, err)
 
     return command
 
