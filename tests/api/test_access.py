@@ -171,7 +171,7 @@ def test_the_team_default_is_never_removed(api):
 
 
 def test_a_token_is_told_once(api, team):
-    answer = api("POST", TOKENS, {"name": "ci of payments", "team": team, "role": "publisher", "expires_in_days": 7})
+    answer = api("POST", TOKENS, {"name": "ci of payments", "team": team, "role": "publisher", "expires_in_days": 7.0})
     assert answer.status == 201
     made = answer.json()
     parsed = tokens.parse(made["token"])
@@ -216,6 +216,7 @@ def test_tokens_are_listed_page_by_page(api, team):
         ({"name": "x", "role": "reader", "expires_in_days": 0}, {"expires_in_days": "value"}),
         ({"name": "x", "role": "reader", "expires_in_days": 367}, {"expires_in_days": "value"}),
         ({"name": "x", "role": "reader", "expires_in_days": True}, {"expires_in_days": "type"}),
+        ({"name": "x", "role": "reader", "expires_in_days": 1.5}, {"expires_in_days": "type"}),
         ({"name": "x", "role": "reader", "team": "No"}, {"team": "value"}),
         ({"name": "x", "role": "reader", "id": "mine"}, {"id": "unknown"}),
         ([], {}),

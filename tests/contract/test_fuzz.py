@@ -103,13 +103,26 @@ CHECKS = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def leaves_no_servers_behind(stack_url: str) -> Iterator[None]:
-    """Other tests share the stack: what these registered is removed again."""
+def leaves_nothing_behind(stack_url: str) -> Iterator[None]:
+    """Other tests share the stack: what these registered, made and trusted is removed again."""
     with httpx.Client(base_url=stack_url, auth=CREDENTIALS, timeout=30) as client:
-        before = set(ids(client))
+        before, access_before = set(ids(client)), set(access(client))
         yield
         for id_ in set(ids(client)) - before:
             client.delete(f"/api/registry/servers/{id_}").raise_for_status()
+        for place in [place for place in access(client) if place not in access_before]:
+            client.delete(place).raise_for_status()
+
+
+def access(client: httpx.Client) -> Iterator[str]:
+    """The path of every trusted issuer, token and team, in the order in which they can be removed."""
+    for issuer in client.get("/api/registry/issuers").raise_for_status().json()["issuers"]:
+        yield f"/api/registry/issuers/{issuer['id']}"
+    for token in client.get("/api/registry/tokens", params={"limit": 1000}).raise_for_status().json()["tokens"]:
+        if token["revoked_at"] is None:
+            yield f"/api/registry/tokens/{token['id']}"
+    for team in client.get("/api/registry/teams").raise_for_status().json()["teams"]:
+        yield f"/api/registry/teams/{team['name']}"
 
 
 def ids(client: httpx.Client) -> Iterator[int]:

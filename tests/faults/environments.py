@@ -73,11 +73,13 @@ SELECT format('ALTER TABLE %I.%I ADD COLUMN of_a_newer_release text DEFAULT ''x'
    AND c.relkind IN ('r', 'p')
    AND NOT c.relispartition
 """
-# Each event finds a catalogue with one server, whose id is 1, and no sweep that it would be too early after.
+# Each event finds a catalogue with one server, whose id is 1, one team, and no sweep that it would be too early after.
 EMPTY = """
 TRUNCATE registry.mcp_servers, registry.tools, registry.held_names RESTART IDENTITY CASCADE;
 UPDATE registry.server_counts SET servers = 0;
 TRUNCATE metrics.sweeps;
+TRUNCATE registry.tokens, registry.issuers;
+DELETE FROM registry.teams WHERE name <> 'default';
 SELECT metrics.add_days('2026-11-22', '2026-11-22');  -- the day of the events
 """
 # Times that were left behind, and those of them that are not of the last minute of the database's clock. What a check
@@ -87,6 +89,10 @@ SELECT count(*) FILTER (WHERE at NOT BETWEEN now() - interval '1 minute' AND now
   FROM (SELECT unnest(ARRAY[created_at, updated_at, moved_at]) FROM registry.mcp_servers
         UNION ALL
         SELECT occurred_at FROM metrics.status_transitions WHERE verdict IS NULL
+        UNION ALL
+        SELECT unnest(ARRAY[created_at, updated_at]) FROM registry.teams WHERE name <> 'default'
+        UNION ALL
+        SELECT created_at FROM registry.tokens
         UNION ALL
         SELECT unnest(ARRAY[claimed_at, listed_at, dispatched_at]) FROM metrics.sweeps WHERE dispatched_at IS NOT NULL
        ) AS times (at)

@@ -88,6 +88,7 @@ def _plain(message: str, kind: Any) -> tuple[str, str]:
         return f"Must be {'at most' if bound[1] == '<=' else 'at least'} {bound[2]}", "value"
     if get_origin(kind) is Literal:
         return f"Must be one of {', '.join(get_args(kind))}", "enum"
+    message = message.replace("Expected `int`", "Expected a whole number")
     return re.sub(r"`(\w+)`", lambda match: WORDS.get(match[1], match[1]), message), "type"
 
 

@@ -97,6 +97,8 @@ def parse_team(value: Any) -> Team:
 
 def parse_grant(value: Any) -> Grant:
     """Check a JSON value and return it as the wish for a token. Raises ValidationFailed likewise."""
+    if isinstance(value, dict) and isinstance(days := value.get("expires_in_days"), float) and days.is_integer():
+        value = {**value, "expires_in_days": int(days)}  # 90.0 is the same JSON number as 90
     grant = _converted(value, Grant, "The wish for a token")
     _refuse([*_text_faults({"name": grant.name}), *_name_faults("team", grant.team)])
     return grant

@@ -209,7 +209,7 @@ def put(database: Database, caller: Caller, name: str, sent: Team) -> tuple[bool
         if before != wanted:
             entry = audit.parameters(caller, "team.set", f"team:{name}", before, wanted)
             parameters = {**entry, **wanted, "team": name, "seen": seen}
-            if database.write(MAKE if seen is None else SET, parameters) is None:
+            if database.write(MAKE if seen is None else SET, parameters, looks_first=True) is None:
                 continue  # somebody else was first: look again
         return seen is None, show(database, caller, name)
     raise Unavailable("lost every race")

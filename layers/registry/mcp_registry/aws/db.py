@@ -54,6 +54,8 @@ UNAVAILABLE_STATES = {"55P03", "40001", "40P01", "23503", "25006", "25P03", "25P
 # The server undid the whole statement, so that doing it again is safe: serialization failure, deadlock, and a row that
 # a foreign key needs and that was deleted while the statement ran.
 UNDONE_STATES = {"40001", "40P01", "23503"}
+# Likewise: a row with this unique key came while the statement ran. Whether it helps to do it again says who sends it.
+COLLISION = "23505"
 # The server is fine and said no in time; the connection stays.
 KEPT_STATES = {"55P03", "57014"} | UNDONE_STATES
 
@@ -133,17 +135,21 @@ class Database:
         except psycopg.Error as error:
             raise _translated(error) from error
 
-    def write(self, statement: LiteralString, parameters: Parameters | None = None) -> TupleRow | None:
+    def write(
+        self, statement: LiteralString, parameters: Parameters | None = None, *, looks_first: bool = False
+    ) -> TupleRow | None:
         """Run a statement that changes rows and return its row.
 
         Tried again only where the server itself undid it (`UNDONE_STATES`): after a lost connection
-        nobody knows whether it was committed.
+        nobody knows whether it was committed. A statement that looks first whether its unique keys are free is tried
+        again where one was taken meanwhile.
         """
+        undone = UNDONE_STATES | {COLLISION} if looks_first else UNDONE_STATES
         for attempt in range(1, WRITE_ATTEMPTS + 1):
             try:
                 return self._execute(statement, parameters)
             except psycopg.Error as error:
-                if error.sqlstate not in UNDONE_STATES or attempt == WRITE_ATTEMPTS:
+                if error.sqlstate not in undone or attempt == WRITE_ATTEMPTS:
                     raise _translated(error) from error
         raise AssertionError("unreachable")
 
