@@ -236,7 +236,7 @@ def _asked(url: str, known: Canaries, right: str, cron: str) -> list[Answer]:
 
 def _by_tokens(url: str, known: Canaries, right: str, database_url: str) -> list[Answer]:
     """Requests of who has a token, right or wrong, and of who was wrong too often to be looked at."""
-    send = over_http(url)
+    send = over_http(url, "127.0.0.1")
     answers: list[Answer] = []
 
     def ask(auth: str, status: int, path: str = SERVERS) -> None:
