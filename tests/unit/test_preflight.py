@@ -251,7 +251,7 @@ def test_it_only_reads(run: Any, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize(
     ("limit", "unreserved", "would_fail"),
-    [(1000, 1000, False), (1000, 150, False), (1000, 149, True), (10, 10, True)],
+    [(1000, 1000, False), (1000, 155, False), (1000, 154, True), (10, 10, True)],
 )
 def test_too_little_concurrency_is_said_with_what_to_do(
     run: Any, account: Account, limit: int, unreserved: int, would_fail: bool
