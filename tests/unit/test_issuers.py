@@ -841,6 +841,8 @@ def test_an_issuer_may_end_in_a_slash_as_that_of_entra_does(server, registry):
         ("*/tools", "acme/tools", True),
         ("a*b", "ab", True),
         ("a*b", "a", False),
+        ("a*b", "cb", False),
+        ("acme-*", "other-tools", False),
         ("a*a", "a", False),  # one letter is not both ends
         ("ab*bc", "abc", False),
         ("a*b*c", "a1b2c", True),
