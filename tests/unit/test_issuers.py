@@ -405,6 +405,12 @@ def test_a_token_may_leave_its_key_out_where_the_issuer_has_only_one(issuer, reg
     assert Registry(rule()).refused(issuer.sign(claims())).startswith("It names no key that")
 
 
+def test_the_only_key_is_for_its_own_algorithm_all_the_same(issuer, registry):
+    token = issuer.sign(claims(), kid=None)
+    issuer.keys = [Key.of("ES256")]
+    assert registry.refused(token) == f"It names no key that {issuer.url} has for it"
+
+
 def test_a_key_without_a_name_is_not_the_one_that_a_token_names(issuer, registry):
     issuer.keys = [Key(None, "RS256", Key.of("RS256").private)]
     assert registry.refused(issuer.sign(claims(), kid="rs256-0")).startswith("It names no key that")
@@ -841,6 +847,9 @@ def test_an_issuer_may_end_in_a_slash_as_that_of_entra_does(server, registry):
         ("*/tools", "acme/tools", True),
         ("a*b", "ab", True),
         ("a*b", "a", False),
+        ("a*b", "cb", False),
+        ("acme-*", "other-tools", False),
+        ("*a*a*", "a", False),
         ("a*a", "a", False),  # one letter is not both ends
         ("ab*bc", "abc", False),
         ("a*b*c", "a1b2c", True),
