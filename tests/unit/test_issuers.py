@@ -685,7 +685,8 @@ def leads_to(url: str, status: int = 302) -> Answer:
         (DISCOVERY, as_json({"jwks_uri": "https://other.example"}), ANOTHER),
         (DISCOVERY, as_json({"issuer": ["https://other.example"]}), ANOTHER),
     ],
-    ids=str,
+    # A key is another one in each process, and a test has one name in all of them.
+    ids=lambda value: f"{value.status} {value.body[:20]!r}" if isinstance(value, Answer) else str(value),
 )
 def test_an_issuer_that_answers_something_else_has_no_keys(path, answer, why, issuer, registry):
     issuer.instead[path] = answer
