@@ -629,7 +629,6 @@ ALTER TABLE metrics.tool_invocations ALTER COLUMN id ADD GENERATED ALWAYS AS IDE
 CREATE TABLE registry.audit (
     id bigint NOT NULL,
     occurred_at timestamp with time zone DEFAULT now() NOT NULL,
-    xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
     actor character varying(600) NOT NULL,
     role registry.role NOT NULL,
     team character varying(63) NOT NULL,
@@ -654,7 +653,6 @@ ALTER TABLE registry.audit ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
 CREATE TABLE registry.audit_rest (
     id bigint CONSTRAINT audit_id_not_null NOT NULL,
     occurred_at timestamp with time zone DEFAULT now() CONSTRAINT audit_occurred_at_not_null NOT NULL,
-    xid xid8 DEFAULT pg_current_xact_id() CONSTRAINT audit_xid_not_null NOT NULL,
     actor character varying(600) CONSTRAINT audit_actor_not_null NOT NULL,
     role registry.role CONSTRAINT audit_role_not_null NOT NULL,
     team character varying(63) CONSTRAINT audit_team_not_null NOT NULL,

@@ -76,8 +76,6 @@ ALTER TABLE registry.held_names
 CREATE TABLE registry.audit (
     id           bigint GENERATED ALWAYS AS IDENTITY,
     occurred_at  timestamptz NOT NULL DEFAULT now(),
-    -- The transaction: what is still under way may have taken a lower number than what is there already.
-    xid          xid8 NOT NULL DEFAULT pg_current_xact_id(),
     -- Who did it, as registry.caller tells it, in which role and for which team.
     actor        varchar(600) NOT NULL,
     role         registry.role NOT NULL,

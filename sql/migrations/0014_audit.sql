@@ -5,7 +5,7 @@
 -- 0012 has not.
 
 -- Entries get their numbers before they are committed: one with a lower number may come after one with a higher, and the
--- order of transactions (xid) is another one. So whoever adds entries holds a lock until its transaction ends, whose key is
+-- order of transactions is another one. So whoever adds entries holds a lock until its transaction ends, whose key is
 -- the last number that was given before: its own are higher. Fires before the statement's first row, and so before its
 -- first number.
 CREATE FUNCTION registry.begin_entry() RETURNS trigger

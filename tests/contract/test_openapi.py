@@ -591,7 +591,7 @@ INTERNAL = {
 # What an answer does not show of each endpoint. Some of it is told of the server, of the endpoint that it has.
 NOT_OF_EACH = {
     # By other names: sequence, at. The transaction is nobody's business.
-    "AuditEntry": {"id", "occurred_at", "xid"},
+    "AuditEntry": {"id", "occurred_at"},
     "Token": {"digest"},
     "Endpoint": {"id", "created_at", "era", "introduced_at", "introduction", "auth"},
 }

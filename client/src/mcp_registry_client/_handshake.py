@@ -480,6 +480,7 @@ class Handshake:
         """Send a message and read the answer; redirects within the origin are followed. Raises Refusal."""
         method, number = message["method"], message.get("id")
         body = json.dumps({"jsonrpc": "2.0", **message}, separators=(",", ":")).encode()
+        seen = {path or self._path}
         for followed in range(MAX_REDIRECTS + 1):
             reply = Reply()
             reply.may_miss_session = "Mcp-Session-Id" in headers
@@ -505,8 +506,9 @@ class Handshake:
             if status not in REDIRECTS or followed == MAX_REDIRECTS:
                 return reply
             led = onward(self._url, path or self._path, reply.header("location"))
-            if led is None:
-                return reply
+            if led is None or led in seen:
+                return reply  # who leads in a circle leads nowhere, however often that is asked
+            seen.add(led)
             if path:
                 path = led
             else:

@@ -337,11 +337,13 @@ class _Look:
     def _page(self, path: str, deadline: Deadline) -> Reply:
         """The answer to a GET, redirects within the origin followed. Raises Failed."""
         page = self._got(path, deadline)
+        seen = {path}
         for _ in range(_handshake.MAX_REDIRECTS):
             led = _handshake.onward(self._url, path, page.header("location"))
-            if page.status not in _handshake.REDIRECTS or led is None:
+            if page.status not in _handshake.REDIRECTS or led is None or led in seen:
                 break
             path = led
+            seen.add(led)
             page = self._got(path, deadline)
         return page
 

@@ -687,6 +687,7 @@ class _Visit:
         number = cast("int | None", message.get("id")) if message else None
         asked = str(message["method"]) if message else method
         sent = {**({"Content-Type": JSON} if body else {}), "Accept": f"{JSON}, {EVENTS}", **headers}
+        seen = {path or self._path}
         for followed in range(MAX_REDIRECTS + 1):
             if self._remaining() <= 0:
                 raise self._too_late()
@@ -716,8 +717,9 @@ class _Visit:
             if reply.status not in reach.REDIRECTS or followed == MAX_REDIRECTS:
                 return reply
             onward = reach.redirected(self._site, path or self._path, reply.location)
-            if onward is None:
-                return reply
+            if onward is None or onward in seen:
+                return reply  # who leads in a circle leads nowhere, however often that is asked
+            seen.add(onward)
             if path is None:
                 self._path = onward
             else:

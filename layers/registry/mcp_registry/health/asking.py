@@ -156,12 +156,12 @@ async def ask(
     failure, address = await reach.dial(
         dialler, site, addresses, (form % (asked, site.authority)).encode(), beat, SILENT
     )
-    followed = 0
-    while failure is None and beat.status in reach.REDIRECTS and followed < reach.MAX_REDIRECTS:
+    seen = {asked}
+    while failure is None and beat.status in reach.REDIRECTS and len(seen) <= reach.MAX_REDIRECTS:
         onward = reach.redirected(site, asked, beat.location)
-        if onward is None:
-            break
-        followed += 1
+        if onward is None or onward in seen:
+            break  # who leads in a circle leads nowhere, however often that is asked
+        seen.add(onward)
         asked, beat = onward, Beat()
         request = (form % (asked, site.authority)).encode()
         failure, address = await reach.dial(dialler, site, (address,), request, beat, SILENT)
