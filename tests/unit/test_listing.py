@@ -46,7 +46,7 @@ def test_a_search_that_can_match_nothing_is_refused(search):
 
 
 @pytest.mark.parametrize("text", ["\n", "\x1f", "abc\n", "\x1ca", "\ta"])
-@pytest.mark.parametrize("name", ["search", "tag"])
+@pytest.mark.parametrize("name", ["search", "tag", "owner"])
 def test_a_control_character_is_refused_wherever_it_stands(name, text):
     with pytest.raises(ValidationFailed) as refused:
         listing.parse({name: text})
@@ -55,7 +55,13 @@ def test_a_control_character_is_refused_wherever_it_stands(name, text):
 
 @pytest.mark.parametrize("text", ["", " ", "\u3000 "])
 def test_blanks_alone_are_no_filter(text):
-    assert listing.parse({"search": text, "tag": text}) == listing.parse({})
+    assert listing.parse({"search": text, "tag": text, "owner": text}) == listing.parse({})
+
+
+def test_an_owner_is_a_filter_and_no_longer_than_the_name_of_a_team():
+    assert listing.parse({"owner": "payments"}).filters == Filters(owner="payments")
+    assert listing.parse({"owner": "a" * 63}).filters.owner == "a" * 63
+    assert paths({"owner": "a" * 64}) == ["owner"]
 
 
 def test_every_fault_is_told_at_once():
@@ -68,10 +74,11 @@ def test_every_fault_is_told_at_once():
 
 
 def test_a_cursor_brings_its_filters_along():
-    filters = Filters("active", None, "weather")
+    filters = Filters("active", None, "weather", owner="payments")
     issued = cursor.encode(7, filters)
     assert listing.parse({"cursor": issued}) == (filters, 100, 7)
-    assert listing.parse({"cursor": issued, "status": "active", "search": "weather"}) == (filters, 100, 7)
+    repeated = {"cursor": issued, "status": "active", "search": "weather", "owner": "payments"}
+    assert listing.parse(repeated) == (filters, 100, 7)
 
 
 @pytest.mark.parametrize(
