@@ -227,6 +227,7 @@ def _ours(server_url: str) -> Generator[Side]:
         REGISTRY_PASSWORD=PASSWORD,
         POWERTOOLS_SERVICE_NAME="mcp-registry",
         POWERTOOLS_LOG_LEVEL="INFO",
+        ROLES=_roles(),
     )
     authorizer, register, list_, detail = (_handler(name) for name in ("authorizer", "register", "list", "detail"))
     # Log lines are made and thrown away.
@@ -246,7 +247,9 @@ def _ours(server_url: str) -> Generator[Side]:
             }
             policy = authorizer(asked, None)
             assert policy["policyDocument"]["Statement"][0]["Effect"] == "Allow"
-            answer = handlers[request.resource](request.event, None)
+            event = request.event
+            event["requestContext"]["authorizer"] = {"principalId": policy["principalId"], **policy["context"]}
+            answer = handlers[request.resource](event, None)
             return Answer(answer["statusCode"], answer["body"])
 
         from mcp_registry.aws.db import database as warm
@@ -255,6 +258,14 @@ def _ours(server_url: str) -> Generator[Side]:
         assert row is not None
         yield Side(call, row[0])
         warm().close()
+
+
+def _roles() -> str:
+    """Which roles may call which routes, as the template says it."""
+    from samtranslator.yaml_helper import yaml_parse
+
+    template = yaml_parse((ROOT / "template.yaml").read_text(encoding="utf-8"))
+    return template["Globals"]["Function"]["Environment"]["Variables"]["ROLES"]
 
 
 @contextmanager
