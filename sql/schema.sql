@@ -361,22 +361,6 @@ CREATE FUNCTION registry.prefix_key(name text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN translate(regexp_replace(lower((name COLLATE "C")), '[._-]+'::text, '-'::text, 'g'::text), '01'::text, 'ol'::text);
 
-CREATE FUNCTION registry.prefix_team(name text) RETURNS character varying
-    LANGUAGE plpgsql STABLE STRICT
-    AS $$
-DECLARE
-    read text := registry.prefix_key(name);
-    look text := registry.prefix_key(translate(name, 'I', 'l'));
-BEGIN
-    RETURN (SELECT team
-              FROM registry.team_prefixes
-             WHERE starts_with(read, key)
-                OR starts_with(look, key)
-             ORDER BY length(key) DESC
-             LIMIT 1);
-END
-$$;
-
 CREATE FUNCTION registry.refuse_change() RETURNS trigger
     LANGUAGE plpgsql
     SET search_path TO ''

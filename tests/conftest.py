@@ -32,9 +32,10 @@ from local.gateway import FunctionError, Gateway, HttpRequest
 from local.postgres import LEASH
 from local.run import LOOPBACK
 from local.runtime import Invocations
-from mcp_registry.aws import db
+from mcp_registry.access import tokens
+from mcp_registry.aws import db, invoke
 from mcp_registry.caller import DEFAULT_TEAM, Caller
-from tests.api.transport import Answer, Headers, Remote, Secret, Transport, over_http
+from tests.api.transport import ADDRESSES, Answer, Headers, Remote, Secret, Transport, over_http
 from tests.redaction import search
 
 # A run in the background of a shell ignores SIGINT, one under nohup SIGHUP, and so would everything that they start.
@@ -579,7 +580,7 @@ class InProcess:
         """Answer a request by a gateway that remembers nothing, so that changed credentials count at once."""
         started = time.perf_counter()
         path, _, query = path.partition("?")
-        request = HttpRequest(method, path, query, tuple(headers), body)
+        request = HttpRequest(method, path, query, tuple(headers), body, source_ip=next(ADDRESSES))
         response = asyncio.run(Gateway(self.stack.api, self.invoke).handle(request))
         headers_out = {name.lower(): value for name, value in response.headers}
         return Answer(response.status, headers_out, response.body, time.perf_counter() - started)
@@ -594,6 +595,7 @@ def in_process(database_url: str, request: pytest.FixtureRequest) -> Iterator[In
             patch.setenv(name, value)
         patch.setenv("POWERTOOLS_LOG_LEVEL", "CRITICAL")
         patch.setattr(db, "_database", None)
+        patch.setattr(invoke, "ANSWER_SECONDS", PATIENCE)
         yield stack
 
 
@@ -684,6 +686,7 @@ def api(request: pytest.FixtureRequest) -> Iterator[Api]:
             api = Api(stack.send, in_process=True, database_url=request.getfixturevalue("database_url"))
         case "stack":
             url = request.getfixturevalue("stack_url")
+            _wake_identify(url)
             api = Api(over_http(url), in_process=False, database_url=request.getfixturevalue("stack_database_url"))
         case _:
             foreign = request.config.stash[FOREIGN]
@@ -717,6 +720,13 @@ def _await(api: Api, url: str) -> None:
     if listed.status != 200:
         told = f"{url}{SERVERS} answers {listed.status} to these credentials: are they those of this stack?"
         pytest.exit(told, returncode=pytest.ExitCode.USAGE_ERROR)
+
+
+def _wake_identify(url: str) -> None:
+    """Ask once with a token: starting who knows it may take longer on a busy machine than the authorizer waits."""
+    headers = [("authorization", f"Bearer {tokens.make().text}")]
+    statuses = (over_http(url)("GET", f"{SERVERS}?limit=1", headers, b"").status for _ in range(10))
+    assert 401 in statuses, "nobody can be asked who has a token"
 
 
 def _leave_nothing(api: Api, stack: str, lines: list[str]) -> None:

@@ -138,8 +138,9 @@ class Issuer:
         # How long it waits before each answer; as an event, so that it ends with the server.
         self.seconds = 0.0
         self.is_away = False
-        # The paths that were asked for.
+        # The paths that were asked for, and the headers of the last request.
         self.asked: list[str] = []
+        self.headers: dict[str, str] = {}
         self._serial = 0
 
     def rotate(self, *, keep: bool = True) -> None:
@@ -401,6 +402,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(self.played.give_github(parse_qs(url.query), self.headers.get("Authorization", "")))
             return
         issuer.asked.append("/" + "/".join(rest))
+        issuer.headers = dict(self.headers.items())
         if issuer.seconds:
             self.played.wait(issuer.seconds)
         if issuer.is_away:

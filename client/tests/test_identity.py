@@ -159,7 +159,7 @@ def test_on_aws_the_role_comes_before_the_password(announced, aws: Aws, caplog: 
         "Action": ["GetWebIdentityToken"],
         "Version": ["2011-06-15"],
         "Audience.member.1": [registry.url],
-        "SigningAlgorithm": ["ES384"],
+        "SigningAlgorithm": ["RS256"],
         "DurationSeconds": ["300"],
     }
 

@@ -949,6 +949,7 @@ def test_an_application_that_starts_again_writes_nothing_and_a_changed_tool_is_a
         assert app.registration.wait(20), app.registration.error
         app.registration.stop()
         rows += registry.named(name)
-    said = [record.getMessage().rpartition(" ")[2] for record in caplog.records if "Registered" in record.getMessage()]
+    lines = [record.getMessage() for record in caplog.records if "Registered" in record.getMessage()]
+    said = [line.removesuffix(", as the user admin").rpartition(" ")[2] for line in lines]
     assert said == ["(created)", "(unchanged)", "(updated)"] and rows[0] == rows[1]
     assert [tool["description"] for row in rows for tool in row["tools"]] == ["The time."] * 2 + ["The time of day."]

@@ -37,6 +37,7 @@ def test_a_listed_server_has_these_fields(api):
         "version": "1.2.3",
         "last_health_check": None,
         "tools_count": 1,
+        "owner": "default",
     }
     assert set(listed) == set(expected)
     assert api.unswept(listed) == api.unswept(expected)
@@ -253,6 +254,7 @@ def test_detail_has_every_column_and_the_tools_in_order(api):
         "status": "active",
         "verdict": "unknown",
         "frozen": False,
+        "owner": "default",
         "last_health_check": None,
         "checked_at": None,
         "last_check": None,

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
+from mcp_registry.access import issuers
 from tests import issuer as played
 from tests.conftest import SERVERS, Api, nowhere_else, registration
 from tests.issuer import Issuer, Key, Server
@@ -44,6 +45,18 @@ def trusted(api: Api, server: Server, request: pytest.FixtureRequest) -> Callabl
     return trust
 
 
+def asked(api: Api, method: str, path: str, body: Any = None, *, token: str, basic: bool = False) -> Any:
+    """An answer; on a busy machine the keys may not come within two seconds, and are asked for again soon."""
+    auth = "Basic " + b64encode(f"aws:{token}".encode()).decode() if basic else f"Bearer {token}"
+    answer = api(method, path, body, auth=auth)
+    for _ in range(20):
+        if answer.status != 500:
+            break
+        time.sleep(issuers.SOON_SECONDS / 2)
+        answer = api(method, path, body, auth=auth)
+    return answer
+
+
 def new(server: Server) -> Issuer:
     return server.issuer(f"issuer-{time.monotonic_ns()}", Key.of("RS256"))
 
@@ -53,21 +66,21 @@ def test_a_role_of_aws_registers_as_what_its_rule_says(api, server, trusted, for
     issuer, role = new(server), f"arn:aws:iam::{played.ACCOUNT}:role/mcp-refunds"
     trusted(issuer, "publisher", sub=f"arn:aws:iam::{played.ACCOUNT}:role/mcp-*")
     token = issuer.sign(played.aws_claims(role, [AUDIENCE]))
-    auth = f"Bearer {token}" if form == "bearer" else "Basic " + b64encode(f"aws:{token}".encode()).decode()
-    assert api("GET", SERVERS, auth=auth).status == 200
-    answer = api("POST", "/api/registry/register", api.registration(), auth=auth)
+    basic = form == "basic"
+    assert asked(api, "GET", SERVERS, token=token, basic=basic).status == 200
+    answer = asked(api, "POST", "/api/registry/register", api.registration(), token=token, basic=basic)
     assert answer.status == 201, answer.body
     other = issuer.sign(played.aws_claims(role.replace("mcp-", "other-"), [AUDIENCE]))
-    assert api("GET", SERVERS, auth=f"Bearer {other}").status == 401
+    assert asked(api, "GET", SERVERS, token=other).status == 401
 
 
 def test_a_job_of_github_that_may_read_may_not_register(api, server, trusted):
     issuer = new(server)
     id_ = trusted(issuer, "reader", repository="octo-org/octo-repo")
     claims = played.github_claims("octo-org/octo-repo", AUDIENCE)
-    auth = f"Bearer {issuer.sign(claims)}"
-    assert api("GET", SERVERS, auth=auth).status == 200
-    answer = api("POST", "/api/registry/register", registration("github-may-not"), auth=auth)
+    token = issuer.sign(claims)
+    assert asked(api, "GET", SERVERS, token=token).status == 200
+    answer = asked(api, "POST", "/api/registry/register", registration("github-may-not"), token=token)
     assert (answer.status, answer.json()["code"]) == (403, "FORBIDDEN")
     assert f"oidc:{id_}:{claims['sub']} has the role reader" in answer.json()["error"]
 
@@ -85,7 +98,7 @@ def test_a_token_of_nobody_whom_the_registry_trusts_is_refused(api, server, trus
         issuer.sign(claims, alg="none", sign=lambda _: b"x"),
     ]
     for token in tokens:
-        answer = api("GET", SERVERS, auth=f"Bearer {token}")
+        answer = asked(api, "GET", SERVERS, token=token)
         assert (answer.status, answer.json()["code"]) == (401, "UNAUTHORIZED")
     assert other.asked == []
 

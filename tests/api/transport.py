@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import ssl
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import cycle, repeat
 from typing import Any
 from urllib.parse import SplitResult, quote, urlsplit
 
@@ -54,12 +56,33 @@ class Secret(str):
         return "'***'"
 
 
-def over_http(url: str) -> Transport:
-    """Send requests to a URL exactly as given: no normalised path, no header that was not asked for."""
+def addresses() -> Iterator[str]:
+    """Addresses of the loopback, of which Linux has sixteen million and other systems one.
+
+    The registry limits who is often wrong by address. With one of its own for each request, no test is refused for what
+    others have tried.
+    """
+    with socket.socket() as trying:
+        try:
+            trying.bind(("127.1.0.0", 0))
+        except OSError:
+            yield from repeat("127.0.0.1")
+    for number in cycle(range(1 << 16)):
+        yield f"127.1.{number >> 8}.{number & 255}"
+
+
+ADDRESSES = addresses()
+
+
+def over_http(url: str, source: str | None = None) -> Transport:
+    """Send requests to a URL exactly as given: no normalised path, no header that was not asked for.
+
+    Each comes from an address of its own, or all from `source`.
+    """
     parts = urlsplit(url)
 
     def send(method: str, path: str, headers: Headers, body: bytes) -> Answer:
-        connection = connect(parts)
+        connection = connect(parts, source or next(ADDRESSES))
         try:
             return exchange(connection, parts.path, method, path, headers, body)
         finally:
@@ -139,13 +162,17 @@ def retry_after(answer: Answer) -> float:
     return min(float(text), LONGEST_WAIT) if text.isascii() and text.isdigit() else 1.0
 
 
-def connect(parts: SplitResult) -> http.client.HTTPConnection:
-    """A connection to the host of a URL; of https, only where its certificate is valid."""
+def connect(parts: SplitResult, source: str | None = None) -> http.client.HTTPConnection:
+    """A connection to the host of a URL; of https, only where its certificate is valid.
+
+    `source`: the address to come from, where the host is on this machine.
+    """
     assert parts.hostname is not None
     if parts.scheme == "https":
         context = ssl.create_default_context()
         return http.client.HTTPSConnection(parts.hostname, parts.port, timeout=TIMEOUT, context=context)
-    return http.client.HTTPConnection(parts.hostname, parts.port, timeout=TIMEOUT)
+    own = (source, 0) if source and parts.hostname == "127.0.0.1" else None
+    return http.client.HTTPConnection(parts.hostname, parts.port, timeout=TIMEOUT, source_address=own)
 
 
 def exchange(

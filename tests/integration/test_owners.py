@@ -234,7 +234,7 @@ def test_the_statement_itself_finds_nothing_of_another_team(catalogue, statement
     given = sent(version="1")
     place = {
         "id": id_, "revision": 1, "endpoint": endpoint, "lease": LEASE, "is_moved": False, "is_looked_for": True,
-        "is_put_back": False, "is_one_more": False,
+        "is_back": False, "is_put_back": False, "is_one_more": False,
     }  # fmt: skip
     place |= servers._columns(given) | servers.NO_QUOTA.parameters()
     ((place["revision"],),) = rows(catalogue, "SELECT revision FROM registry.mcp_servers")
@@ -273,6 +273,8 @@ def test_a_new_server_is_its_prefixs_teams_and_else_the_callers(catalogue, told,
     assert entry.after is not None
     assert entry.after.pop("offer_digest") == sent(name).offer_digest.hex()
     assert entry.after == {
+        "health_url": None,
+        "version": None,
         "owner": wanted, "endpoint_url": ONE, "server_type": "mock", "tools_count": 1, "status": "active",
     }  # fmt: skip
 
@@ -408,7 +410,7 @@ def test_the_audit_tells_the_story_in_order_and_of_each_change_what_changed(cata
     entries = told()
     first, second = (sent(tool=tool, version="1").offer_digest.hex() for tool in ("forecast", "other"))
     seen = [(entry.actor, entry.action, entry.before, entry.after) for entry in entries]
-    whole = {"server_type": "mock", "tools_count": 1, "version": "1"}
+    whole = {"server_type": "mock", "tools_count": 1, "version": "1", "health_url": None}
     held_until = entries[-1].before and entries[-1].before.pop("held_until")
     assert isinstance(held_until, str) and held_until.endswith("Z")
     assert seen == [
@@ -464,6 +466,7 @@ WRITES = re.compile(
 )
 # What nobody asked for by name: what checks and sweeps find, and that somebody goes on as they are.
 NOBODYS_DOING = {
+    "access.identity.HOLDER",  # when a token was used last
     "catalogue.servers.RENEW",  # who is there already goes on
     "catalogue.servers.USE_ENDPOINT",  # which of its endpoints a server is asked at, by what was found of them
     "health.introductions.LEARN",  # what an introduction found

@@ -13,9 +13,10 @@ import psycopg
 import pytest
 
 from mcp_registry.aws.db import Database
+from mcp_registry.caller import Caller
 from mcp_registry.catalogue import registration, servers
 from mcp_registry.catalogue.cursor import Filters
-from mcp_registry.errors import DuplicateServer, ValidationFailed
+from mcp_registry.errors import DuplicateServer, Forbidden, HeldName, ValidationFailed
 from mcp_registry.health import messages, results, sweeps
 from mcp_registry.health.messages import Findings
 from tests.conftest import ADMIN, PATIENCE, migrate
@@ -278,3 +279,67 @@ def test_a_check_of_the_address_that_the_release_before_has_changed_meanwhile_sa
     assert everything(upgraded, row) == [("http://moved.example/mcp", None)]
     after = slot + timedelta(seconds=30)
     assert results.write(catalogue, found(id_, "refused", after), after)[:3] == (1, 0, 1)
+
+
+# ------------------------------------------------------------------ 0012: owners
+
+# How the release before removed a server and held its name, and ended that; it wrote no owner.
+OLD_REMOVE_AND_HOLD = "SELECT registry.remove_and_hold(%(id)s, %(seconds)s)"
+OLD_END_HOLD = "DELETE FROM registry.held_names WHERE name_key = registry.name_key(%(name)s) RETURNING name"
+OLD_DELETE = "DELETE FROM registry.mcp_servers WHERE id = %(id)s RETURNING id"
+OF_A_TEAM = Caller("token:1", "publisher", "payments")
+
+
+def old_write_one(url: str, statement: LiteralString, **parameters: object) -> tuple[Any, ...] | None:
+    """The row of a statement of the release before, as the role of its function."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SELECT set_config('role', 'registry_writer', false)")
+        return connection.execute(statement, parameters).fetchone()
+
+
+@pytest.fixture
+def with_a_team(upgraded):
+    with psycopg.connect(upgraded, autocommit=True) as connection:
+        connection.execute("INSERT INTO registry.teams (name) VALUES ('payments')")
+    return upgraded
+
+
+def owners(url: str) -> dict[str, str]:
+    return dict(everything(url, "SELECT name, owner FROM registry.mcp_servers"))
+
+
+def test_the_servers_that_were_there_belong_to_the_administrators_team(catalogue, with_a_team):
+    assert owners(with_a_team) == dict.fromkeys(NAMES, "default")
+    assert servers.replace(catalogue, ADMIN, parsed("plain"))["result"] == "updated"
+    with pytest.raises(Forbidden, match="plain belongs to the team default"):
+        servers.replace(catalogue, OF_A_TEAM, parsed("plain"))
+
+
+def test_what_the_release_before_registers_meanwhile_belongs_to_that_team_too(catalogue, with_a_team):
+    assert old_register(with_a_team, "meanwhile") is not None
+    assert owners(with_a_team)["meanwhile"] == "default"
+    with pytest.raises(Forbidden):
+        servers.replace(catalogue, OF_A_TEAM, parsed("meanwhile"))
+    assert servers.replace(catalogue, ADMIN, parsed("meanwhile"))["result"] == "updated"
+
+
+def test_the_release_before_serves_and_changes_what_has_owners_and_leaves_them(catalogue, with_a_team):
+    id_ = servers.register(catalogue, OF_A_TEAM, parsed("owned"))["id"]
+    assert old_find(with_a_team, "owned") == "owned"
+    old_move(with_a_team, "owned", "http://moved.example/mcp")
+    assert json.loads(servers.detail(catalogue, id_))["endpoint_url"] == "http://moved.example/mcp"
+    assert owners(with_a_team)["owned"] == "payments"
+    assert old_write_one(with_a_team, OLD_DELETE, id=id_) == (id_,)
+
+
+def test_a_name_that_the_release_before_holds_is_held_for_its_owner(catalogue, with_a_team):
+    for name, caller in (("owned", OF_A_TEAM), ("other", ADMIN)):
+        id_ = servers.register(catalogue, caller, parsed(name))["id"]
+        assert old_write_one(with_a_team, OLD_REMOVE_AND_HOLD, id=id_, seconds=60) == (True,)
+    assert old_write_one(with_a_team, OLD_REMOVE_AND_HOLD, id=10**9, seconds=60) == (False,)
+    with pytest.raises(HeldName):
+        servers.register(catalogue, OF_A_TEAM, parsed("owned"))
+    with pytest.raises(Forbidden):
+        servers.register(catalogue, OF_A_TEAM, parsed("other"))
+    assert old_write_one(with_a_team, OLD_END_HOLD, name="owned") == ("owned",)
+    servers.register(catalogue, OF_A_TEAM, parsed("owned"))

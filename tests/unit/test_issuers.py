@@ -10,18 +10,20 @@ import hashlib
 import hmac
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import pytest
+import trustme
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from local.run import LOOPBACK
 from mcp_registry.access import issuers
 from mcp_registry.access.issuers import IssuerAway, Refused, Rule, Verified, Verifier
-from mcp_registry.dial import guard
+from mcp_registry.dial import exchange, guard, lookup
 from tests import issuer as played
 from tests.issuer import DISCOVERY, JWKS, Answer, Issuer, Key, Server, as_json, encode
 
@@ -29,6 +31,7 @@ NOW = 1_800_000_000
 AUDIENCE = "https://registry.example"
 MINUTE, DAY = 60, 86_400
 HOUR = 60 * MINUTE
+FETCH_SECONDS = issuers.FETCH_SECONDS
 CLAIMS = {"aud": AUDIENCE, "sub": "repo:acme/tools:ref:refs/heads/main", "repository": "acme/tools"}
 
 
@@ -39,8 +42,10 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(autouse=True)
-def open_loopback(monkeypatch) -> None:
+def patient_on_the_loopback(monkeypatch) -> None:
     monkeypatch.setenv(guard.OPEN, LOOPBACK)
+    # On a busy machine a fetch may take longer than is promised.
+    monkeypatch.setattr(issuers, "FETCH_SECONDS", 60.0)
     monkeypatch.delenv(guard.CLOSED, raising=False)
 
 
@@ -125,6 +130,8 @@ def test_the_callers_of_two_long_subjects_have_two_names(issuer, registry):
 
 # ------------------------------------------------------------------ its times
 
+LATER = "It is not valid yet: the clock of its issuer or of the registry is wrong"
+
 
 @pytest.mark.parametrize(
     ("changed", "at", "why"),
@@ -132,11 +139,11 @@ def test_the_callers_of_two_long_subjects_have_two_names(issuer, registry):
         ({}, NOW + 5 * MINUTE + 59, None),  # a minute of leeway
         ({}, NOW + 6 * MINUTE, "It has expired"),
         ({"nbf": NOW + 60}, NOW, None),
-        ({"nbf": NOW + 61}, NOW, "It is not valid yet"),
+        ({"nbf": NOW + 61}, NOW, LATER),
         ({"iat": NOW + 60}, NOW, None),
-        ({"iat": NOW + 61}, NOW, "It is not valid yet"),
+        ({"iat": NOW + 61}, NOW, LATER),
         # Our clock, or theirs, is wrong by two minutes, in either direction.
-        ({}, NOW - 2 * MINUTE, "It is not valid yet"),
+        ({}, NOW - 2 * MINUTE, LATER),
         ({"exp": NOW + 30}, NOW + 2 * MINUTE, "It has expired"),
         ({"iat": None, "nbf": None}, NOW - DAY, None),
         ({"exp": None}, NOW, "It never expires"),
@@ -157,7 +164,7 @@ def test_a_token_is_valid_between_its_times_with_a_minute_of_leeway(changed, at,
     if why is None:
         assert registry.verify(token, at).rule.id == "ci"
     else:
-        assert registry.refused(token, at).startswith(why)
+        assert registry.refused(token, at) == why
 
 
 def test_a_number_beyond_all_numbers_is_no_time(issuer, registry):
@@ -195,7 +202,8 @@ def test_a_token_is_for_this_registry_or_for_none(audience, is_ours, issuer, reg
     "subject", [None, "", 7, True, ["a"], {"a": 1}, "a\nb", "a\0", "a\u202eb", "\ud800", "a\x1b[2J", "a\u200b"]
 )
 def test_a_subject_is_text_that_a_log_can_have(subject, issuer, registry):
-    assert registry.refused(issuer.sign(claims(sub=subject))).startswith("Its subject is no text")
+    why = "Its subject is no text, or one with characters that nobody sees"
+    assert registry.refused(issuer.sign(claims(sub=subject))) == why
 
 
 @pytest.mark.parametrize(
@@ -249,7 +257,7 @@ def test_a_part_that_is_no_json_object_is_refused(payload, issuer, registry):
     ],
 )
 def test_what_has_not_the_form_of_a_token_is_refused(broken, registry):
-    assert registry.refused(broken).startswith("It is no signed JSON Web Token")
+    assert registry.refused(broken) == "It is no signed JSON Web Token, or a very long one"
 
 
 def test_a_token_may_have_eight_kilobytes_and_no_more(issuer, registry):
@@ -290,7 +298,7 @@ def test_no_other_algorithm_is_taken_whatever_the_signature(algorithm, issuer, r
 @pytest.mark.parametrize("algorithm", [None, 7, ["RS256"], {"RS256": 1}, True])
 def test_an_algorithm_is_a_text(algorithm, issuer, registry):
     key = issuer.keys[0]
-    assert registry.refused(issuer.sign(claims(), alg=algorithm)).startswith("Its algorithm is none of")
+    assert registry.refused(issuer.sign(claims(), alg=algorithm)) == "Its algorithm is none of RS256, ES256 and ES384"
     assert key.algorithm == "RS256"
 
 
@@ -397,6 +405,12 @@ def test_a_token_may_leave_its_key_out_where_the_issuer_has_only_one(issuer, reg
     assert Registry(rule()).refused(issuer.sign(claims())).startswith("It names no key that")
 
 
+def test_the_only_key_is_for_its_own_algorithm_all_the_same(issuer, registry):
+    token = issuer.sign(claims(), kid=None)
+    issuer.keys = [Key.of("ES256")]
+    assert registry.refused(token) == f"It names no key that {issuer.url} has for it"
+
+
 def test_a_key_without_a_name_is_not_the_one_that_a_token_names(issuer, registry):
     issuer.keys = [Key(None, "RS256", Key.of("RS256").private)]
     assert registry.refused(issuer.sign(claims(), kid="rs256-0")).startswith("It names no key that")
@@ -443,7 +457,7 @@ def test_a_key_that_is_not_for_us_or_not_valid_is_none(kind, changed):
     # Beside one that is right, which goes on being there.
     right = Key.of("RS256", 1)
     assert [*issuers.read_keys({"keys": [member(kind, **changed), right.jwk()]})] == [("rs256-1", "RS256")]
-    with pytest.raises(issuers.Unusable, match="it has no key for RS256, ES256 or ES384"):
+    with pytest.raises(issuers.Unusable, match=r"^it has no key for RS256, ES256 or ES384$"):
         issuers.read_keys({"keys": [member(kind, **changed)]})
 
 
@@ -495,7 +509,9 @@ def test_a_set_has_at_most_a_hundred_keys(count, issuer, registry):
     if count == 100:
         assert registry.verify(issuer.sign(claims())).rule.id == "ci"
         return
-    with pytest.raises(IssuerAway, match="what it has for keys is no set of them, or a very large one"):
+    with pytest.raises(
+        IssuerAway, match=r"cannot be had: what it has for keys is no set of them, or a very large one$"
+    ):
         registry.verify(issuer.sign(claims()))
 
 
@@ -587,12 +603,11 @@ def test_a_clock_that_is_set_back_does_not_keep_keys_for_longer(issuer, registry
 
 
 def test_an_issuer_that_is_slow_is_waited_for_two_seconds_and_no_longer(issuer, registry, monkeypatch):
+    assert FETCH_SECONDS == 2.0  # which this test does not wait for
     monkeypatch.setattr(issuers, "FETCH_SECONDS", 0.2)
     issuer.seconds = 30
-    with pytest.raises(IssuerAway, match=r"it did not answer within 0.2 s"):
+    with pytest.raises(IssuerAway, match=r"cannot be had: it did not answer within 0\.2 s$"):
         registry.verify(issuer.sign(claims()))
-    assert issuer.asked == [DISCOVERY]
-    assert Registry(rule()).verifier is not registry.verifier
 
 
 def test_a_thousand_starts_at_once_are_one_fetch(issuer, registry):
@@ -636,6 +651,10 @@ def test_the_keys_of_so_many_issuers_are_kept_and_who_was_not_asked_for_longest_
 
 HTML = Answer(200, b"<!DOCTYPE html><html><body>Sign in</body></html>", (("Content-Type", "text/html"),))
 LARGE = Answer(200, b'{"keys": [' + b"{}, " * 20_000 + b"{}]}")
+NO_OBJECT = "its answer is no JSON object, or longer than 64 KiB"
+NO_SET = "what it has for keys is no set of them, or a very large one"
+NO_KEY = "it has no key for RS256, ES256 or ES384"
+ANOTHER = "its discovery document is of another issuer"
 
 
 def leads_to(url: str, status: int = 302) -> Answer:
@@ -645,33 +664,35 @@ def leads_to(url: str, status: int = 302) -> Answer:
 @pytest.mark.parametrize(
     ("path", "answer", "why"),
     [
-        (DISCOVERY, HTML, "no JSON object"),
-        (JWKS, HTML, "no JSON object"),
-        (DISCOVERY, LARGE, "no JSON object, or longer than 64 KiB"),
-        (JWKS, LARGE, "no JSON object, or longer than 64 KiB"),
-        (DISCOVERY, as_json([]), "no JSON object"),
-        (JWKS, as_json([]), "no JSON object"),
-        (JWKS, Answer(200, b"[" * 60_000), "no JSON object"),
-        (JWKS, as_json({"keys": {}}), "what it has for keys is no set of them"),
-        (JWKS, as_json({"keys": None}), "what it has for keys is no set of them"),
-        (JWKS, as_json({}), "what it has for keys is no set of them"),
-        (JWKS, as_json({"keys": []}), "it has no key for"),
+        (DISCOVERY, HTML, NO_OBJECT),
+        (JWKS, HTML, NO_OBJECT),
+        (DISCOVERY, LARGE, NO_OBJECT),
+        (JWKS, LARGE, NO_OBJECT),
+        (DISCOVERY, as_json([]), NO_OBJECT),
+        (JWKS, as_json([]), NO_OBJECT),
+        (JWKS, Answer(200, b"[" * 60_000), NO_OBJECT),
+        (JWKS, as_json({"keys": {}}), NO_SET),
+        (JWKS, as_json({"keys": None}), NO_SET),
+        (JWKS, as_json({}), NO_SET),
+        (JWKS, as_json({"keys": []}), NO_KEY),
         (DISCOVERY, as_json({}, 503), "it answered 503"),
         (JWKS, as_json({"keys": [Key.of("RS256").jwk()]}, 404), "it answered 404"),
         (JWKS, as_json({"keys": [Key.of("RS256").jwk()]}, 203), "it answered 203"),
         (DISCOVERY, leads_to("https://other.example/"), "it answered 302"),
         (DISCOVERY, leads_to(DISCOVERY, 308), "it answered 308"),
         (JWKS, leads_to("/aws/.well-known/jwks.json", 307), "it answered 307"),
-        (DISCOVERY, as_json({"issuer": "https://other.example"}), "its discovery document is of another issuer"),
-        (DISCOVERY, as_json({"jwks_uri": "https://other.example"}), "its discovery document is of another issuer"),
-        (DISCOVERY, as_json({"issuer": ["https://other.example"]}), "its discovery document is of another issuer"),
+        (DISCOVERY, as_json({"issuer": "https://other.example"}), ANOTHER),
+        (DISCOVERY, as_json({"jwks_uri": "https://other.example"}), ANOTHER),
+        (DISCOVERY, as_json({"issuer": ["https://other.example"]}), ANOTHER),
     ],
+    # A key is another one in each process, and a test has one name in all of them.
+    ids=lambda value: f"{value.status} {value.body[:20]!r}" if isinstance(value, Answer) else str(value),
 )
 def test_an_issuer_that_answers_something_else_has_no_keys(path, answer, why, issuer, registry):
     issuer.instead[path] = answer
     with pytest.raises(IssuerAway) as caught:
         registry.verify(issuer.sign(claims()))
-    assert str(caught.value).startswith(f"The keys of {issuer.url} cannot be had: ") and why in str(caught.value)
+    assert str(caught.value) == f"The keys of {issuer.url} cannot be had: {why}"
 
 
 @pytest.mark.parametrize(
@@ -700,31 +721,78 @@ def test_what_answers_with_something_else_than_http_has_no_keys(mode, why, regis
         thread.join()
 
 
+NO_ADDRESS = "the address of its keys is none"
+NO_TLS = "its keys are not asked for without TLS"
+
+
 @pytest.mark.parametrize(
     ("address", "why"),
     [
-        (None, "the address of its keys is none"),
-        (7, "the address of its keys is none"),
-        ("", "the address of its keys is none"),
-        ("/.well-known/jwks.json", "the address of its keys is none"),
-        ("file:///etc/passwd", "the address of its keys is none"),
-        ("https://a.example/" + "a" * 2_048, "the address of its keys is none"),
-        ("http://127.0.0.1:1@169.254.169.254/", "the address of its keys is none"),
-        ("http://keys.example/jwks", "its keys are not asked for without TLS"),
-        ("http://203.0.113.7/jwks", "its keys are not asked for without TLS"),
-        ("https://169.254.169.254/latest", "cloud metadata"),
-        ("https://10.0.0.1/jwks", "a private address"),
-        ("https://metadata.google.internal/jwks", "a cloud's metadata service"),
-        ("https://[::ffff:10.0.0.1]/jwks", "hidden in IPv6"),
-        ("https://keys.example:5432/jwks", "Port 5432 belongs to another protocol"),
-        ("https://127.0.0.1:1/jwks", "Port 1 belongs to another protocol"),
+        *((text, NO_ADDRESS) for text in (None, 7, "", "/.well-known/jwks.json", "file:///etc/passwd")),
+        *((text, NO_ADDRESS) for text in ("https://10.0.0.1/" + "a" * 2_032, "http://127.0.0.1:1@169.254.169.254/")),
+        *((text, NO_TLS) for text in ("http://keys.example/jwks", "http://203.0.113.7/jwks")),
+        ("https://10.0.0.1/" + "a" * 2_031, "the host is a private address"),
+        ("https://169.254.169.254/latest", "the host is a link-local address, where cloud metadata lives"),
+        ("https://[::ffff:10.0.0.1]/jwks", "the host is an IPv4 address hidden in IPv6"),
+        ("https://keys.example:5432/jwks", "port 5432 belongs to another protocol than MCP over HTTP"),
     ],
+    ids=lambda value: str(value)[:40],
 )
 def test_an_issuer_leads_us_nowhere_where_the_guard_would_not_let_us(address, why, issuer, registry):
     issuer.instead[DISCOVERY] = as_json({"issuer": issuer.url, "jwks_uri": address})
     with pytest.raises(IssuerAway) as caught:
         registry.verify(issuer.sign(claims()))
-    assert why.lower() in str(caught.value).lower()
+    told = str(caught.value).removesuffix(f"; the operator of this registry can open it with {guard.OPEN}")
+    assert told == f"The keys of {issuer.url} cannot be had: {why}"
+
+
+@pytest.fixture
+def secure(tmp_path, monkeypatch) -> Iterator[Server]:
+    """A server with TLS and a certificate for keys.example, a name that leads to the loopback, as does inside.example
+    to an address that is closed.
+    """
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    monkeypatch.setattr(exchange, "_context", None)
+    (tmp_path / "hosts").write_text("127.0.0.1 keys.example\n10.0.0.1 inside.example\n")
+    monkeypatch.setattr(lookup, "HOSTS", tmp_path / "hosts")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("keys.example").configure_cert(context)
+    server = Server()
+    server._http.socket = context.wrap_socket(server._http.socket, server_side=True)
+    server.url = server.url.replace("http://127.0.0.1", "https://keys.example")
+    with server:
+        yield server
+
+
+def test_an_issuer_is_asked_by_its_name_over_tls(secure, registry):
+    issuer = secure.issuer("named", Key.of("RS256"))
+    assert registry.verify(issuer.sign(claims())).rule.id == "ci"
+    assert issuer.asked == [DISCOVERY, JWKS]
+    assert issuer.headers == {
+        "Host": issuer.url.split("/")[2],
+        "User-Agent": "mcp-registry",
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+        "Connection": "close",
+    }
+
+
+def test_a_name_that_leads_to_a_closed_address_is_not_asked(secure, registry):
+    issuer = secure.issuer("named", Key.of("RS256"))
+    issuer.instead[DISCOVERY] = as_json({"issuer": issuer.url, "jwks_uri": "https://inside.example/jwks"})
+    with pytest.raises(IssuerAway, match="cannot be had: the address is a private address"):
+        registry.verify(issuer.sign(claims()))
+
+
+def test_a_certificate_of_somebody_else_is_none(secure, registry, monkeypatch):
+    monkeypatch.setattr(exchange, "_context", None)
+    monkeypatch.delenv("SSL_CERT_FILE")
+    issuer = secure.issuer("named", Key.of("RS256"))
+    with pytest.raises(IssuerAway, match="cannot be had: the certificate's issuer is not known"):
+        registry.verify(issuer.sign(claims()))
+    assert issuer.asked == []
 
 
 def test_keys_may_be_at_another_address_as_googles_are(server, issuer, registry):
@@ -780,6 +848,9 @@ def test_an_issuer_may_end_in_a_slash_as_that_of_entra_does(server, registry):
         ("*/tools", "acme/tools", True),
         ("a*b", "ab", True),
         ("a*b", "a", False),
+        ("a*b", "cb", False),
+        ("acme-*", "other-tools", False),
+        ("*a*a*", "a", False),
         ("a*a", "a", False),  # one letter is not both ends
         ("ab*bc", "abc", False),
         ("a*b*c", "a1b2c", True),
@@ -789,6 +860,7 @@ def test_an_issuer_may_end_in_a_slash_as_that_of_entra_does(server, registry):
         ("a*bb*b", "abb", False),
         ("*b*", "abc", True),
         ("*b*", "ac", False),
+        ("*a*b*", "aba", True),
         ("repo:acme/*:ref:refs/heads/main", "repo:acme/tools:ref:refs/heads/main", True),
         ("repo:acme/*:ref:refs/heads/main", "repo:acme/tools:environment:x:ref:refs/heads/main", False),
         ("repo:acme/*:ref:refs/heads/*", "repo:acme/tools:ref:refs/heads/a/b", False),
@@ -882,7 +954,7 @@ def test_a_token_is_verified_once_in_25_seconds_and_its_rules_every_time(issuer,
         return verify(*given, **named)
 
     monkeypatch.setattr(registry.verifier._signatures, "decode_complete", counted)
-    for second, count in ((0, 1), (24, 1), (25, 2), (49, 2), (50, 3)):
+    for second, count in ((0, 1), (0, 1), (24, 1), (25, 2), (49, 2), (50, 3)):
         assert registry.verify(token, NOW + second).claims["sub"] == CLAIMS["sub"]
         assert len(verified) == count
     # The clock was set back.
@@ -907,11 +979,15 @@ def test_a_token_is_not_remembered_beyond_its_end(issuer, registry):
     assert registry.refused(token, NOW + 65) == "It has expired"
 
 
-def test_a_thousand_tokens_are_remembered(issuer, registry, monkeypatch):
-    monkeypatch.setattr(issuers, "MAX_REMEMBERED", 3)
-    for number in range(5):
+def test_a_thousand_tokens_and_a_hundred_issuers_are_remembered(issuer, registry):
+    issuer.keys = [Key.of("ES256")]
+    for number in range(1_001):
         registry.verify(issuer.sign(claims(jti=number)))
-    assert len(registry.verifier._remembered) == 3
+    assert len(registry.verifier._remembered) == 1_000
+    for number in range(101):
+        registry.verifier._source(f"https://issuer.example/{number}")
+    assert next(iter(registry.verifier._sources)) == "https://issuer.example/1"
+    assert len(registry.verifier._sources) == 100
 
 
 def test_the_registry_has_one_verifier_for_an_execution_environment(issuer):

@@ -82,6 +82,10 @@ def test_the_digest_is_the_sha_256_of_all_of_it():
     assert tokens.digest(text) == hashlib.sha256(text.encode()).digest()
 
 
+def test_what_is_no_text_of_unicode_has_a_digest_too():
+    assert tokens.digest("a\ud800") == hashlib.sha256(b"a\xed\xa0\x80").digest()
+
+
 def test_what_is_printed_of_a_token_holds_no_secret():
     token = tokens.make()
     assert repr(token) == str(token) == f"Token({token.id})"

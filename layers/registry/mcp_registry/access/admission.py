@@ -53,7 +53,8 @@ def caller_of(header: str, address: str) -> Caller | None:
     """
     # Of the wall: the other clocks may stand still while an execution environment is frozen.
     now = time.time()
-    credential = tokens.digest(header)
+    # Without the scheme, which may be written in any case.
+    credential = tokens.digest(header.partition(" ")[2])
     if limits.is_closed(address, credential, now):
         raise Unauthorized
     caller = _caller(header, now)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from ipaddress import ip_address
 from threading import Lock
-from typing import Any, Final, NamedTuple, TypeAlias, cast
+from typing import Any, Final, NamedTuple, TypeAlias, TypeGuard
 
 import jwt
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
@@ -61,7 +61,6 @@ LAST_MOMENT: Final = 253_402_300_799
 
 DISCOVERY: Final = "/.well-known/openid-configuration"
 HEADERS: Final = "User-Agent: mcp-registry\r\nAccept: application/json\r\nAccept-Encoding: identity\r\n"
-LATE: Final = Finding("timeout", None, "It took too long")
 
 FORM: Final = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 DIGITS: Final = re.compile(r"[A-Za-z0-9_-]+")
@@ -125,7 +124,7 @@ class Verifier:
         # What was signed, by the digest of the token, and until when it is remembered. Rules are not: who is no longer
         # trusted is not so from when the rules say it.
         self._remembered: dict[bytes, tuple[dict[str, Any], float]] = {}
-        self._signatures = jwt.PyJWS(algorithms=ALGORITHMS)
+        self._signatures = jwt.PyJWS()
 
     def verify(self, token: str, rules_of: Callable[[str], Iterable[Rule]], now: float) -> Verified:
         """Verify a token and find the rule that it holds. `rules_of` knows the rules for an issuer; `now`: since 1970.
@@ -135,9 +134,10 @@ class Verifier:
         if len(token) > MAX_TOKEN or not FORM.fullmatch(token):
             raise Refused("It is no signed JSON Web Token, or a very long one")
         digest = sha256(token.encode()).digest()
-        remembered, until = self._remembered.get(digest, ({}, 0.0))
-        if 0 < until - now <= REMEMBERED_SECONDS:
-            return choose(_trusted(rules_of, remembered["iss"]), remembered)
+        remembered = self._remembered.get(digest)
+        if remembered is not None and 0 < remembered[1] - now <= REMEMBERED_SECONDS:
+            claims = remembered[0]
+            return choose(_trusted(rules_of, claims["iss"]), claims)
         head, payload, _ = token.split(".")
         kid, algorithm = read_header(parse(head))
         claims = parse(payload)
@@ -185,12 +185,21 @@ def _shrink(kept: dict[Any, Any], most: int) -> None:
 def parse(part: str) -> dict[str, Any]:
     """The object in a part of a token. Raises Refused where it is none."""
     try:
-        value = json.loads(urlsafe_b64decode(part + "=" * (-len(part) % 4)), parse_constant=_no_number)
+        # Padding that is too much is none to it.
+        value = json.loads(urlsafe_b64decode(part + "=="), parse_constant=_no_number)
     except (ValueError, RecursionError):
         value = None
-    if not isinstance(value, dict):
+    if not _is_object(value):
         raise Refused("A part of it is no JSON object")
-    return cast("dict[str, Any]", value)
+    return value
+
+
+def _is_object(value: Any) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict)
+
+
+def _is_array(value: Any) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
 
 
 def _no_number(text: str) -> None:
@@ -199,12 +208,12 @@ def _no_number(text: str) -> None:
 
 def read_header(header: Mapping[str, Any]) -> tuple[str | None, str]:
     """Which key a token asks for, and which algorithm. Raises Refused where it is none of ours."""
-    algorithm, kid, kind = header.get("alg"), header.get("kid"), header.get("typ", "JWT")
+    algorithm, kid, kind = header.get("alg"), header.get("kid"), header.get("typ")
     if algorithm not in ALGORITHMS:
         raise Refused("Its algorithm is none of RS256, ES256 and ES384")
     if "crit" in header:
         raise Refused("Its header asks for an extension")
-    if not isinstance(kind, str) or kind.lower() not in TYPES:
+    if kind is not None and not (isinstance(kind, str) and kind.lower() in TYPES):
         raise Refused("It is a token of another kind")
     if kid is not None and not (isinstance(kid, str) and len(kid) <= MAX_KID):
         raise Refused("Its key has no valid name")
@@ -226,7 +235,7 @@ def check_times(claims: Mapping[str, Any], now: float) -> None:
         raise Refused("It never expires")
     if now >= exp + LEEWAY:
         raise Refused("It has expired")
-    if max(nbf or 0, iat or 0) > now + LEEWAY:
+    if any(moment is not None and moment > now + LEEWAY for moment in (nbf, iat)):
         raise Refused("It is not valid yet: the clock of its issuer or of the registry is wrong")
 
 
@@ -270,7 +279,7 @@ def holds(rule: Rule, claims: Mapping[str, Any]) -> bool:
 
 
 def _listed(value: Any) -> list[Any]:
-    return cast("list[Any]", value) if isinstance(value, list) else [value]
+    return value if _is_array(value) else [value]
 
 
 def _text(value: Any) -> str | None:
@@ -363,18 +372,16 @@ def find(keys: Keys, kid: str | None, algorithm: str) -> Key | None:
 def read_keys(document: Mapping[str, Any]) -> Keys:
     """The keys of a set that can verify a token; others are left out. Raises Unusable where it is no set of keys."""
     listed = document.get("keys")
-    if not isinstance(listed, list) or len(cast("list[Any]", listed)) > MAX_KEYS:
+    if not _is_array(listed) or len(listed) > MAX_KEYS:
         raise Unusable("what it has for keys is no set of them, or a very large one")
     found: Keys = {}
-    for each in cast("list[Any]", listed):
-        if not isinstance(each, dict):
+    for each in listed:
+        if not _is_object(each):
             continue
-        member = cast("dict[str, Any]", each)
-        kid, algorithm, key = member.get("kid"), _purpose(member), None
-        if algorithm is not None and (kid is None or isinstance(kid, str)):
-            key = _read_key(member)
-        if key is not None:
-            name = (kid, cast("str", algorithm))
+        kid, algorithm = each.get("kid"), _purpose(each)
+        key = None if algorithm is None else _read_key(each)
+        if algorithm is not None and key is not None and (kid is None or isinstance(kid, str)):
+            name = (kid, algorithm)
             found[name] = key if found.get(name, key) == key else None
     if not any(key is not None for key in found.values()):
         raise Unusable("it has no key for RS256, ES256 or ES384")
@@ -443,7 +450,7 @@ async def _get(url: Any, names: Names, policy: guard.Policy) -> dict[str, Any]:
     request = f"GET {site.path} HTTP/1.1\r\nHost: {site.authority}\r\n{HEADERS}Connection: close\r\n\r\n"
     reply = Reply(None, exchange.LIMIT)
     failure, _ = await reach.dial(
-        Dialler(asyncio.get_running_loop()), site, located, request.encode("ascii"), reply, LATE
+        Dialler(asyncio.get_running_loop()), site, located, request.encode("ascii"), reply, reach.UNREACHABLE
     )
     if failure is not None:
         raise Unusable(_clause(failure.error))
@@ -452,9 +459,9 @@ async def _get(url: Any, names: Names, policy: guard.Policy) -> dict[str, Any]:
     if reply.status != 200:
         raise Unusable(f"it answered {reply.status}")
     value = reply.parsed()
-    if not isinstance(value, dict):
+    if not _is_object(value):
         raise Unusable("its answer is no JSON object, or longer than 64 KiB")
-    return cast("dict[str, Any]", value)
+    return value
 
 
 def _clause(sentence: str | None) -> str:

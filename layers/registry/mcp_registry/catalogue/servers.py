@@ -58,13 +58,23 @@ _AUDIT: LiteralString = """
     INSERT INTO registry.audit (actor, role, team, request_id, address, action, target, before, after)
     SELECT %(caller)s, %(caller_role)s::registry.role, %(caller_team)s, %(request_id)s, %(address)s,"""
 # A server `s` as the audit tells it: of what it offers, the digest.
-_TOLD: LiteralString = """
-jsonb_build_object('endpoint_url', s.endpoint_url, 'health_url', s.health_url, 'server_type', s.server_type,
-                   'version', s.version, 'tools_count', s.tools_count,
-                   'offer_digest', encode(s.offer_digest, 'hex'))"""
-# A server that has gone, or is there from now on.
-_TOLD_WHOLE: LiteralString = f"""
-jsonb_strip_nulls({_TOLD} || jsonb_build_object('owner', s.owner, 'status', s.status))"""
+_FIELDS: LiteralString = """
+                 'endpoint_url', s.endpoint_url, 'health_url', s.health_url, 'server_type', s.server_type,
+                 'version', s.version, 'tools_count', s.tools_count, 'offer_digest', encode(s.offer_digest, 'hex')"""
+_TOLD: LiteralString = f"jsonb_build_object({_FIELDS})"
+# One that has gone, or is there from now on.
+_TOLD_WHOLE: LiteralString = f"jsonb_build_object('owner', s.owner, 'status', s.status,{_FIELDS})"
+# The team in whose prefix a name is, the longest prefix first; a capital I reads as an l too. A function would cost
+# each registration its call, even where there are no prefixes. OFFSET 0: the keys are made once, not for each prefix.
+_PREFIX_TEAM: LiteralString = """
+(SELECT prefix.team
+   FROM (SELECT registry.prefix_key(%(name)s) AS read,
+                registry.prefix_key(translate(%(name)s, 'I', 'l')) AS look
+         OFFSET 0) AS asked
+   JOIN registry.team_prefixes AS prefix
+     ON starts_with(asked.read, prefix.key) OR starts_with(asked.look, prefix.key)
+  ORDER BY length(prefix.key) DESC
+  LIMIT 1)"""
 
 # No row where there is no room (Quota), where the name is held, where it is one that exists, by whichever of the
 # three keys, or is in a prefix of another team; nor where the caller's own team has gone.
@@ -80,7 +90,7 @@ WITH server AS (
            %(display_name)s, %(search_fold)s, %(description)s, %(server_type)s::registry.server_type,
            %(endpoint_url)s, %(health_url)s, %(version)s, %(tools_count)s, %(bytes)s, %(body_digest)s,
            %(body_digest)s, %(offer_digest)s, nextval('registry.endpoints_id_seq'), team.name
-      FROM (SELECT translate(%(look_key)s, 'i-', 'l'), registry.prefix_team(%(name)s)) AS before (name, team)
+      FROM (SELECT translate(%(look_key)s, 'i-', 'l'), {_PREFIX_TEAM}) AS before (name, team)
       JOIN registry.teams AS team ON team.name = COALESCE(before.team, %(caller_team)s)
       LEFT JOIN registry.mcp_servers AS taken ON taken.canonical_name = before.name
      WHERE (%(caller_rules)s OR team.name = %(caller_team)s)
@@ -458,7 +468,7 @@ SELECT registry.use_endpoints(ARRAY[%(id)s::bigint])
 # How much the registry holds; whose prefix a name is in, and whether the caller's team exists; and what is held of this
 # name: it, its team, and for how many seconds more. What another team holds comes first.
 HELD: LiteralString = f"""
-SELECT sum(servers)::bigint, sum(bytes)::bigint, registry.prefix_team(%(name)s),
+SELECT sum(servers)::bigint, sum(bytes)::bigint, {_PREFIX_TEAM},
        EXISTS (SELECT FROM registry.teams WHERE name = %(caller_team)s), held.name, held.owner, held.seconds
   FROM registry.server_counts
   LEFT JOIN (SELECT name, owner, ceil(extract(epoch FROM held_until - now()))::integer AS seconds
