@@ -8,11 +8,15 @@ from typing import NamedTuple
 import psycopg
 import pytest
 
-from mcp_registry.access import audit, teams
-from mcp_registry.access.rules import AuditPage, Team
+from mcp_registry.access import audit, credentials, teams, trust
+from mcp_registry.access.rules import AuditPage, Grant, Team, Trust
 from mcp_registry.aws import db
 from mcp_registry.caller import Caller
+from mcp_registry.catalogue import servers
+from mcp_registry.errors import Unavailable
 from mcp_registry.health import maintenance
+from tests.conftest import PATIENCE
+from tests.integration.test_owners import LEASE, PAYMENTS, TEAMS, WAYS, Way, as_it_is, everything, prepared, sent
 from tests.integration.test_roles import ROLES, become
 from tests.integration.test_servers import rows
 
@@ -195,6 +199,80 @@ def test_what_changes_nothing_is_not_written_down(database: db.Database):
         teams.put(database, ADMIN, "same", Team(prefixes=["same-", "same/"]))
     teams.put(database, ADMIN, "same", Team(prefixes=["same/", "same-"]))
     assert len(rows(database, "SELECT FROM registry.audit WHERE target = 'team:same'")) == 1
+
+
+# What the disk says that is full, to whoever adds an entry.
+NO_ROOM = """
+CREATE FUNCTION registry.no_room() RETURNS trigger LANGUAGE plpgsql
+    AS 'BEGIN RAISE EXCEPTION ''no room'' USING ERRCODE = ''53100''; END';
+CREATE TRIGGER no_room BEFORE INSERT ON registry.audit FOR EACH ROW EXECUTE FUNCTION registry.no_room()
+"""
+ROOM = "DROP FUNCTION registry.no_room CASCADE"
+EMPTY = "DELETE FROM registry.mcp_servers; DELETE FROM registry.held_names; TRUNCATE registry.tokens, registry.issuers"
+
+TRUSTED = Trust(issuer="https://x.example", audience="x", claims={"sub": "x"}, team="search", role="reader")
+GRANT = Grant(name="ci", team="search", role="reader")
+OF_ACCESS = {
+    "a team is made": Way(as_it_is, lambda d, c, _: teams.put(d, c, "made", Team(prefixes=["made-"])), ["team.set"]),
+    "a team is changed": Way(
+        lambda d, _: teams.put(d, ADMIN, "made", Team(prefixes=["made-"])),
+        lambda d, c, _: teams.put(d, c, "made", Team(contact="x", prefixes=["other-"])),
+        ["team.set"],
+    ),
+    "a team is removed": Way(as_it_is, lambda d, c, _: teams.remove(d, c, "made"), ["team.removed"]),
+    "a token is made": Way(as_it_is, lambda d, c, _: credentials.make(d, c, GRANT), ["token.made"]),
+    "a token is revoked": Way(
+        lambda d, _: credentials.make(d, ADMIN, GRANT),
+        lambda d, c, _: credentials.revoke(d, c, rows(d, "SELECT id FROM registry.tokens")[0][0]),
+        ["token.revoked"],
+    ),
+    "an issuer is trusted": Way(as_it_is, lambda d, c, _: trust.put(d, c, "ci", TRUSTED), ["issuer.set"]),
+    "an issuer is trusted no more": Way(
+        lambda d, _: trust.put(d, ADMIN, "ci", TRUSTED), lambda d, c, _: trust.remove(d, c, "ci"), ["issuer.removed"]
+    ),
+}
+REGISTERED = {
+    "registered": Way(as_it_is, lambda d, c, _: servers.register(d, c, sent("payments/new")), ["server.registered"]),
+    "put": Way(as_it_is, lambda d, c, _: servers.replace(d, c, sent("payments/new")), ["server.registered"]),
+    "announced": Way(
+        as_it_is, lambda d, c, _: servers.replace(d, c, sent("payments/new"), lease=LEASE), ["server.registered"]
+    ),
+}
+
+
+def test_where_an_entry_cannot_be_written_the_change_is_not_made_and_it_is_made_afterwards(
+    new_database: Callable[..., str],
+):
+    database = db.Database(new_database())
+    database.begin(PATIENCE).read(db.VERIFY)
+    connection = database._connection
+    assert connection is not None
+    connection.execute(TEAMS.encode())
+    seen: set[str] = set()
+    for name, way in {**REGISTERED, **WAYS, **OF_ACCESS}.items():
+        connection.execute(EMPTY.encode())
+        id_ = prepared(database)
+        way.begin(database, id_)
+        if not way.actions:  # of what changes nothing there is nothing to write down
+            continue
+        connection.execute(NO_ROOM.encode())
+        before = everything(database)
+        caller = ADMIN if name in OF_ACCESS else PAYMENTS
+        with pytest.raises(Unavailable) as refused:
+            way.go(database, caller, id_)
+        assert refused.value.cause == "53100", name
+        # That made the connection a new one.
+        database.begin(PATIENCE).read(db.VERIFY)
+        connection = database._connection
+        assert connection is not None
+        assert everything(database) == before, name
+        connection.execute(ROOM.encode())
+        way.go(database, caller, id_)
+        seen.update(way.actions)
+        told = connection.execute("SELECT action FROM registry.audit ORDER BY id DESC LIMIT %s", [len(way.actions)])
+        assert {action for (action,) in told.fetchall()} == {*way.actions}, name
+    assert seen == {*audit.ACTIONS}
+    database.close()
 
 
 # ------------------------------------------------------------------ months

@@ -15,7 +15,7 @@ from local.gateway import Gateway, HttpRequest, HttpResponse
 from mcp_registry.access import admission, identity, limits, tokens
 from mcp_registry.aws import db, invoke
 from tests.api.test_callers import INSERT
-from tests.conftest import BASIC, SERVERS, InProcess
+from tests.conftest import BASIC, PATIENCE, SERVERS, InProcess
 
 ISSUER = "https://issuer.example.com"
 
@@ -30,6 +30,12 @@ def keep(connection: psycopg.Connection[Any], **changes: Any) -> tokens.Token:
 
 def question(token: tokens.Token, **changes: str) -> dict[str, Any]:
     return {"token": {"id": token.id, "digest": tokens.digest(token.text).hex()} | changes}
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch) -> None:
+    """A busy machine may take longer than a second to note something."""
+    monkeypatch.setattr(identity, "NOTE_SECONDS", PATIENCE)
 
 
 def bearer(text: str, scheme: str = "Bearer") -> str:
@@ -66,6 +72,30 @@ def test_the_use_of_a_token_is_noted_once_in_five_minutes(database, minutes, not
         )
     assert identity.answer(database, question(token))["caller"] is not None
     assert connection.execute(USED, [token.id]).fetchone() == (noted, not noted)
+
+
+def test_a_token_is_known_where_nothing_can_be_written(database_url):
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        token = keep(connection)
+    database = db.Database(database_url)
+    # As a connection to what was the primary before a fail-over.
+    database.begin(PATIENCE).read("SELECT set_config('default_transaction_read_only', 'on', false)")
+    assert identity.answer(database, question(token))["caller"] is not None
+    database.close()
+
+
+def test_nobody_waits_for_who_has_the_row_of_a_token(database_url):
+    with psycopg.connect(database_url, autocommit=True) as other:
+        token = keep(other)
+        database = db.Database(database_url, "role", "registry_porter")
+        with other.transaction():
+            other.execute("UPDATE registry.tokens SET revoked_at = now() WHERE id = %s", [token.id])
+            # Not revoked before that is committed, and no lock is waited for, which would end after two seconds.
+            assert identity.answer(database.begin(PATIENCE), question(token))["caller"] is not None
+            assert database.write(identity.NOTE, {"token": token.id}) is None
+        assert other.execute(USED, [token.id]).fetchone() == (None, None)
+        assert identity.answer(database.begin(PATIENCE), question(token)) == {"caller": None}
+        database.close()
 
 
 def test_who_may_not_come_in_has_used_nothing(database):

@@ -46,7 +46,8 @@ VALUES ('payments/', 'payments'), ('pay_', 'payments'), ('payments/search-', 'se
 BELONGS = "payments/refunds belongs to the team payments: ask payments@example.com"
 KEPT = (
     *("registry.mcp_servers", "registry.endpoints", "registry.held_names", "registry.tools"),
-    *("registry.server_metadata", "registry.audit", "registry.teams"),
+    *("registry.server_metadata", "registry.audit", "registry.teams", "registry.team_prefixes"),
+    *("registry.tokens", "registry.issuers"),
     *("metrics.status_transitions", "metrics.endpoint_changes"),
 )
 

@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from mcp_registry.access import tokens
+from tests import issuer
 from tests.api.transport import Answer, Headers, over_http
 from tests.conftest import REGISTER, ROOT, SERVERS, Local, registration
 from tests.faults import stage
@@ -265,6 +267,30 @@ def _by_tokens(url: str, known: Canaries, right: str, database_url: str) -> list
     other = token("a token that nobody can look up")
     with psycopg.connect(database_url, autocommit=True) as database, cloud.locked_out(database, database_url):
         ask(f"Bearer {other}", 500)
+    with issuer.Server() as played:
+        trusted = played.issuer("redaction", issuer.Key.of("ES256", 50))
+        away = played.issuer("away", issuer.Key.of("ES256", 51))
+        away.is_away = True
+        with psycopg.connect(database_url, autocommit=True) as database:
+            for each in (trusted, away):
+                database.execute(
+                    "INSERT INTO registry.issuers (id, issuer, audience, claims, team, role)"
+                    " VALUES (%s, %s, 'x', '{\"sub\": \"x\"}', 'default', 'reader')",
+                    [f"redaction-{secrets.token_hex(4)}", each.url],
+                )
+        now = time.time()
+        for by, changes, status in (
+            (trusted, {}, 200),
+            # Two minutes between the clocks, either way.
+            (trusted, {"exp": now - 120}, 401),
+            (trusted, {"iat": now + 120}, 401),
+            (trusted, {"sub": known.plant("the subject of a refused token")}, 401),
+            (away, {}, 500),
+        ):
+            signed = by.sign({"aud": "x", "sub": "x", "exp": now + 300, **changes})
+            for part in signed.split(".")[1:]:
+                known.plant(f"a part of a token of an issuer ({status})", part)
+            ask(f"Bearer {signed}", status)
     for number in range(25):
         ask(basic(USERNAME, known.plant(f"wrong password {number}")), 401)
     return answers
@@ -382,7 +408,15 @@ def _command(url: str, known: Canaries, password: str) -> bytes:
         (right, ["check", "--url", f"{url}/mcp", "--header", f"Authorization: Bearer {token}"]),
         (right, ["check", "--url", f"{url}/mcp", "--header", f"Authorization Bearer {token}", "--json"]),
     ]
-    return b"".join(_run(["-m", "mcp_registry_client", *arguments], environment) for environment, arguments in runs)
+    made = tokens.make().text
+    held = {"MCP_REGISTRY_URL": url, "MCP_REGISTRY_TOKEN": known.plant("a token of the client's", made)}
+    cut = {**held, "MCP_REGISTRY_TOKEN": known.plant("a client's token that was cut", made[:-3])}
+    jwt = {**held, "MCP_REGISTRY_TOKEN": ".".join([known.plant("a client's token of an issuer")] * 3)}
+    for environment in (held, cut, jwt):
+        runs += [(environment, ["whoami"]), (environment, ["list"]), (environment, ["tokens", "list", "--json"])]
+    printed = b"".join(_run(["-m", "mcp_registry_client", *arguments], environment) for environment, arguments in runs)
+    assert b"mcpr_" not in printed
+    return printed
 
 
 def _run(program: list[str], environment: dict[str, str]) -> bytes:
@@ -440,6 +474,20 @@ def _library(url: str, known: Canaries) -> bytes:
         "MCP_REGISTRY_PASSWORD": known.plant("a library's password"),
         "MCP_ENDPOINT_URL": "http://127.0.0.1:8080/mcp",
     }
-    printed = _run(["-c", SERVING], environment)
-    assert b"mcp_registry_client" in printed, printed[-2_000:]
-    return printed
+    token = {"MCP_REGISTRY_URL": url, "MCP_ENDPOINT_URL": environment["MCP_ENDPOINT_URL"]}
+    token["MCP_REGISTRY_TOKEN"] = known.plant("a library's token", tokens.make().text)
+    printed = [_run(["-c", SERVING], given) for given in (environment, token)]
+    with issuer.Server() as aws:
+        role = aws.role("redaction")
+        secret = known.plant("the secret of a role")
+        session = known.plant("the session of a role")
+        key = role._replace(secret_access_key=secret, session_token=session)
+        aws.roles[role.access_key_id] = key
+        # Nobody trusts the issuer, so that the token which STS signs is refused.
+        on_aws = {"AWS_LAMBDA_FUNCTION_NAME": "x", "AWS_REGION": issuer.REGION, "AWS_ENDPOINT_URL_STS": aws.url}
+        printed.append(_run(["-c", SERVING], {**environment, **on_aws, **key.environment}))
+    for each in printed:
+        assert b"mcp_registry_client" in each, each[-2_000:]
+    whole = b"".join(printed)
+    assert b"eyJ" not in whole, "a JSON Web Token begins so, and one was signed"
+    return whole

@@ -63,7 +63,9 @@ _TIME = r"[0-9T:.+Z-]{10,35}"
 _ID = r"[\w-]{0,36}"  # of a request, a message, or a test
 _FIELDS = {
     "level": r"DEBUG|INFO|WARNING|ERROR",
-    "message": r"[a-z][a-z :]{1,60}",
+    # The second is of the authorizer, for whoever set up an issuer.
+    "message": rf"[a-z][a-z :]{{1,60}}|A token of an issuer is refused: {_SENTENCE}",
+    "logger": r"mcp_registry\.access\.admission",
     "timestamp": _TIME,
     "service": r"\w{1,20}",
     "correlation_id": _ID,
@@ -84,8 +86,11 @@ _FIELDS = {
     "outcome": r"[a-z]{1,20}",
     # Of servers without a verdict: sentences of ours as names, numbers as values.
     "unchecked": r"[A-Z][A-Za-z' ,]{1,80}",
-    "errorType": r"JobFailed|Unauthorized|Unanswered",
-    "errorMessage": r"|Unauthorized|Unhandled|HTTP \d{3}|[A-Z][A-Za-z]{1,60}",
+    "errorType": r"JobFailed|Unauthorized|Unanswered|IssuerAway",
+    "errorMessage": (
+        r"|Unauthorized|Unhandled|HTTP \d{3}|[A-Z][A-Za-z]{1,60}"
+        r"|The keys of https?://[^\s\"]{1,500} cannot be had: [^\x00-\x1f\x7f-\x9f\"]{1,200}"
+    ),
     "requestId": _ID,
     "stackTrace": (
         r'  File "/[^"]+/(?:functions/\w+/app|mcp_registry/edge/background)\.py", line \d+, in lambda_handler\n    '
