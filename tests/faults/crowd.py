@@ -12,10 +12,12 @@ from typing import Any
 
 import psycopg
 
+from local.runtime import MAX_PROCESSES
 from mcp_registry.aws.db import Database
 from mcp_registry.catalogue import registration, servers
 from mcp_registry.catalogue.registration import Registration
 from mcp_registry.errors import DuplicateServer, Unavailable
+from tests import issuer as played
 from tests.conftest import ADMIN, PATIENCE, REGISTER, SERVERS
 from tests.faults import stage
 from tests.faults.ledger import STORED, Client, document, revision_of
@@ -30,6 +32,8 @@ FEWER_SESSIONS = 60
 RACERS = 10
 RACES = 20  # deletes that hit, in the bounded run
 PATIENCE_SECONDS = 60.0  # for each of those twenty
+STARTS = 1_000  # workloads of one issuer that start at once
+FEWER_STARTS = 200
 
 ORPHANS = """
 SELECT (SELECT count(*) FROM registry.tools AS t
@@ -37,6 +41,15 @@ SELECT (SELECT count(*) FROM registry.tools AS t
      + (SELECT count(*) FROM registry.server_metadata AS m
          WHERE NOT EXISTS (SELECT FROM registry.mcp_servers AS s WHERE s.id = m.server_id))
      + (SELECT abs(count(*) - (SELECT sum(servers) FROM registry.server_counts)) FROM registry.mcp_servers)
+"""
+
+TRUST = """
+INSERT INTO registry.issuers (id, issuer, audience, claims, team, role)
+VALUES ('crowd', %s, %s, '{"sub": "workload-*"}', 'default', 'publisher')
+"""
+STARTED = """
+SELECT (SELECT count(*) FROM registry.mcp_servers WHERE starts_with(name, 'start-')),
+       (SELECT count(DISTINCT actor) FROM registry.audit WHERE starts_with(actor, 'oidc:crowd:workload-'))
 """
 
 
@@ -49,6 +62,7 @@ def prove(scale: int) -> list[Line]:
             _crowds(local.url, server.url, rounds),
             _sessions(server.url, *((FEWER_SESSIONS, ROUNDS) if scale == 1 else (SESSIONS, 2 * scale))),
             _race(local.url, server.url, RACES * scale),
+            _workloads(local.url, server.url, FEWER_STARTS if scale == 1 else STARTS),
         ]
 
 
@@ -169,6 +183,37 @@ def _race(url: str, database_url: str, deletes: int) -> Line:
     told = ", ".join(f"{n} x {status}" for status, n in sorted(_by_status(statuses).items()))
     what = f"register, replace, delete and patch race for one name, {deletes} deletes"
     return Line(what, "2xx, 404, 409; one row or none", told + some(wrong), not wrong)
+
+
+def _workloads(url: str, database_url: str, starts: int) -> Line:
+    """Workloads without a secret start at once, each with a token of its own, while their issuer takes its time."""
+    audience, together, now = "https://registry.example", threading.Barrier(starts), time.time()
+    clients = [Client(url) for _ in range(starts)]
+    with played.Server() as server, ThreadPoolExecutor(starts) as pool:
+        issuer = server.issuer("crowd", played.Key.of("ES256"))
+        issuer.seconds = 0.5
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            connection.execute(TRUST, [issuer.url, audience])
+        claims = {"aud": audience, "iat": now, "exp": now + 3_600}
+        tokens = [issuer.sign({**claims, "sub": f"workload-{number}"}) for number in range(starts)]
+
+        def start(number: int) -> int:
+            together.wait(60)
+            sent = document(f"start-{number}", 1)
+            return clients[number].ask("PUT", REGISTER, sent, f"Bearer {tokens[number]}").status
+
+        statuses = Counter(pool.map(start, range(starts)))
+        fetched = issuer.asked.count(played.JWKS)
+    for client in clients:
+        client.close()
+    with psycopg.connect(database_url) as connection:
+        (rows, callers) = connection.execute(STARTED).fetchone() or (0, 0)
+    wrong = [f"{rows} rows of {callers} callers"] if (rows, callers) != (starts, starts) else []
+    told = ", ".join(f"{n} x {status}" for status, n in sorted(statuses.items()))
+    met = statuses == Counter({201: starts}) and not wrong and 1 <= fetched <= MAX_PROCESSES
+    what = f"{starts} workloads start at once by tokens of one issuer"
+    bar = f"201 and a row each; its keys fetched {MAX_PROCESSES} times at most, once a process"
+    return Line(what, bar, f"{told}; fetched {fetched} times{some(wrong)}", met)
 
 
 def _by_status(statuses: Counter[str]) -> Counter[str]:

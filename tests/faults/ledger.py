@@ -95,9 +95,9 @@ class Client:
         self._parts = urlsplit(url)
         self._connection = connect(self._parts)
 
-    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> Answer:
+    def ask(self, method: str, path: str, body: dict[str, Any] | None = None, auth: str = BASIC) -> Answer:
         """The answer; one with the status LOST where none came."""
-        headers: Headers = [("authorization", BASIC)]
+        headers: Headers = [("authorization", auth)]
         if body is not None:
             headers.append(("content-type", "application/json"))
         started = time.perf_counter()

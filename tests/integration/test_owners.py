@@ -466,7 +466,7 @@ WRITES = re.compile(
 )
 # What nobody asked for by name: what checks and sweeps find, and that somebody goes on as they are.
 NOBODYS_DOING = {
-    "access.identity.HOLDER",  # when a token was used last
+    "access.identity.NOTE",  # when a token was used last
     "catalogue.servers.RENEW",  # who is there already goes on
     "catalogue.servers.USE_ENDPOINT",  # which of its endpoints a server is asked at, by what was found of them
     "health.introductions.LEARN",  # what an introduction found
