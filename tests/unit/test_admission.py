@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
-from mcp_registry.access import admission, auth, limits, tokens
+from mcp_registry.access import admission, auth, limits, rules, tokens
 from mcp_registry.aws import invoke
+from mcp_registry.errors import ValidationFailed
+from tests import issuer
 
 HOME = "192.0.2.1"
 ADMINISTRATOR = {"name": "admin", "role": "admin", "team": "default"}
@@ -226,3 +228,20 @@ def test_who_is_wrong_too_often_is_not_looked_at_but_for_what_was_right(registry
         assert admission.caller_of(header, HOME) == ADMINISTRATOR
     registry.now += limits.MINUTE
     assert admission.caller_of(f"Bearer {other.text}", HOME) is not None
+
+
+def test_whoever_deploys_says_whom_administrators_may_trust(registry, monkeypatch):
+    named, other = "https://9.9.9.9/issuer", "https://9.9.9.10/issuer"
+    sent = {"audience": "us", "claims": {"sub": "x"}, "team": "payments", "role": "publisher"}
+    key = issuer.Key.of("ES256")
+    signed = issuer.token({"iss": other, "aud": "us", "sub": "x", "exp": registry.now + 300}, key)
+    for trusted in (named, f"https://a.example,{named}"):
+        monkeypatch.setenv("TRUSTED_ISSUERS", trusted)
+        assert admission.caller_of(f"Bearer {signed}", HOME) is None
+        assert registry.asked == []  # nobody is asked about others
+        with pytest.raises(ValidationFailed) as refused:
+            rules.parse_trust({**sent, "issuer": other})
+        assert [(fault.path, fault.type) for fault in refused.value.faults] == [("issuer", "blocked")]
+        assert auth.trusts(named)
+    monkeypatch.setenv("TRUSTED_ISSUERS", "")
+    assert auth.trusts(named) and auth.trusts(other)

@@ -97,7 +97,7 @@ COLD_START = {
     "access": (
         EDGE
         | {"forms", "dial.guard", "dial.urls", "edge.intake"}
-        | {f"access.{module}" for module in ("audit", "credentials", "rules", "teams", "tokens", "trust")},
+        | {f"access.{module}" for module in ("audit", "auth", "credentials", "rules", "teams", "tokens", "trust")},
         POSTGRES | {"msgspec"},
     ),
     # No database: this one answers who knows no credentials.

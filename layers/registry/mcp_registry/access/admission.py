@@ -106,6 +106,8 @@ def _of_workload(text: str, now: float) -> Caller | None:
     from mcp_registry.access import issuers
 
     def rules_of(issuer: str) -> list[Any]:
+        if not auth.trusts(issuer):
+            return []
         return [issuers.Rule(**rule) for rule in _asked(f"issuer {issuer}", {"issuer": issuer}, now)["rules"]]
 
     try:

@@ -78,6 +78,12 @@ def permits(header: str) -> bool:
     return permitted
 
 
+def trusts(issuer: str) -> bool:
+    """Whether administrators may trust this issuer: TRUSTED_ISSUERS says which, and where it names none, they do."""
+    named = os.environ.get("TRUSTED_ISSUERS", "").replace(",", " ").split()
+    return not named or issuer in named
+
+
 def permits_job(secret: str) -> bool:
     """Whether this is the cron secret (CRON_SECRET), compared in constant time.
 

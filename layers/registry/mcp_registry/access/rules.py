@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from mcp_registry import forms
+from mcp_registry.access import auth
 from mcp_registry.access.audit import ACTIONS, MAX_ACTOR, MAX_SEQUENCE, MAX_TARGET
 from mcp_registry.access.tokens import DIGITS, ID_LENGTH
 from mcp_registry.caller import DEFAULT_TEAM
@@ -112,6 +113,8 @@ def parse_trust(value: Any) -> Trust:
     trust = _converted(value, Trust, "A trusted issuer")
     texts = {"audience": trust.audience, **{f"claims.{name}": text for name, text in trust.claims.items()}}
     faults = [*_issuer_faults(trust.issuer), *_text_faults(texts), *_name_faults("team", trust.team)]
+    if not auth.trusts(trust.issuer):
+        faults.append(Fault("issuer", "Not among those that this deployment may trust (TrustedIssuers)", "blocked"))
     for claim, text in trust.claims.items():
         if claim in ("iss", "aud"):
             faults.append(Fault(f"claims.{claim}", "Stands in a field of its own: issuer, audience", "value"))
