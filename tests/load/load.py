@@ -41,7 +41,7 @@ from tests.faults import stage
 from tests.hostile import Farm
 from tests.proof import Line, interrupted, not_tried
 
-SECONDS = 14  # of load, times scale ...
+SECONDS = 20  # of load, times scale ...
 LONGEST_SECONDS = 240  # ... up to this: all proofs together, as far as they go, take half an hour
 SETTLED_SECONDS = 2  # of reading before and after, times scale up to 10
 CLIENTS = 8

@@ -1,4 +1,4 @@
-"""Fourteen seconds of load; `python -m tests.load --scale N` goes on for longer. And whether the proof would notice."""
+"""Twenty seconds of load; `python -m tests.load --scale N` goes on for longer. And whether the proof would notice."""
 
 from __future__ import annotations
 
