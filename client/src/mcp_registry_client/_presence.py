@@ -245,13 +245,14 @@ class Presence:
             self._begin()
         endpoint = endpoint_of(self._about, self._settings)
         found = _listening.addresses(endpoint.port if endpoint else None)
-        self._seen = {address: self._seen.get(address) or Seen() for address in found}
+        # By a name of our own: whoever else asks meanwhile replaces it.
+        known = self._seen = {address: self._seen.get(address) or Seen() for address in found}
         if self._answered is not None and self._answered.address not in self._seen:
             self._answered = None
         last = self._answered.address if self._answered else None
         # What answered before is asked first: others may keep us waiting.
         for address in sorted(found, key=lambda address: (address != last, address.port is None)):
-            seen = self._seen[address]
+            seen = known[address]
             if address == last or seen.is_due:
                 ask = self._ask_route if self._routed else self._ask_mcp
                 if (draft := ask(address, seen, endpoint)) is not None:
