@@ -115,13 +115,15 @@ GRANT EXECUTE ON FUNCTION metrics.add_days(date, date), metrics.drop_day(date), 
 
 -- Whom a new server belongs to, whom to ask where it is another team's, and what was done.
 GRANT SELECT ON registry.teams, registry.team_prefixes TO registry_writer;
-GRANT INSERT ON registry.audit TO registry_writer;
+-- An entry's number and time are the database's to give.
+GRANT INSERT (actor, role, team, action, target, before, after, request_id, address) ON registry.audit
+   TO registry_writer, registry_keeper;
 
 GRANT SELECT ON registry.tokens, registry.issuers TO registry_porter;
 GRANT UPDATE (last_used_at) ON registry.tokens TO registry_porter;
 
 -- Nobody but the database makes an entry of the audit another one: there is no right to UPDATE or DELETE it.
-GRANT SELECT, INSERT ON registry.audit TO registry_keeper;
+GRANT SELECT ON registry.audit TO registry_keeper;
 GRANT EXECUTE ON FUNCTION registry.settled_entry() TO registry_keeper;
 GRANT SELECT, INSERT, UPDATE, DELETE ON registry.teams, registry.team_prefixes, registry.issuers TO registry_keeper;
 -- Revoked ones go with their team.

@@ -472,13 +472,20 @@ DECLARE
     under_way bigint;
 BEGIN
     SELECT last_value INTO given FROM registry.audit_id_seq;
+    WITH locks AS MATERIALIZED (SELECT * FROM pg_catalog.pg_locks)
     SELECT min(((classid::bigint & 65535) << 32) + objid::bigint)
       INTO under_way
-      FROM pg_catalog.pg_locks
+      FROM locks
      WHERE locktype = 'advisory'
        AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
        AND objsubid = 1
-       AND classid::bigint >> 16 = 16725;
+       AND classid::bigint >> 16 = 16725
+       AND virtualtransaction IN (SELECT virtualtransaction
+                                    FROM locks
+                                   WHERE locktype = 'relation'
+                                     AND relation = 'registry.audit'::pg_catalog.regclass
+                                     AND mode = 'RowExclusiveLock'
+                                     AND granted);
     RETURN LEAST(given, under_way);
 END
 $$;

@@ -24,7 +24,8 @@ CREATE TRIGGER audit_begins BEFORE INSERT ON registry.audit
     FOR EACH STATEMENT EXECUTE FUNCTION registry.begin_entry();
 
 -- The number up to which every entry is there that ever will be, for a statement that begins after this one. The last
--- number is read first: who has a number up to it and is not done yet has its lock by then.
+-- number is read first: who has a number up to it and is not done yet has its lock by then,
+-- and that of an INSERT on the table before it. Anybody may take an advisory lock: alone it counts for nothing.
 CREATE FUNCTION registry.settled_entry() RETURNS bigint
     LANGUAGE plpgsql
     SECURITY DEFINER
@@ -35,13 +36,20 @@ DECLARE
     under_way bigint;
 BEGIN
     SELECT last_value INTO given FROM registry.audit_id_seq;
+    WITH locks AS MATERIALIZED (SELECT * FROM pg_catalog.pg_locks)
     SELECT min(((classid::bigint & 65535) << 32) + objid::bigint)
       INTO under_way
-      FROM pg_catalog.pg_locks
+      FROM locks
      WHERE locktype = 'advisory'
        AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
        AND objsubid = 1
-       AND classid::bigint >> 16 = 16725;
+       AND classid::bigint >> 16 = 16725
+       AND virtualtransaction IN (SELECT virtualtransaction
+                                    FROM locks
+                                   WHERE locktype = 'relation'
+                                     AND relation = 'registry.audit'::pg_catalog.regclass
+                                     AND mode = 'RowExclusiveLock'
+                                     AND granted);
     RETURN LEAST(given, under_way);
 END
 $$;

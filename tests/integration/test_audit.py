@@ -45,7 +45,8 @@ def walk(url: str) -> Iterator[Walk]:
     """A reader who has seen what there is."""
     database = db.Database(url, "role", "registry_keeper")
     walk = Walk(database, [])
-    walk.on()
+    while walk.on():
+        pass
     yield walk
     database.close()
 
@@ -126,6 +127,36 @@ def test_what_was_settled_is_shown_while_others_write(url: str, walk: Walk):
     assert walk.on() == ["team:one"]
 
 
+def test_a_lock_of_somebody_who_adds_nothing_hides_nothing(url: str, walk: Walk):
+    reader, writer = Writer(url), Writer(url)
+    reader.connection.execute("SET ROLE registry_reader")
+    reader.connection.execute("SELECT pg_advisory_lock_shared(16725::bigint << 48)")
+    writer.note("team:seen")
+    writer.connection.commit()
+    assert walk.on() == ["team:seen"]
+    reader.connection.close()
+
+
+def test_a_page_ends_before_it_is_too_long_to_be_answered_and_the_next_one_goes_on(url: str, walk: Walk):
+    writer = Writer(url)
+    lengths = [100_000] * 30 + [3_000_000, 10]
+    writer.connection.execute(
+        "INSERT INTO registry.audit (actor, role, team, action, target, after, request_id, address)"
+        " SELECT 'admin', 'admin', 'default', 'team.set', 'team:long', jsonb_build_object('url', repeat('x', length)),"
+        " '1', '127.0.0.1' FROM unnest(%s::integer[]) AS length",
+        [lengths],
+    )
+    writer.connection.commit()
+    after = walk.seen[-1][0] if walk.seen else 0
+    pages: list[list[int]] = []
+    while after is not None:
+        page = audit.read(walk.database.begin(), AuditPage(after, 100, None, None, None))
+        pages.append([len(entry["after"]["url"]) for entry in page["entries"]])
+        after = page["next_after"]
+    assert [length for page in pages for length in page] == lengths
+    assert [len(page) for page in pages] == [19, 11, 1, 1]
+
+
 # ------------------------------------------------------------------ it is only ever added to
 
 CHANGES = (
@@ -180,6 +211,21 @@ def test_no_role_has_the_right_to_change_it_or_to_take_its_guards_away(written: 
         with written.transaction(force_rollback=True), refused:
             become(written, role)
             written.execute(statement.encode())
+
+
+@pytest.mark.parametrize("role", ["registry_writer", "registry_keeper"])
+@pytest.mark.parametrize(("column", "value"), [("id", "1"), ("occurred_at", "'2001-01-01Z'")])
+def test_whoever_adds_an_entry_gives_it_neither_its_number_nor_its_time(
+    written: psycopg.Connection, role: str, column: str, value: str
+):
+    statement = (
+        f"INSERT INTO registry.audit ({column}, actor, role, team, action, target, request_id, address)"
+        f" OVERRIDING SYSTEM VALUE VALUES ({value}, 'x', 'admin', 'x', 'team.set', 'team:x', '1', '127.0.0.1')"
+    )
+    refused = pytest.raises(psycopg.errors.InsufficientPrivilege, match="permission denied")
+    with written.transaction(force_rollback=True), refused:
+        become(written, role)
+        written.execute(statement.encode())
 
 
 # ------------------------------------------------------------------ with the change, or not at all

@@ -30,9 +30,16 @@ MAX_SEQUENCE: Final = 2**63 - 1
 # does not see what is committed after it began, and this is about what is over by now.
 SETTLED = "SELECT registry.settled_entry()"
 
-# One more than is asked for says whether another page follows.
+# Bytes of the entries of a page: Lambda answers with 6 MB at most, and the client reads 4 MiB.
+MAX_BYTES: Final = 2_000_000
+
+# One more than is asked for says whether another page follows. The first entry is told however long it is.
 PAGE = """
-SELECT COALESCE(json_agg(entry ORDER BY entry.sequence), '[]')
+SELECT COALESCE(json_agg(told ORDER BY sequence) FILTER (WHERE fits), '[]'), count(*) FILTER (WHERE NOT fits) > 0
+  FROM (SELECT sequence, told,
+               row_number() OVER so_far <= %(limit)s
+               AND (row_number() OVER so_far = 1 OR sum(octet_length(told::text)) OVER so_far <= %(bytes)s) AS fits
+  FROM (SELECT entry.sequence, to_json(entry) AS told
   FROM (SELECT id AS sequence, registry.rfc3339(occurred_at) AS at, actor, role, team, action, target, before, after,
                request_id, address
           FROM registry.audit
@@ -42,7 +49,8 @@ SELECT COALESCE(json_agg(entry ORDER BY entry.sequence), '[]')
            AND (%(target)s::text IS NULL OR target = %(target)s)
            AND (%(action)s::text IS NULL OR action = %(action)s)
          ORDER BY id
-         LIMIT %(limit)s + 1) AS entry
+         LIMIT %(limit)s + 1) AS entry) AS one
+        WINDOW so_far AS (ORDER BY sequence ROWS UNBOUNDED PRECEDING)) AS page
 """
 
 
@@ -84,7 +92,7 @@ def read(database: Database, page: AuditPage) -> dict[str, Any]:
     settled = database.read(SETTLED)
     assert settled is not None
     # Planned anew: the filters are optional.
-    row = database.read(PAGE, page._asdict() | {"settled": settled[0]}, plan_anew=True)
+    row = database.read(PAGE, page._asdict() | {"settled": settled[0], "bytes": MAX_BYTES}, plan_anew=True)
     assert row is not None
-    entries = row[0][: page.limit]
-    return {"entries": entries, "next_after": entries[-1]["sequence"] if row[0][page.limit :] else None}
+    entries, more = row
+    return {"entries": entries, "next_after": entries[-1]["sequence"] if more else None}
