@@ -1,6 +1,7 @@
 """The Lambda authorizer: says who sent a request, and refuses whom nobody knows.
 
-Contract: AWS documentation, "Input to an API Gateway Lambda authorizer" (REQUEST) and "Output from ...".
+Contract: AWS documentation, "Input to an API Gateway Lambda authorizer" (REQUEST) and "Output from ...". During an
+upgrade the stage of the release before still sends an input of type TOKEN, which has no address.
 """
 
 from __future__ import annotations
@@ -27,12 +28,16 @@ def lambda_handler(event: dict[str, Any], context: object) -> dict[str, object]:
     template. The other way to a 401 is an exception, which nobody remembers, and of which Lambda would log the stack as
     an error for each password that somebody tries: that is for who was not looked at. Any other exception means 500.
     """
-    headers: dict[str, list[str]] = event.get("multiValueHeaders") or {}
-    given = [value for name, values in headers.items() if name.lower() == "authorization" for value in values]
+    if event.get("type") == "TOKEN":
+        given, address = [event["authorizationToken"]], ""
+    else:
+        headers: dict[str, list[str]] = event.get("multiValueHeaders") or {}
+        given = [value for name, values in headers.items() if name.lower() == "authorization" for value in values]
+        address = event["requestContext"]["identity"]["sourceIp"]
     # The answer is remembered for one of them, and nobody has written down for which.
     if len(given) != 1:
         raise admission.Unauthorized
-    caller = admission.caller_of(given[0], event["requestContext"]["identity"]["sourceIp"])
+    caller = admission.caller_of(given[0], address)
     stage = "/".join(event["methodArn"].split("/")[:2])
     effect = "Deny" if caller is None else "Allow"
     statement = {"Action": "execute-api:Invoke", "Effect": effect, "Resource": f"{stage}/*"}

@@ -195,3 +195,15 @@ def test_what_has_no_one_credential_is_refused_and_not_remembered(authorizer, va
     """Of two headers nobody knows for which of them API Gateway would remember the answer."""
     with pytest.raises(admission.Unauthorized, match=r"^Unauthorized$"):
         ask(authorizer, *values)
+
+
+def test_the_input_of_the_release_before_is_answered_alike(authorizer):
+    """While a stack is upgraded, its stage still asks by an input of type TOKEN, which tells no address."""
+    arn = "arn:aws:execute-api:eu-west-1:123456789012:abcdef/v1/GET/x"
+    for _ in range(30):  # more wrong ones than an address may send
+        wrong = authorizer({"type": "TOKEN", "authorizationToken": "Basic eDp5", "methodArn": arn}, None)
+        assert wrong["policyDocument"]["Statement"][0]["Effect"] == "Deny"
+    right = "Basic " + b64encode(b"admin:pass:word").decode()
+    told = authorizer({"type": "TOKEN", "authorizationToken": right, "methodArn": arn}, None)
+    assert told["policyDocument"]["Statement"][0]["Effect"] == "Allow" and told["principalId"] == "admin"
+    assert told["context"] == {"role": "admin", "team": "default"}

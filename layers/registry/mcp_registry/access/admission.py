@@ -55,9 +55,9 @@ def caller_of(header: str, address: str) -> Caller | None:
     now = time.time()
     # Without the scheme, which may be written in any case.
     credential = tokens.digest(header.partition(" ")[2])
-    if limits.is_closed(address, credential, now):
-        raise Unauthorized
-    caller = _caller(header, now)
+    # Of an input without an address nobody is counted.
+    closed = bool(address) and limits.is_closed(address, credential, now)
+    caller = _caller(header, now, closed=closed)
     if caller is None:
         limits.note_wrong(address, now)
     else:
@@ -71,7 +71,8 @@ def forget() -> None:
     limits.forget()
 
 
-def _caller(header: str, now: float) -> Caller | None:
+def _caller(header: str, now: float, *, closed: bool) -> Caller | None:
+    """The same; where the address is `closed` nobody may guess a password. A token can be guessed by nobody."""
     scheme, _, text = header.partition(" ")
     if scheme.lower() == "bearer":
         return _bearer(text, now)
@@ -82,7 +83,9 @@ def _caller(header: str, now: float) -> Caller | None:
     token = tokens.parse(password)
     if token is None:
         # Also of what looks like an issuer's: a password may be any text.
-        if auth.permits(header):
+        if closed and password.count(".") != 2:
+            raise Unauthorized
+        if not closed and auth.permits(header):
             return {"name": name, "role": ADMINISTRATOR_ROLE, "team": ADMINISTRATOR_TEAM}
         return _of_workload(password, now) if password.count(".") == 2 else None
     return _of_token(token, now)

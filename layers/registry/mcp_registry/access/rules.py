@@ -118,8 +118,10 @@ def parse_trust(value: Any) -> Trust:
     for claim, text in trust.claims.items():
         if claim in ("iss", "aud"):
             faults.append(Fault(f"claims.{claim}", "Stands in a field of its own: issuer, audience", "value"))
-        elif not text.strip("*"):
-            faults.append(Fault(f"claims.{claim}", "Stars alone pin nothing", "value"))
+        elif claim in ("exp", "iat", "nbf", "jti"):
+            faults.append(Fault(f"claims.{claim}", "Is another one in each token, and pins nobody", "value"))
+        elif not any(character.isalnum() for character in text):
+            faults.append(Fault(f"claims.{claim}", "Stars and separators alone pin nothing", "value"))
         if UNREADABLE.search(claim):
             faults.append(Fault(f"claims.{claim}", "The claim's name holds control characters", "value"))
     _refuse(faults)
