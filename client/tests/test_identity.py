@@ -21,8 +21,9 @@ from botocore.credentials import Credentials as Botocore
 
 from client.tests.conftest import Asked, Script, Scripted, answers, in_turn
 from client.tests.test_announcer import CREATED, KNOWN, QUICK, REQUIRED, Fixed, Start, warnings
-from mcp_registry_client import _aws, _settings, _transport
+from mcp_registry_client import _aws, _options, _settings, _transport, cli
 from mcp_registry_client._announcer import Registration
+from mcp_registry_client._ending import Stopped
 from mcp_registry_client._identity import Identities, NoIdentity
 from tests.conftest import registration
 
@@ -407,3 +408,40 @@ def test_credentials_that_others_can_read_on_the_way_are_warned_of_whatever_they
 def test_a_header_that_cannot_be_sent_is_no_request():
     with pytest.raises(_transport.Failed, match="cannot have"):
         _transport.request("PUT", "http://127.0.0.1:9/", deadline_seconds=1, authorization="Bearer a\r\nX: y")
+
+
+# ------------------------------------------------------------------ another registry than the environment's
+
+
+SECRET_URL = "https://admin:pa55word@registry.example/v1"
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "https://registry.example", "https://registry.example:8443/v1"])
+def test_what_is_one_registrys_alone_goes_to_no_other(url: str):
+    given = {"MCP_REGISTRY_URL": SECRET_URL, "MCP_REGISTRY_AUDIENCE": "https://registry.example/v1"}
+    other = _settings.at(url, given)
+    assert (other.registry_url, other.credentials, other.audience) == (url, None, None)
+    variables = {"MCP_REGISTRY_USERNAME": "me", "MCP_REGISTRY_PASSWORD": "x", "MCP_REGISTRY_TOKEN": "t"}
+    named = _settings.at(url, given | variables)
+    assert (named.credentials, named.token) == (("me", "x"), "t")
+    own = _settings.at("https://registry.example/v1", given)
+    assert (own.credentials, own.audience) == (("admin", "pa55word"), "https://registry.example/v1")
+    assert _settings.at(url, {"MCP_REGISTRY_AUDIENCE": "registry"}).audience == "registry"
+
+
+def test_the_command_sends_credentials_of_an_address_to_that_address_alone(
+    scripted: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    for name in ("USERNAME", "PASSWORD", "TOKEN"):
+        monkeypatch.delenv(f"MCP_REGISTRY_{name}", raising=False)
+    registry = scripted(REFUSED)
+    monkeypatch.setenv("MCP_REGISTRY_URL", SECRET_URL)
+    options = _options.parse(["whoami", "--registry", registry.url], cli.COMMANDS)
+    with pytest.raises(Stopped):
+        _options.registry(options).ask("PUT", "/x")
+    assert sent(registry) == ["nobody"]
+    monkeypatch.setenv("MCP_REGISTRY_URL", registry.url.replace("http://", "http://admin:pa55word@") + "/api")
+    with pytest.raises(Stopped):
+        _options.registry(options).ask("PUT", "/x")
+    assert sent(registry)[-1].startswith("Basic ")

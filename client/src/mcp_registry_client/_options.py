@@ -71,8 +71,7 @@ def registry(options: argparse.Namespace) -> Registry:
     Options go before variables, and these before what `mcp-registry login` has kept.
     """
     url = place(options)
-    settings = _settings.from_environment()
-    login = _given(options, settings)
+    login = _given(options, _settings.at(url))
     if login == _logins.Login():
         login = _logins.of(url) or login
     return registry_of(options, url, login)
@@ -92,7 +91,7 @@ def place(options: argparse.Namespace) -> str:
 
 def registry_of(options: argparse.Namespace, url: str, login: _logins.Login) -> Registry:
     """A registry as whoever is logged in so, and where that is nobody, as the role that this process has on AWS."""
-    settings = _settings.Settings(registry_url=url, **login._asdict(), audience=_settings.from_environment().audience)
+    settings = _settings.Settings(registry_url=url, **login._asdict(), audience=_settings.at(url).audience)
     identities = Identities(settings)
     if identities and _urls.is_overheard(url):
         note(f"Credentials of the registry go to {_urls.host(url)} over plain http, where others can read them.")
@@ -103,9 +102,8 @@ def login(options: argparse.Namespace) -> tuple[str, _logins.Login]:
     """The registry to log in to, and as whom: a user with a password, or a token from stdin. Raises Stopped."""
     url = place(options)
     if options.username or options.password_stdin:
-        settings = _settings.from_environment()
         password = _read_secret("Password")
-        return url, _checked(options.username or settings.username, password)
+        return url, _checked(options.username or _settings.at(url).username, password)
     token = _read_secret("Token")
     if not token.isascii() or not token.isprintable() or " " in token:
         raise misused("This is no token: mcp-registry tokens make gives one")
@@ -445,9 +443,7 @@ def _actions(command: argparse.ArgumentParser) -> Any:
 
 
 def _add_member(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--team", metavar="TEAM", type=_word, default="default", help="for which team (default: default)"
-    )
+    command.add_argument("--team", metavar="TEAM", type=_word, required=True, help="for which team")
     command.add_argument("--role", choices=ROLES, default="publisher", help="what they may do (default: publisher)")
 
 

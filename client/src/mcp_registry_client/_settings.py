@@ -66,6 +66,19 @@ def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
     )
 
 
+def at(url: str, environment: Mapping[str, str] | None = None) -> Settings:
+    """The settings for a registry that is named otherwise.
+
+    Where it is another than the environment's, it is given neither the credentials in that one's URL nor a token of AWS
+    that is good there. Variables of their own (user, password, token) are whoever's that is asked.
+    """
+    given = os.environ if environment is None else environment
+    own = from_environment(given)
+    if own.registry_url in (None, url):
+        return own._replace(registry_url=url)
+    return from_environment({**given, REGISTRY_URL: url, AUDIENCE: ""})
+
+
 def base_of(url: str) -> str:
     """The address of a registry, whether that is given or the address of its API: 'http://host' for 'http://host/api/'."""
     return ROUTES.sub("", url.rstrip("/"))
