@@ -357,9 +357,9 @@ CREATE FUNCTION registry.name_key(name text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN registry.spelling(name, '[0-9]'::text);
 
-CREATE FUNCTION registry.prefix_key(name text) RETURNS text
+CREATE FUNCTION registry.namespace_key(name text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN translate(regexp_replace(lower((name COLLATE "C")), '[._-]+'::text, '-'::text, 'g'::text), '01'::text, 'ol'::text);
+    RETURN translate(ltrim(regexp_replace(split_part(lower((name COLLATE "C")), '/'::text, 1), '[._-]+'::text, '-'::text, 'g'::text), '-'::text), '01'::text, 'ol'::text);
 
 CREATE FUNCTION registry.refuse_change() RETURNS trigger
     LANGUAGE plpgsql
@@ -794,9 +794,16 @@ CREATE TABLE registry.server_metadata (
 
 CREATE TABLE registry.team_prefixes (
     prefix character varying(100) NOT NULL,
-    key text GENERATED ALWAYS AS (registry.prefix_key((prefix)::text)) STORED,
+    key text GENERATED ALWAYS AS (registry.name_key((prefix)::text)) STORED,
+    figure_key text GENERATED ALWAYS AS (registry.figure_key((prefix)::text)) STORED,
+    namespace text GENERATED ALWAYS AS (
+CASE
+    WHEN (strpos((prefix)::text, '/'::text) = 0) THEN registry.namespace_key((prefix)::text)
+    ELSE NULL::text
+END) STORED,
+    numbered boolean GENERATED ALWAYS AS (((prefix)::text ~ '[0-9][._-]+$'::text)) STORED,
     team character varying(63) NOT NULL,
-    CONSTRAINT team_prefixes_prefix_check CHECK (((prefix)::text ~ '^[a-z0-9][a-z0-9._/-]*[._/-]$'::text))
+    CONSTRAINT team_prefixes_prefix_check CHECK (((prefix)::text ~ '^[a-z0-9][a-z0-9._-]*([._-]|/([a-z0-9][a-z0-9._-]*[._-])?)$'::text))
 );
 
 CREATE TABLE registry.teams (

@@ -19,16 +19,23 @@ CREATE TABLE registry.teams (
 );
 INSERT INTO registry.teams (name) VALUES ('default');
 
--- A name as it is compared with prefixes: what reads alike is alike, and unlike in registry.name_key a separator is one.
-CREATE FUNCTION registry.prefix_key(name text) RETURNS text
+-- What is before the slash of a name: what reads alike is alike, and a separator within it is one, as in registry.name_key.
+CREATE FUNCTION registry.namespace_key(name text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-    RETURN translate(regexp_replace(lower(name COLLATE "C"), '[._-]+', '-', 'g'), '01', 'ol');
+    RETURN translate(ltrim(regexp_replace(split_part(lower(name COLLATE "C"), '/', 1), '[._-]+', '-', 'g'), '-'), '01', 'ol');
 
+-- The beginnings of names that are a team's alone. A name is within one where its keys begin with the prefix's: so whatever the
+-- registry takes for a name within it is within it as well, however it is spelled (catalogue/servers.py has the rule).
 CREATE TABLE registry.team_prefixes (
-    prefix  varchar(100) PRIMARY KEY CHECK (prefix ~ '^[a-z0-9][a-z0-9._/-]*[._/-]$'),
+    prefix     varchar(100) PRIMARY KEY CHECK (prefix ~ '^[a-z0-9][a-z0-9._-]*([._-]|/([a-z0-9][a-z0-9._-]*[._-])?)$'),
     -- Two prefixes that read alike are one.
-    key     text GENERATED ALWAYS AS (registry.prefix_key(prefix)) STORED UNIQUE,
-    team    varchar(63) NOT NULL REFERENCES registry.teams (name) ON DELETE CASCADE
+    key        text GENERATED ALWAYS AS (registry.name_key(prefix)) STORED UNIQUE,
+    figure_key text GENERATED ALWAYS AS (registry.figure_key(prefix)) STORED,
+    -- Of a prefix without a slash, for names with one: what their namespace has to begin with.
+    namespace  text GENERATED ALWAYS AS (CASE WHEN strpos(prefix, '/') = 0 THEN registry.namespace_key(prefix) END) STORED,
+    -- Whether a digit that follows would make another number of its end: team-1- has nothing to do with team-12.
+    numbered   boolean GENERATED ALWAYS AS (prefix ~ '[0-9][._-]+$') STORED,
+    team       varchar(63) NOT NULL REFERENCES registry.teams (name) ON DELETE CASCADE
 );
 CREATE INDEX team_prefixes_team_idx ON registry.team_prefixes (team);
 

@@ -101,6 +101,9 @@ def test_a_prefix_is_one_teams(api, team):
         api("DELETE", f"{TEAMS}/{other}")
 
 
+VALUES = {f"prefixes.{number}": "value" for number in range(6)}
+
+
 @pytest.mark.parametrize(
     ("sent", "expected"),
     [
@@ -110,8 +113,9 @@ def test_a_prefix_is_one_teams(api, team):
         ({"contact": "a\nb"}, {"contact": "value"}),
         ({"contact": 1, "prefixes": "x-"}, {"contact": "type", "prefixes": "type"}),
         ({"prefixes": ["x", "X-", "x-", "-x-", "ok.", "o_", "O/"]}, {"prefixes.0": "length"}),
-        ({"prefixes": ["X-", "x-y", "-x-", "ok.", "a//"]}, {f"prefixes.{n}": "value" for n in (0, 1, 2)}),
+        ({"prefixes": ["X-", "x-y", "-x-", "a//", "a/b/", "c/-", "ok.", "a/", "a/b-"]}, VALUES),
         ({"prefixes": ["pay1-", "payl_"]}, {"prefixes.1": "repeated"}),
+        ({"prefixes": ["pay-", "p.a-y_", "pay/"]}, {"prefixes.1": "repeated"}),
         ({"prefixes": [f"x{n}-" for n in range(101)]}, {"prefixes": "length"}),
         ({"members": [], "name": "x"}, {"members": "unknown", "name": "unknown"}),
         ([], {}),

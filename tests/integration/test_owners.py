@@ -7,15 +7,18 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator
+from operator import eq
 from typing import Any, NamedTuple
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, assume, event, example, given, settings
+from hypothesis import strategies as st
 
 from mcp_registry.aws import db
 from mcp_registry.aws.db import Database
 from mcp_registry.caller import ROLES, Caller
-from mcp_registry.catalogue import registration, servers
+from mcp_registry.catalogue import names, registration, servers
 from mcp_registry.catalogue.cursor import Filters
 from mcp_registry.errors import (
     ConflictingServer,
@@ -41,7 +44,7 @@ WITH team AS (
     INSERT INTO registry.teams (name, contact) VALUES ('payments', 'payments@example.com'), ('search', NULL)
 )
 INSERT INTO registry.team_prefixes (prefix, team)
-VALUES ('payments/', 'payments'), ('pay_', 'payments'), ('payments/search-', 'search')
+VALUES ('payments/', 'payments'), ('bills_', 'payments'), ('payments/search-', 'search')
 """
 BELONGS = "payments/refunds belongs to the team payments: ask payments@example.com"
 KEPT = (
@@ -256,8 +259,10 @@ def test_the_statement_itself_finds_nothing_of_another_team(catalogue, statement
         ("payments/refunds", PAYMENTS, "payments"),
         ("payments/refunds", ADMIN, "payments"),  # an administrator registers for whom the prefix is
         ("PAYMENTS/refunds", PAYMENTS, "payments"),
-        ("pay-refunds", PAYMENTS, "payments"),
-        ("paying", SEARCH, "search"),  # no separator: in no prefix
+        ("bills-refunds", PAYMENTS, "payments"),
+        ("billing", SEARCH, "search"),
+        ("bills", SEARCH, "search"),  # nothing follows the prefix
+        ("billsx/a", SEARCH, "search"),  # a namespace keeps its separators
         ("payments", SEARCH, "search"),
         ("payments/search-index", SEARCH, "search"),  # the longer prefix
         ("payments/search_index", ADMIN, "search"),
@@ -284,8 +289,15 @@ def test_a_new_server_is_its_prefixs_teams_and_else_the_callers(catalogue, told,
     [
         ("payments/refunds", SEARCH, "payments: ask payments@example.com"),
         ("Payments/Refunds", SEARCH, "payments: ask payments@example.com"),
-        ("pay-refunds", SEARCH, "payments: ask payments@example.com"),
-        ("pay.refunds", SEARCH._replace(role="curator"), "payments: ask payments@example.com"),
+        ("bills-refunds", SEARCH, "payments: ask payments@example.com"),
+        ("bills.refunds", SEARCH._replace(role="curator"), "payments: ask payments@example.com"),
+        ("bills-eu/refunds", SEARCH, "payments: ask payments@example.com"),
+        # What the registry takes for a name within a prefix, spelled around it.
+        ("-payments/a1", SEARCH, "payments: ask payments@example.com"),
+        ("._payments_/a2", SEARCH, "payments: ask payments@example.com"),
+        ("billsx3", SEARCH, "payments: ask payments@example.com"),
+        ("-bI11s.a3", SEARCH, "payments: ask payments@example.com"),
+        ("b-i-l-l-s-4", SEARCH, "payments: ask payments@example.com"),
         ("payments/refunds", SEARCH._replace(team="default"), "payments: ask payments@example.com"),
         ("payments/search-index", PAYMENTS, "search: ask its administrator"),
     ],
@@ -304,6 +316,56 @@ def test_a_prefix_that_reads_like_another_teams_is_that_one(catalogue, name):
     rows(catalogue, "INSERT INTO registry.team_prefixes (prefix, team) VALUES ('pal/', 'payments')")
     with pytest.raises(Forbidden):
         servers.register(catalogue, SEARCH, sent(name))
+
+
+def team_of(database: Database, name: str) -> str | None:
+    """The team in whose prefix a name is."""
+    keys = names.keys(name)._asdict()
+    given = dict(zip(("name_key", "look_key", "figure_key"), keys.values(), strict=True))
+    row = database.read(f"SELECT {servers._PREFIX_TEAM}", given | {"name": name})
+    assert row is not None
+    return row[0]
+
+
+@pytest.fixture
+def prefixes(catalogue) -> Database:
+    rows(catalogue, "DELETE FROM registry.team_prefixes")
+    given = ", ".join(f"('{prefix}', 'payments')" for prefix in PREFIXES)
+    rows(catalogue, f"INSERT INTO registry.team_prefixes (prefix, team) VALUES {given}")
+    return catalogue
+
+
+PREFIXES = ("payments/", "bills-", "team-1-", "tool_", "ai.lab/b1-")
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(PREFIXES),
+    st.text("abl1o02Ii._-", min_size=1, max_size=6),
+    st.lists(st.tuples(st.integers(0, 30), st.sampled_from(["", *".-_01loIA"])), max_size=4),
+)
+@example("bills-", "x", [(5, "")])
+@example("team-1-", "1x", [(4, ""), (4, "l")])
+def test_whatever_is_taken_for_a_name_within_a_prefix_is_within_it(prefixes, prefix, rest, changes):
+    within = prefix + rest
+    other = list(within)
+    for place, character in changes:
+        other[place % len(other)] = character
+    name = "".join(other)
+    # A name with separators alone after the prefix is read as if it ended before them.
+    assume(rest.strip("._-") and names.LEGAL.fullmatch(within) and names.LEGAL.fullmatch(name))
+    assert team_of(prefixes, within) == "payments"
+    is_same = any(map(eq, names.keys(name), names.keys(within)))
+    event(f"taken for it: {is_same}")
+    if is_same:
+        assert team_of(prefixes, name) == "payments", (within, name)
+
+
+@pytest.mark.parametrize(
+    "name", ["team-2", "team-12", "team-2-x", "team12x", "tool", "toolx/a", "ai-lab/b2", "ailab/b1-x"]
+)
+def test_what_is_another_word_or_number_is_in_no_prefix(prefixes, name):
+    assert team_of(prefixes, name) is None
 
 
 def test_a_prefix_that_is_given_later_leaves_a_server_to_its_owner(catalogue):

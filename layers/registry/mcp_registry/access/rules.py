@@ -32,7 +32,8 @@ MAX_LIMIT = 1_000
 
 # The name of a team, the id of a trusted issuer.
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
-PREFIX = re.compile(r"[a-z0-9][a-z0-9._/-]*[._/-]")
+PREFIX = re.compile(r"[a-z0-9][a-z0-9._-]*(?:[._-]|/(?:[a-z0-9][a-z0-9._-]*[._-])?)")
+PREFIX_RULE = "Lower case letters, digits and . _ - and one / at most, with one of these at the end"
 NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 # Controls of the terminal and of the direction of text: what shows such a text would be led by it. U+FFFD is what a
 # gateway makes of broken UTF-8.
@@ -84,9 +85,7 @@ def parse_team(value: Any) -> Team:
         [
             *_text_faults({"contact": team.contact}),
             *(
-                Fault(
-                    f"prefixes.{place}", "Lower case letters, digits and . _ / - with one of these at the end", "value"
-                )
+                Fault(f"prefixes.{place}", PREFIX_RULE, "value")
                 for place, prefix in enumerate(team.prefixes)
                 if not PREFIX.fullmatch(prefix)
             ),
@@ -254,10 +253,12 @@ def _text_faults(texts: Mapping[str, str | None]) -> Iterator[Fault]:
 
 
 def _repeated(prefixes: list[str]) -> Iterator[Fault]:
-    """Prefixes of one list that read alike, as the key in registry.team_prefixes has it: . _ and - are one."""
+    """Prefixes of one list that read alike, as the key in registry.team_prefixes has it."""
     first: dict[str, int] = {}
     for place, prefix in enumerate(prefixes):
-        key = re.sub("[._-]+", "-", prefix).translate(str.maketrans("01", "ol"))
+        namespace, slash, rest = re.sub("[._-]+", "-", prefix).rpartition("/")
+        rest = re.sub("(?<![0-9])-|-(?![0-9])", "", rest)
+        key = f"{namespace.strip('-')}{slash}{rest}".translate(str.maketrans("01", "ol"))
         if first.setdefault(key, place) != place:
             yield Fault(f"prefixes.{place}", f"Reads like prefixes.{first[key]}", "repeated")
 

@@ -70,7 +70,7 @@ SELECT t.updated_at, t.contact, ARRAY(SELECT prefix FROM registry.team_prefixes 
   LEFT JOIN registry.teams AS t ON t.name = %(team)s
   LEFT JOIN LATERAL (SELECT wanted, p.team
                        FROM unnest(%(prefixes)s::text[]) AS wanted
-                       JOIN registry.team_prefixes AS p ON p.key = registry.prefix_key(wanted)
+                       JOIN registry.team_prefixes AS p ON p.key = registry.name_key(wanted)
                       WHERE p.team <> %(team)s
                       ORDER BY wanted
                       LIMIT 1) AS taken ON true
@@ -84,7 +84,7 @@ free AS (
      WHERE NOT EXISTS (SELECT
                          FROM registry.team_prefixes AS p
                         WHERE p.team <> %(team)s
-                          AND p.key = ANY (ARRAY(SELECT registry.prefix_key(wanted)
+                          AND p.key = ANY (ARRAY(SELECT registry.name_key(wanted)
                                                    FROM unnest(%(prefixes)s::text[]) AS wanted)))
 )"""
 # Those that go do so first: one that comes may read like one of them.

@@ -64,17 +64,26 @@ _FIELDS: LiteralString = """
 _TOLD: LiteralString = f"jsonb_build_object({_FIELDS})"
 # One that has gone, or is there from now on.
 _TOLD_WHOLE: LiteralString = f"jsonb_build_object('owner', s.owner, 'status', s.status,{_FIELDS})"
-# The team in whose prefix a name is, the longest prefix first; a capital I reads as an l too. A function would cost
-# each registration its call, even where there are no prefixes. OFFSET 0: the keys are made once, not for each prefix.
-_PREFIX_TEAM: LiteralString = """
-(SELECT prefix.team
-   FROM (SELECT registry.prefix_key(%(name)s) AS read,
-                registry.prefix_key(translate(%(name)s, 'I', 'l')) AS look
-         OFFSET 0) AS asked
-   JOIN registry.team_prefixes AS prefix
-     ON starts_with(asked.read, prefix.key) OR starts_with(asked.look, prefix.key)
-  ORDER BY length(prefix.key) DESC
-  LIMIT 1)"""
+# The team in whose prefix a name is, the longest prefix first. A name has the keys by which two names are one
+# (`names.Keys`): where one of them begins with that of the prefix and goes on, there is a name within the prefix that
+# the registry takes for this one. So `paymentsx` is within `payments-`: it is the same name as `payments-x`. What
+# follows a number is another number, but for 0 and 1, which read as letters. A namespace keeps its separators:
+# `paymentsx/a` is not `payments-x/a`. A function would cost each registration its call, even where there are no
+# prefixes.
+_BEGINS: LiteralString = """
+          (starts_with({key}, {prefix}) AND length({key}) > length({prefix})
+           AND NOT (p.numbered AND strpos('23456789', substr({key}, length({prefix}) + 1, 1)) > 0))"""
+_PREFIX_TEAM: LiteralString = f"""
+(SELECT p.team
+   FROM registry.team_prefixes AS p
+  WHERE CASE WHEN strpos(%(name)s, '/') > 0 AND p.namespace IS NOT NULL
+             THEN starts_with(registry.namespace_key(%(name)s), p.namespace)
+                  OR starts_with(registry.namespace_key(translate(%(name)s, 'I', 'l')), p.namespace)
+             ELSE {_BEGINS.format(key="%(name_key)s::varchar", prefix="p.key")}
+               OR {_BEGINS.format(key="%(look_key)s::varchar", prefix="p.key")}
+               OR {_BEGINS.format(key="%(figure_key)s::varchar", prefix="p.figure_key")} END
+  ORDER BY length(p.key) DESC, p.prefix
+  LIMIT 1)"""  # noqa: S608 - of literals
 
 # No row where there is no room (Quota), where the name is held, where it is one that exists, by whichever of the
 # three keys, or is in a prefix of another team; nor where the caller's own team has gone.
@@ -474,7 +483,8 @@ SELECT sum(servers)::bigint, sum(bytes)::bigint, {_PREFIX_TEAM},
   LEFT JOIN (SELECT name, owner, ceil(extract(epoch FROM held_until - now()))::integer AS seconds
                FROM registry.held_names
               WHERE held_until > now()
-                AND (name_key = %(name_key)s OR look_key = %(look_key)s OR figure_key = %(figure_key)s)
+                AND (name_key = %(name_key)s::varchar OR look_key = %(look_key)s::varchar
+                     OR figure_key = %(figure_key)s::varchar)
               ORDER BY {_IS_THEIRS}, held_until DESC
               LIMIT 1) AS held ON true
  GROUP BY held.name, held.owner, held.seconds
