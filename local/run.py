@@ -69,7 +69,7 @@ SELECT has_database_privilege(current_database(), 'CREATE')
 MAY_TAKE_ROLES = """
 SELECT bool_and(COALESCE(pg_has_role(to_regrole(name), 'MEMBER'), false))
   FROM unnest(ARRAY['registry_reader', 'registry_writer', 'registry_sweeper', 'registry_porter',
-                    'registry_keeper']) AS name
+                    'registry_keeper', 'registry_clerk']) AS name
 """
 
 

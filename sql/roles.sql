@@ -7,6 +7,7 @@
 --                     writes the status.
 --   registry_porter   identify: reads which token or workload somebody is, and notes that a token was used.
 --   registry_keeper   access: teams, tokens and issuers; reads the audit.
+--   registry_clerk    ledger: reads what servers offer and what changed, and writes what curators decide.
 --
 -- The authorizer and the prober have no role. None has a password: where functions log in by IAM (registry.by_token, which
 -- sql/migrate.py sets) the roles have rds_iam, elsewhere a user takes one on (SET ROLE) who is a member.
@@ -20,7 +21,7 @@ DECLARE
     one    text;
 BEGIN
     FOREACH name IN ARRAY ARRAY['registry_reader', 'registry_writer', 'registry_sweeper', 'registry_porter',
-                               'registry_keeper'] LOOP
+                               'registry_keeper', 'registry_clerk'] LOOP
         -- Roles are the cluster's: another database of it may have made them, or be about to.
         BEGIN
             IF to_regrole(name) IS NULL THEN
@@ -49,12 +50,14 @@ END
 $$;
 
 REVOKE ALL ON ALL TABLES IN SCHEMA registry, metrics
-  FROM registry_reader, registry_writer, registry_sweeper, registry_porter, registry_keeper;
+  FROM registry_reader, registry_writer, registry_sweeper, registry_porter, registry_keeper,
+       registry_clerk;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA metrics
-  FROM registry_reader, registry_writer, registry_sweeper, registry_porter, registry_keeper;
+  FROM registry_reader, registry_writer, registry_sweeper, registry_porter, registry_keeper,
+       registry_clerk;
 REVOKE ALL ON FUNCTION registry.use_endpoints(bigint[]) FROM registry_reader;
 REVOKE ALL ON FUNCTION registry.settled_entry(), registry.add_audit_months(date, date), registry.drop_audit_month(date)
-  FROM registry_reader, registry_writer, registry_sweeper, registry_porter, registry_keeper;
+  FROM registry_reader, registry_writer, registry_sweeper, registry_porter, registry_keeper, registry_clerk;
 -- Which of a server's endpoints is the one to use.
 GRANT EXECUTE ON FUNCTION registry.use_endpoints(bigint[]) TO registry_writer, registry_sweeper;
 -- Runs as its caller, whose rights it needs.
@@ -63,6 +66,7 @@ GRANT EXECUTE ON FUNCTION registry.remove_and_hold(bigint, integer), registry.re
    TO registry_writer;
 GRANT USAGE ON SCHEMA registry, metrics TO registry_reader, registry_writer, registry_sweeper;
 GRANT USAGE ON SCHEMA registry TO registry_porter, registry_keeper;
+GRANT USAGE ON SCHEMA registry, metrics TO registry_clerk;
 
 GRANT SELECT ON registry.mcp_servers, registry.server_metadata, registry.tools, registry.server_counts,
                 registry.server_health, registry.endpoints, registry.endpoint_health, registry.endpoint_verdicts,
@@ -131,3 +135,29 @@ GRANT SELECT, INSERT, DELETE, UPDATE (revoked_at) ON registry.tokens TO registry
 -- Whether a team still owns something.
 GRANT SELECT (id, name, owner) ON registry.mcp_servers TO registry_keeper;
 GRANT SELECT (name, owner, held_until) ON registry.held_names TO registry_keeper;
+
+-- What servers offer. The detail tells of it.
+GRANT SELECT ON registry.documents, registry.snapshots, registry.ledger, registry.approvals, registry.changes
+   TO registry_reader, registry_clerk;
+GRANT SELECT ON registry.mcp_servers, registry.server_metadata, registry.tools, registry.endpoints,
+                registry.endpoint_health, registry.teams
+   TO registry_clerk;
+-- What is decided about it, and that an endpoint is to be looked at now.
+GRANT INSERT ON registry.approvals TO registry_clerk;
+GRANT INSERT, UPDATE ON registry.ledger TO registry_clerk;
+GRANT INSERT (server_id, name, owner, source, kind, subject, grade, before, after, reasons) ON registry.changes
+   TO registry_clerk, registry_sweeper;
+GRANT UPDATE (introduce_at, visited_at, seen_digest) ON registry.endpoints TO registry_clerk;
+GRANT INSERT (actor, role, team, action, target, before, after, request_id, address) ON registry.audit TO registry_clerk;
+
+-- Who writes what introductions found writes the ledger, of what is declared too.
+GRANT SELECT (owner, version, offer_digest, ledger_digest, tools_count, updated_at), UPDATE (ledger_digest)
+   ON registry.mcp_servers
+   TO registry_sweeper;
+GRANT SELECT ON registry.tools, registry.approvals, registry.changes TO registry_sweeper;
+GRANT SELECT, INSERT, DELETE ON registry.documents TO registry_sweeper;
+GRANT SELECT, INSERT, DELETE, UPDATE (last_seen) ON registry.snapshots TO registry_sweeper;
+GRANT SELECT, INSERT, UPDATE ON registry.ledger TO registry_sweeper;
+GRANT UPDATE (seen_digest) ON registry.endpoints TO registry_sweeper;
+-- What is too old.
+GRANT DELETE ON registry.changes TO registry_sweeper;

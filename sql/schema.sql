@@ -18,6 +18,25 @@ CREATE TYPE metrics.verdict AS ENUM (
     'mcp_error'
 );
 
+CREATE TYPE registry.decision AS ENUM (
+    'approve',
+    'reject'
+);
+
+CREATE TYPE registry.grade AS ENUM (
+    'notation',
+    'text',
+    'compatible',
+    'breaking',
+    'alarming'
+);
+
+CREATE TYPE registry.policy AS ENUM (
+    'auto',
+    'compatible',
+    'manual'
+);
+
 CREATE TYPE registry.role AS ENUM (
     'reader',
     'publisher',
@@ -35,6 +54,11 @@ CREATE TYPE registry.server_type AS ENUM (
     'official',
     'community',
     'mock'
+);
+
+CREATE TYPE registry.source AS ENUM (
+    'declared',
+    'observed'
 );
 
 CREATE FUNCTION metrics.add_days(first date, last date) RETURNS integer
@@ -398,6 +422,7 @@ CREATE TABLE registry.mcp_servers (
     endpoint_id bigint,
     offer_digest bytea,
     owner character varying(63) DEFAULT 'default'::character varying NOT NULL,
+    ledger_digest bytea DEFAULT '\x'::bytea,
     CONSTRAINT mcp_servers_derived_not_null CHECK (((name_key IS NOT NULL) AND (look_key IS NOT NULL) AND (figure_key IS NOT NULL) AND (search_fold IS NOT NULL)))
 )
 WITH (fillfactor='80');
@@ -487,6 +512,17 @@ BEGIN
                                      AND mode = 'RowExclusiveLock'
                                      AND granted);
     RETURN LEAST(given, under_way);
+END
+$$;
+
+CREATE FUNCTION registry.tell_removed() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+BEGIN
+    INSERT INTO registry.changes (server_id, name, owner, kind)
+    SELECT id, name, owner, 'removed' FROM gone ORDER BY id;
+    RETURN NULL;
 END
 $$;
 
@@ -633,6 +669,26 @@ ALTER TABLE metrics.tool_invocations ALTER COLUMN id ADD GENERATED ALWAYS AS IDE
     CACHE 1
 );
 
+CREATE TABLE registry.approvals (
+    id bigint NOT NULL,
+    server_id bigint NOT NULL,
+    digest bytea NOT NULL,
+    decision registry.decision NOT NULL,
+    reason character varying(500),
+    decided_by character varying(600) NOT NULL,
+    decided_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT approvals_digest_check CHECK ((length(digest) = 32))
+);
+
+ALTER TABLE registry.approvals ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME registry.approvals_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 CREATE TABLE registry.audit (
     id bigint NOT NULL,
     occurred_at timestamp with time zone DEFAULT now() NOT NULL,
@@ -669,6 +725,42 @@ CREATE TABLE registry.audit_rest (
     after jsonb,
     request_id character varying(100) CONSTRAINT audit_request_id_not_null NOT NULL,
     address character varying(45) CONSTRAINT audit_address_not_null NOT NULL
+);
+
+CREATE TABLE registry.changes (
+    id bigint NOT NULL,
+    occurred_at timestamp with time zone DEFAULT now() NOT NULL,
+    server_id bigint NOT NULL,
+    name character varying(100) NOT NULL,
+    owner character varying(63) NOT NULL,
+    source registry.source,
+    kind character varying(20) NOT NULL,
+    subject character varying(2048),
+    grade registry.grade,
+    before json,
+    after json,
+    reasons text[] DEFAULT '{}'::text[] NOT NULL
+);
+
+ALTER TABLE registry.changes ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME registry.changes_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE registry.documents (
+    digest bytea NOT NULL,
+    raw bytea NOT NULL,
+    prompt bytea,
+    contract bytea,
+    document json NOT NULL,
+    CONSTRAINT documents_contract_check CHECK ((length(contract) = 32)),
+    CONSTRAINT documents_digest_check CHECK ((length(digest) = 32)),
+    CONSTRAINT documents_prompt_check CHECK ((length(prompt) = 32)),
+    CONSTRAINT documents_raw_check CHECK ((length(raw) = 32))
 );
 
 CREATE TABLE registry.endpoint_health (
@@ -712,7 +804,9 @@ CREATE TABLE registry.endpoints (
     auth json,
     learnt_at timestamp with time zone,
     visited_at timestamp with time zone,
-    introduce_at timestamp with time zone DEFAULT now() NOT NULL
+    introduce_at timestamp with time zone DEFAULT now() NOT NULL,
+    seen_digest bytea,
+    CONSTRAINT endpoints_seen_digest_check CHECK ((length(seen_digest) = 32))
 )
 WITH (fillfactor='80');
 
@@ -745,6 +839,22 @@ CREATE TABLE registry.issuers (
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT issuers_claims_check CHECK (((jsonb_typeof(claims) = 'object'::text) AND (claims <> '{}'::jsonb))),
     CONSTRAINT issuers_id_check CHECK (((id)::text ~ '^[a-z0-9]([a-z0-9-]*[a-z0-9])?$'::text))
+);
+
+CREATE TABLE registry.ledger (
+    server_id bigint NOT NULL,
+    revision integer DEFAULT 1 NOT NULL,
+    declared_id bigint,
+    observed_id bigint,
+    state character varying(20),
+    reason character varying(300),
+    flux smallint DEFAULT 0 NOT NULL,
+    agrees boolean,
+    policy registry.policy,
+    compatible_id bigint,
+    approved_id bigint,
+    changed_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT ledger_state_check CHECK (((state)::text = ANY ((ARRAY['observed'::character varying, 'gated'::character varying, 'degraded'::character varying, 'unstable'::character varying])::text[])))
 );
 
 ALTER TABLE registry.mcp_servers ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
@@ -790,6 +900,39 @@ CREATE TABLE registry.server_metadata (
     documentation_url character varying(2048),
     tags jsonb,
     tags_fold text[]
+);
+
+CREATE TABLE registry.snapshots (
+    id bigint NOT NULL,
+    server_id bigint NOT NULL,
+    source registry.source NOT NULL,
+    digest bytea NOT NULL,
+    prompt bytea NOT NULL,
+    tools_raw bytea,
+    tools_prompt bytea,
+    tools_contract bytea,
+    first_seen timestamp with time zone NOT NULL,
+    last_seen timestamp with time zone,
+    version character varying(255),
+    about json NOT NULL,
+    tools bytea[],
+    prompts bytea[],
+    resources bytea[],
+    templates bytea[],
+    CONSTRAINT snapshots_digest_check CHECK ((length(digest) = 32)),
+    CONSTRAINT snapshots_prompt_check CHECK ((length(prompt) = 32)),
+    CONSTRAINT snapshots_tools_contract_check CHECK ((length(tools_contract) = 32)),
+    CONSTRAINT snapshots_tools_prompt_check CHECK ((length(tools_prompt) = 32)),
+    CONSTRAINT snapshots_tools_raw_check CHECK ((length(tools_raw) = 32))
+);
+
+ALTER TABLE registry.snapshots ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME registry.snapshots_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
 );
 
 CREATE TABLE registry.team_prefixes (
@@ -884,11 +1027,20 @@ ALTER TABLE ONLY metrics.sweeps
 ALTER TABLE ONLY metrics.tool_invocations
     ADD CONSTRAINT tool_invocations_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY registry.approvals
+    ADD CONSTRAINT approvals_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY registry.audit
     ADD CONSTRAINT audit_pkey PRIMARY KEY (id, occurred_at);
 
 ALTER TABLE ONLY registry.audit_rest
     ADD CONSTRAINT audit_rest_pkey PRIMARY KEY (id, occurred_at);
+
+ALTER TABLE ONLY registry.changes
+    ADD CONSTRAINT changes_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY registry.documents
+    ADD CONSTRAINT documents_pkey PRIMARY KEY (digest);
 
 ALTER TABLE ONLY registry.endpoint_health
     ADD CONSTRAINT endpoint_health_pkey PRIMARY KEY (endpoint_id);
@@ -908,6 +1060,9 @@ ALTER TABLE ONLY registry.held_names
 ALTER TABLE ONLY registry.issuers
     ADD CONSTRAINT issuers_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY registry.ledger
+    ADD CONSTRAINT ledger_pkey PRIMARY KEY (server_id);
+
 ALTER TABLE ONLY registry.mcp_servers
     ADD CONSTRAINT mcp_servers_canonical_name_key UNIQUE (canonical_name);
 
@@ -925,6 +1080,9 @@ ALTER TABLE ONLY registry.server_health
 
 ALTER TABLE ONLY registry.server_metadata
     ADD CONSTRAINT server_metadata_pkey PRIMARY KEY (server_id);
+
+ALTER TABLE ONLY registry.snapshots
+    ADD CONSTRAINT snapshots_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY registry.team_prefixes
     ADD CONSTRAINT team_prefixes_key_key UNIQUE (key);
@@ -964,6 +1122,8 @@ CREATE INDEX tool_invocations_server_idx ON metrics.tool_invocations USING btree
 
 CREATE INDEX tool_invocations_tool_idx ON metrics.tool_invocations USING btree (tool_id);
 
+CREATE INDEX approvals_server_id_idx ON registry.approvals USING btree (server_id, digest, id);
+
 CREATE INDEX audit_actor_idx ON ONLY registry.audit USING btree (actor, id);
 
 CREATE INDEX audit_rest_actor_id_idx ON registry.audit_rest USING btree (actor, id);
@@ -971,6 +1131,12 @@ CREATE INDEX audit_rest_actor_id_idx ON registry.audit_rest USING btree (actor, 
 CREATE INDEX audit_target_idx ON ONLY registry.audit USING btree (target, id);
 
 CREATE INDEX audit_rest_target_id_idx ON registry.audit_rest USING btree (target, id);
+
+CREATE INDEX changes_grade_idx ON registry.changes USING btree (grade, id) WHERE (grade >= 'breaking'::registry.grade);
+
+CREATE INDEX changes_occurred_at_idx ON registry.changes USING brin (occurred_at);
+
+CREATE INDEX changes_server_id_idx ON registry.changes USING btree (server_id, id);
 
 CREATE INDEX endpoint_verdicts_verdict_idx ON registry.endpoint_verdicts USING btree (verdict, endpoint_id);
 
@@ -1004,7 +1170,11 @@ CREATE INDEX mcp_servers_status_type_idx ON registry.mcp_servers USING btree (st
 
 CREATE INDEX mcp_servers_type_idx ON registry.mcp_servers USING btree (server_type, id);
 
+CREATE INDEX mcp_servers_undeclared_idx ON registry.mcp_servers USING btree (id) WHERE (offer_digest IS DISTINCT FROM ledger_digest);
+
 CREATE INDEX server_metadata_tags_idx ON registry.server_metadata USING gin (tags_fold);
+
+CREATE INDEX snapshots_server_id_idx ON registry.snapshots USING btree (server_id, source, first_seen);
 
 CREATE INDEX team_prefixes_team_idx ON registry.team_prefixes USING btree (team);
 
@@ -1060,6 +1230,8 @@ CREATE TRIGGER set_endpoint_of_changed_server AFTER UPDATE OF moved_at ON regist
 
 CREATE TRIGGER set_endpoint_of_new_server AFTER INSERT ON registry.mcp_servers FOR EACH ROW WHEN ((new.endpoint_id IS NULL)) EXECUTE FUNCTION registry.set_endpoint();
 
+CREATE TRIGGER tell_removed AFTER DELETE ON registry.mcp_servers REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION registry.tell_removed();
+
 ALTER TABLE ONLY metrics.endpoint_changes
     ADD CONSTRAINT endpoint_changes_server_id_fkey FOREIGN KEY (server_id) REFERENCES registry.mcp_servers(id) ON DELETE CASCADE;
 
@@ -1075,6 +1247,9 @@ ALTER TABLE ONLY metrics.tool_invocations
 ALTER TABLE ONLY metrics.tool_invocations
     ADD CONSTRAINT tool_invocations_tool_id_fkey FOREIGN KEY (tool_id) REFERENCES registry.tools(id) ON DELETE CASCADE;
 
+ALTER TABLE ONLY registry.approvals
+    ADD CONSTRAINT approvals_server_id_fkey FOREIGN KEY (server_id) REFERENCES registry.mcp_servers(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY registry.endpoint_health
     ADD CONSTRAINT endpoint_health_endpoint_id_fkey FOREIGN KEY (endpoint_id) REFERENCES registry.endpoints(id) ON DELETE CASCADE;
 
@@ -1087,6 +1262,9 @@ ALTER TABLE ONLY registry.held_names
 ALTER TABLE ONLY registry.issuers
     ADD CONSTRAINT issuers_team_fkey FOREIGN KEY (team) REFERENCES registry.teams(name);
 
+ALTER TABLE ONLY registry.ledger
+    ADD CONSTRAINT ledger_server_id_fkey FOREIGN KEY (server_id) REFERENCES registry.mcp_servers(id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY registry.mcp_servers
     ADD CONSTRAINT mcp_servers_owner_fkey FOREIGN KEY (owner) REFERENCES registry.teams(name);
 
@@ -1095,6 +1273,9 @@ ALTER TABLE ONLY registry.server_health
 
 ALTER TABLE ONLY registry.server_metadata
     ADD CONSTRAINT server_metadata_server_id_fkey FOREIGN KEY (server_id) REFERENCES registry.mcp_servers(id) ON DELETE CASCADE;
+
+ALTER TABLE ONLY registry.snapshots
+    ADD CONSTRAINT snapshots_server_id_fkey FOREIGN KEY (server_id) REFERENCES registry.mcp_servers(id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY registry.team_prefixes
     ADD CONSTRAINT team_prefixes_team_fkey FOREIGN KEY (team) REFERENCES registry.teams(name) ON DELETE CASCADE;

@@ -17,7 +17,14 @@ from mcp_registry.errors import Unavailable
 from tests.conftest import ROOT, migrate
 from tests.integration.test_servers import PARAMETERS, statements
 
-ROLES = ("registry_reader", "registry_writer", "registry_sweeper", "registry_porter", "registry_keeper")
+ROLES = (
+    "registry_reader",
+    "registry_writer",
+    "registry_sweeper",
+    "registry_porter",
+    "registry_keeper",
+    "registry_clerk",
+)
 # Which roles run a statement; template.yaml says which function has which role.
 RUN_BY = {
     "registry_reader": (

@@ -7,8 +7,11 @@ one of them is to make it say no more than a verdict, in words that cannot be ta
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import zlib
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypedDict, TypeVar, cast
@@ -58,6 +61,10 @@ Era = Literal["modern", "legacy", "sse"]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Hex = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Seconds = Annotated[int, Meta(ge=0, le=300)]
+# JSON, compressed by zlib, in base64.
+Packed = Annotated[str, Meta(max_length=250 * 1024, pattern=r"^[A-Za-z0-9+/]*={0,2}\Z")]
+# What may come of unpacking one: an introduction reads 4 MiB, and JSON may write a character in six bytes.
+MAX_UNPACKED: Final = 32 << 20
 
 
 class Server(NamedTuple):
@@ -117,7 +124,9 @@ class Finding(NamedTuple):
 class Visit(NamedTuple):
     """An endpoint to be introduced to. `era`: the way of the last introduction that succeeded.
 
-    `pulse`: what was learnt of it before; None where nothing was, or it has just been registered.
+    `pulse`: what was learnt of it before; None where nothing was, or it has just been registered. `seen`: the digest of
+    what it offered when it was last asked (`fingerprint.whole`); None where all of it is wanted. `has_headers`: an
+    operator has given headers for it, which the introduction may read.
     """
 
     server_id: Id
@@ -127,6 +136,8 @@ class Visit(NamedTuple):
     era: str | None
     verdict: Verdict | None
     pulse: str | None = None
+    seen: Hex | None = None
+    has_headers: bool = False
 
 
 class Tick(Struct, forbid_unknown_fields=True):
@@ -203,7 +214,10 @@ class Auth(TypedDict, total=False):
 class Introduced(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """What one introduction found, and what was learnt of the endpoint.
 
-    `pulse` and `era`: None where none tells, or none worked.
+    `pulse` and `era`: None where none tells, or none worked. `seen`: the digest of what it offers
+    (`fingerprint.whole`); None where that is not known, and where it is up `trouble` says why. `offer`: all of it,
+    packed (`pack`), where it is another one than the visit knew. `wavers`: it was yet another one at a second look right
+    after the first. `ttl_ms`: how long the server itself says that its list will do.
     """
 
     finding: Finding
@@ -211,6 +225,11 @@ class Introduced(Struct, forbid_unknown_fields=True, omit_defaults=True):
     era: Era | None = None
     introduction: Observed | None = None
     auth: Auth | None = None
+    seen: Hex | None = None
+    offer: Packed | None = None
+    trouble: Sentence | None = None
+    wavers: bool = False
+    ttl_ms: Milliseconds | None = None
 
 
 class Introductions(Struct, forbid_unknown_fields=True):
@@ -232,6 +251,23 @@ def introduce_minutes() -> int:
 def encode(message: Message) -> str:
     """The message as JSON."""
     return msgspec.json.encode(message).decode()
+
+
+def pack(value: object) -> str:
+    """A JSON value as it travels in a message. Raises ValueError where it holds NaN or half a character."""
+    return b64encode(zlib.compress(json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii"))).decode()
+
+
+def unpack(packed: str) -> Any:
+    """The JSON value that was packed. Raises Malformed where there is none, or it is longer than MAX_UNPACKED."""
+    try:
+        reader = zlib.decompressobj()
+        text = reader.decompress(b64decode(packed, validate=True), MAX_UNPACKED)
+        if not reader.eof:
+            raise ValueError
+        return json.loads(text)
+    except (ValueError, RecursionError, zlib.error) as error:
+        raise Malformed("not an offer") from error
 
 
 def array(numbers: Sequence[int | None]) -> str:
