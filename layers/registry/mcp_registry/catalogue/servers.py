@@ -662,7 +662,6 @@ SELECT id
 # as \u0000, which json holds.
 #
 # The endpoint to use comes first, and what is not checked any more last. Of those that are no use the evidence is told.
-# psycopg takes a statement of more than 4,096 characters apart for each request, which is 30 us (2026-11-30).
 DETAIL = """
 WITH tool AS (
     SELECT t.position, t.id, t.extra,
