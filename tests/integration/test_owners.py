@@ -504,6 +504,29 @@ def test_the_audit_tells_the_story_in_order_and_of_each_change_what_changed(cata
     ]  # fmt: skip
 
 
+def test_a_registration_by_hand_at_the_address_of_an_announcement_tells_that_it_is_declared(catalogue, told):
+    servers.replace(catalogue, PAYMENTS, sent(), lease=LEASE)
+    told()
+    servers.replace(catalogue, PAYMENTS, sent())
+    servers.replace(catalogue, PAYMENTS, sent())  # changes nothing more
+    assert [(entry.action, entry.before, entry.after) for entry in told()] == [
+        ("server.updated", {"declared": False}, {"declared": True})
+    ]
+
+
+@pytest.mark.parametrize("column", ["retired_at", "conflict_at"])
+def test_a_registration_by_hand_tells_that_an_endpoint_is_back_or_in_conflict_no_more(catalogue, told, column):
+    servers.replace(catalogue, PAYMENTS, sent())
+    moment = "2026-12-01T10:00:00.000000Z"
+    rows(catalogue, f"UPDATE registry.endpoints SET {column} = '{moment}' RETURNING id")
+    told()
+    servers.replace(catalogue, PAYMENTS, sent(tool="other"))
+    (entry,) = told()
+    assert entry.before is not None and entry.after is not None
+    assert {*entry.before} == {"offer_digest", column} and column not in entry.after
+    assert entry.before[column].startswith("2026-12-01T10:00:00")
+
+
 def test_a_dispute_is_told_once(catalogue, told):
     servers.replace(catalogue, PAYMENTS, sent(url=ONE))
     rows(

@@ -381,10 +381,18 @@ WITH {_OWN}, before AS (
            'server.updated', 'server:' || server.name, registry.changed(told.before, told.after),
            registry.changed(told.after, told.before)
       FROM server
-     CROSS JOIN LATERAL (SELECT server.before || jsonb_build_object('removed_endpoints',
-                                                                    (SELECT jsonb_agg(url ORDER BY id) FROM removed)),
-                                server.after || jsonb_build_object('added_endpoint',
-                                                                   (SELECT url FROM endpoint WHERE is_added))
+     CROSS JOIN endpoint
+      LEFT JOIN registry.endpoints AS e ON e.id = %(endpoint)s
+     CROSS JOIN LATERAL (SELECT server.before
+                                || jsonb_build_object('declared', e.declared,
+                                                      'retired_at', registry.rfc3339(e.retired_at),
+                                                      'conflict_at', registry.rfc3339(e.conflict_at),
+                                                      'removed_endpoints',
+                                                      (SELECT jsonb_agg(url ORDER BY id) FROM removed)),
+                                server.after
+                                || jsonb_build_object('declared', CASE WHEN e.id IS NOT NULL THEN endpoint.declared END,
+                                                      'added_endpoint',
+                                                      CASE WHEN endpoint.is_added THEN endpoint.url END)
                         ) AS told (before, after)
 )
 SELECT id, now(), is_visited
