@@ -24,6 +24,7 @@ from mcp_registry.errors import (
     ConflictingServer,
     Forbidden,
     HeldName,
+    QuotaExceeded,
     RegistrationRequired,
     RegistryError,
     ServerNotFound,
@@ -395,6 +396,23 @@ def test_a_name_is_held_for_the_team_of_its_server_which_is_told_for_how_long(ca
     assert rows(catalogue, "SELECT name, owner FROM registry.held_names") == [("payments/refunds", "payments")]
     with pytest.raises(HeldName, match="3600 seconds more"):
         servers.register(catalogue, caller, sent())
+
+
+def test_a_team_has_so_many_names_held_and_a_server_stays_that_would_be_one_more(catalogue, monkeypatch):
+    monkeypatch.setattr(servers, "MAX_HELD", 1)
+    id_ = prepared(catalogue)
+    other = servers.register(catalogue, PAYMENTS, sent("payments/other"))["id"]
+    last = servers.register(catalogue, SEARCH, sent("weather"))["id"]
+    servers.delete(catalogue, PAYMENTS, other, hold=60)
+    before = everything(catalogue)
+    for caller in (PAYMENTS, ADMIN):
+        with pytest.raises(QuotaExceeded, match="1 names are held for the team of this server"):
+            servers.delete(catalogue, caller, id_, hold=60)
+    assert everything(catalogue) == before
+    servers.delete(catalogue, SEARCH, last, hold=60)  # of another team
+    rows(catalogue, "UPDATE registry.held_names SET held_until = now() - interval '1 second' RETURNING name")
+    servers.delete(catalogue, PAYMENTS, id_, hold=60)  # what is over counts no more
+    assert rows(catalogue, "SELECT name FROM registry.held_names") == [("payments/refunds",)]
 
 
 def test_where_two_holds_meet_the_other_teams_counts(catalogue):
