@@ -95,7 +95,8 @@ def test_basic_credentials_are_the_administrators_and_ask_nobody(registry):
 
 
 def test_the_administrator_has_the_role_and_the_team_that_the_registry_knows():
-    assert admission.ADMINISTRATOR_ROLE == ROLES[-1] and admission.ADMINISTRATOR_TEAM == DEFAULT_TEAM
+    told = (admission.ADMINISTRATOR_ROLE, admission.ADMINISTRATOR_TEAM)
+    assert told == (ROLES[-1], DEFAULT_TEAM)
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
