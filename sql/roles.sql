@@ -50,10 +50,11 @@ $$;
 
 REVOKE ALL ON ALL TABLES IN SCHEMA registry, metrics
   FROM registry_reader, registry_writer, registry_sweeper, registry_porter, registry_keeper;
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA metrics
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA registry, metrics
   FROM registry_reader, registry_writer, registry_sweeper, registry_porter, registry_keeper;
-REVOKE ALL ON FUNCTION registry.use_endpoints(bigint[]) FROM registry_reader;
-REVOKE ALL ON FUNCTION registry.settled_entry(), registry.add_audit_months(date, date), registry.drop_audit_month(date)
+-- What everybody may call (registry.fold, name_key, rfc3339 and their like, which triggers and indexes use) stays as it is:
+-- that is granted to PUBLIC, by the migrations.
+REVOKE ALL ON ALL ROUTINES IN SCHEMA registry, metrics
   FROM registry_reader, registry_writer, registry_sweeper, registry_porter, registry_keeper;
 -- Which of a server's endpoints is the one to use.
 GRANT EXECUTE ON FUNCTION registry.use_endpoints(bigint[]) TO registry_writer, registry_sweeper;
