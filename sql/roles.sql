@@ -52,12 +52,14 @@ $$;
 REVOKE ALL ON ALL TABLES IN SCHEMA registry, metrics
   FROM registry_reader, registry_writer, registry_sweeper, registry_porter, registry_keeper,
        registry_clerk;
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA metrics
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA registry, metrics
   FROM registry_reader, registry_writer, registry_sweeper, registry_porter, registry_keeper,
        registry_clerk;
-REVOKE ALL ON FUNCTION registry.use_endpoints(bigint[]) FROM registry_reader;
-REVOKE ALL ON FUNCTION registry.settled_entry(), registry.add_audit_months(date, date), registry.drop_audit_month(date)
-  FROM registry_reader, registry_writer, registry_sweeper, registry_porter, registry_keeper, registry_clerk;
+-- What everybody may call (registry.fold, name_key, rfc3339 and their like, which triggers and indexes use) stays as it is:
+-- that is granted to PUBLIC, by the migrations.
+REVOKE ALL ON ALL ROUTINES IN SCHEMA registry, metrics
+  FROM registry_reader, registry_writer, registry_sweeper, registry_porter, registry_keeper,
+       registry_clerk;
 -- Which of a server's endpoints is the one to use.
 GRANT EXECUTE ON FUNCTION registry.use_endpoints(bigint[]) TO registry_writer, registry_sweeper;
 -- Runs as its caller, whose rights it needs.

@@ -113,6 +113,12 @@ BEGIN
     -- What was in no month goes when the last of it is too old: its rows cannot be deleted.
     SELECT max(occurred_at AT TIME ZONE 'UTC')::date INTO month FROM registry.audit_rest;
     IF month < bound THEN
+        -- An entry that was not committed yet may be a young one: look again when nobody adds any. The parent with all its
+        -- tables, because whoever adds an entry locks the parent first.
+        LOCK TABLE registry.audit IN ACCESS EXCLUSIVE MODE;
+        SELECT max(occurred_at AT TIME ZONE 'UTC')::date INTO month FROM registry.audit_rest;
+    END IF;
+    IF month < bound THEN
         DROP TABLE registry.audit_rest;
         CREATE TABLE registry.audit_rest PARTITION OF registry.audit DEFAULT;
         CREATE TRIGGER audit_stays_whole BEFORE TRUNCATE ON registry.audit_rest

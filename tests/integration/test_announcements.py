@@ -12,6 +12,7 @@ from typing import Any, LiteralString
 import psycopg
 import pytest
 
+from mcp_registry.aws import db
 from mcp_registry.aws.db import Database
 from mcp_registry.caller import Caller
 from mcp_registry.catalogue import registration, servers
@@ -182,7 +183,7 @@ def test_what_changes_nothing_is_one_statement(catalogue, monkeypatch):
     monkeypatch.setattr(psycopg.Cursor, "execute", execute)
     announce(catalogue, "counted", ONE)
     servers.shake_hands(catalogue, ADMIN, sent("counted", ONE).body_digest, LEASE)
-    assert run == [servers.FIND, servers.ANNOUNCED]
+    assert run == [db._numbered(statement)[0] for statement in (servers.FIND, servers.ANNOUNCED)]
 
 
 @pytest.mark.parametrize("shakes_hands", [True, False])

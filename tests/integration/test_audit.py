@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psycopg
 import pytest
@@ -386,6 +388,33 @@ def test_nobody_does_away_with_what_was_just_written_down(database: db.Database,
     assert one(database, "drop_audit_month('2999-01-01')") is None
     assert months() == kept
     assert ("team:x",) in rows(database, "SELECT target FROM registry.audit")
+
+
+def test_what_is_written_down_while_the_rest_is_dropped_stays(new_database: Callable[..., str]):
+    """An entry that is not committed yet is not seen by who looks for the newest one."""
+    url = new_database()
+    dropped: list[Any] = []
+    with (
+        psycopg.Connection.connect(url, autocommit=True) as watcher,
+        psycopg.Connection.connect(url) as writer,
+        psycopg.Connection.connect(url, autocommit=True) as keeper,
+    ):
+        watcher.execute(ENTRY, ["2001-01-01Z", "team:old"])
+        writer.execute(ENTRY, ["2015-01-01Z", "team:young"])
+        drop = "SELECT registry.drop_audit_month('2010-01-01')::text"
+        thread = threading.Thread(target=lambda: dropped.append(keeper.execute(drop).fetchone()))
+        thread.start()
+        waits = "SELECT FROM pg_locks WHERE pid = %s AND NOT granted"
+        end = time.monotonic() + PATIENCE
+        while thread.is_alive() and watcher.execute(waits, [keeper.info.backend_pid]).fetchone() is None:
+            assert time.monotonic() < end
+        writer.commit()
+        thread.join()
+        assert watcher.execute("SELECT target FROM registry.audit ORDER BY id").fetchall() == [
+            ("team:old",),
+            ("team:young",),
+        ]
+    assert dropped == [(None,)]
 
 
 def test_maintenance_makes_the_coming_months_and_drops_what_is_too_old(

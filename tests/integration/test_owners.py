@@ -24,6 +24,7 @@ from mcp_registry.errors import (
     ConflictingServer,
     Forbidden,
     HeldName,
+    QuotaExceeded,
     RegistrationRequired,
     RegistryError,
     ServerNotFound,
@@ -397,6 +398,23 @@ def test_a_name_is_held_for_the_team_of_its_server_which_is_told_for_how_long(ca
         servers.register(catalogue, caller, sent())
 
 
+def test_a_team_has_so_many_names_held_and_a_server_stays_that_would_be_one_more(catalogue, monkeypatch):
+    monkeypatch.setattr(servers, "MAX_HELD", 1)
+    id_ = prepared(catalogue)
+    other = servers.register(catalogue, PAYMENTS, sent("payments/other"))["id"]
+    last = servers.register(catalogue, SEARCH, sent("weather"))["id"]
+    servers.delete(catalogue, PAYMENTS, other, hold=60)
+    before = everything(catalogue)
+    for caller in (PAYMENTS, ADMIN):
+        with pytest.raises(QuotaExceeded, match="1 names are held for the team of this server"):
+            servers.delete(catalogue, caller, id_, hold=60)
+    assert everything(catalogue) == before
+    servers.delete(catalogue, SEARCH, last, hold=60)  # of another team
+    rows(catalogue, "UPDATE registry.held_names SET held_until = now() - interval '1 second' RETURNING name")
+    servers.delete(catalogue, PAYMENTS, id_, hold=60)  # what is over counts no more
+    assert rows(catalogue, "SELECT name FROM registry.held_names") == [("payments/refunds",)]
+
+
 def test_where_two_holds_meet_the_other_teams_counts(catalogue):
     for name, team, seconds in (("heIlo", "payments", 3600), ("hello", "search", 60)):
         rows(
@@ -502,6 +520,29 @@ def test_the_audit_tells_the_story_in_order_and_of_each_change_what_changed(cata
         (SEARCH.name, "name.held", None, {"owner": "search", "seconds": 60}),
         (SEARCH.name, "name.released", {"owner": "search"}, None),
     ]  # fmt: skip
+
+
+def test_a_registration_by_hand_at_the_address_of_an_announcement_tells_that_it_is_declared(catalogue, told):
+    servers.replace(catalogue, PAYMENTS, sent(), lease=LEASE)
+    told()
+    servers.replace(catalogue, PAYMENTS, sent())
+    servers.replace(catalogue, PAYMENTS, sent())  # changes nothing more
+    assert [(entry.action, entry.before, entry.after) for entry in told()] == [
+        ("server.updated", {"declared": False}, {"declared": True})
+    ]
+
+
+@pytest.mark.parametrize("column", ["retired_at", "conflict_at"])
+def test_a_registration_by_hand_tells_that_an_endpoint_is_back_or_in_conflict_no_more(catalogue, told, column):
+    servers.replace(catalogue, PAYMENTS, sent())
+    moment = "2026-12-01T10:00:00.000000Z"
+    rows(catalogue, f"UPDATE registry.endpoints SET {column} = '{moment}' RETURNING id")
+    told()
+    servers.replace(catalogue, PAYMENTS, sent(tool="other"))
+    (entry,) = told()
+    assert entry.before is not None and entry.after is not None
+    assert {*entry.before} == {"offer_digest", column} and column not in entry.after
+    assert entry.before[column].startswith("2026-12-01T10:00:00")
 
 
 def test_a_dispute_is_told_once(catalogue, told):

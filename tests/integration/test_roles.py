@@ -199,17 +199,34 @@ def test_by_iam_a_function_logs_in_as_its_role_with_a_token_for_a_password(
     assert "X-Amz-Signature=" in server.password
 
 
-def test_what_roles_sql_takes_away_is_taken_away(new_database, database_url: str):
-    """A right that somebody gave by hand is gone after the next deployment."""
+def test_what_roles_sql_takes_away_is_taken_away(new_database):
+    """A right that somebody gave by hand is gone after the next deployment, whatever it is on."""
     url = new_database()
     with psycopg.Connection.connect(url, autocommit=True) as connection:
-        connection.execute("GRANT DELETE ON registry.mcp_servers TO registry_reader")
-        assert connection.execute(HAS_DELETE).fetchone() == (True,)
+        stated = connection.execute(GRANTED).fetchall()
+        for role in ROLES:
+            connection.execute(
+                f"""GRANT ALL ON ALL TABLES IN SCHEMA registry, metrics TO {role};
+                    GRANT ALL ON ALL SEQUENCES IN SCHEMA registry, metrics TO {role};
+                    GRANT ALL ON ALL ROUTINES IN SCHEMA registry, metrics TO {role}""".encode()
+            )
+        assert connection.execute(GRANTED).fetchall() != stated
         assert migrate.migrate(url) == []
-        assert connection.execute(HAS_DELETE).fetchone() == (False,)
+        assert connection.execute(GRANTED).fetchall() == stated
 
 
-HAS_DELETE = "SELECT has_table_privilege('registry_reader', 'registry.mcp_servers', 'DELETE')"
+# Every right of a role on a table, a sequence and a function of the two schemas.
+GRANTED = """
+SELECT name::text, grantee::regrole::text, privilege_type
+  FROM (SELECT oid::regclass::text, relacl, relnamespace FROM pg_class
+         UNION ALL
+        SELECT oid::regprocedure::text, proacl, pronamespace FROM pg_proc) AS held (name, acl, schema)
+ CROSS JOIN aclexplode(acl)
+ WHERE schema IN ('registry'::regnamespace, 'metrics'::regnamespace)
+   AND grantee <> 0
+   AND pg_get_userbyid(grantee) LIKE 'registry\\_%'
+ ORDER BY 1, 2, 3
+"""
 
 
 def test_a_user_who_may_not_make_roles_can_still_migrate(new_database):

@@ -53,7 +53,7 @@ PARAMETERS = {
     "version": None, "tools_count": 0, "has_metadata": True, "author": None, "repository_url": None,
     "documentation_url": None, "tags": "[]", "tools": "[]",
     "endpoint": None, "lease": 600, "is_moved": False, "is_back": False, "is_looked_for": True, "is_put_back": False,
-    "seconds": 60, "names": "{x}", "is_one_more": True, "bytes": 2, "max_servers": 1, "max_bytes": 1,
+    "seconds": 60, "names": "{x}", "is_one_more": True, "bytes": 2, "max_servers": 1, "max_bytes": 1, "max_held": 1,
     "slot": "2026-11-22T12:00:00Z", "sent_at": None, "shard": 0, "servers": 1, "shards": 1, "suspect_hosts": 10,
     "suspect_minutes": 10, "unreachable": "The host cannot be reached",
     "token": "x", "issuer": "https://x",

@@ -14,6 +14,7 @@ import pytest
 
 from mcp_registry.access import admission, auth, limits, rules, tokens
 from mcp_registry.aws import invoke
+from mcp_registry.caller import DEFAULT_TEAM, ROLES
 from mcp_registry.errors import ValidationFailed
 from tests import issuer
 
@@ -91,6 +92,11 @@ def test_basic_credentials_are_the_administrators_and_ask_nobody(registry):
     assert admission.caller_of(basic("password"), HOME) == ADMINISTRATOR
     assert admission.caller_of(basic("wrong"), HOME) is None
     assert registry.asked == []
+
+
+def test_the_administrator_has_the_role_and_the_team_that_the_registry_knows():
+    told = (admission.ADMINISTRATOR_ROLE, admission.ADMINISTRATOR_TEAM)
+    assert told == (ROLES[-1], DEFAULT_TEAM)
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])

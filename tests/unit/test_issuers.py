@@ -573,17 +573,25 @@ def test_an_issuer_that_is_away_is_believed_by_its_last_keys_for_a_day(issuer, r
     assert registry.refused(issuer.sign(claims(exp=NOW + DAY + 200), kid="x"), NOW + DAY + 81).startswith("It names")
 
 
-def test_an_issuer_that_is_away_and_unknown_is_asked_again_soon(issuer, registry):
+def test_an_issuer_that_is_away_and_unknown_is_asked_again_soon_and_then_less_often(issuer, registry):
     issuer.is_away = True
     token = issuer.sign(claims())
-    for second, asked in ((0, 1), (4, 1), (5, 2)):
+    for second, asked in ((0, 1), (4, 1), (5, 2), (14, 2), (15, 3), (34, 3), (35, 4), (64, 4), (65, 5), (95, 6)):
         with pytest.raises(IssuerAway):
             registry.verify(token, NOW + second)
         assert len(issuer.asked) == asked
     issuer.is_away = False
     with pytest.raises(IssuerAway):
-        registry.verify(token, NOW + 9)
-    assert registry.verify(token, NOW + 10).rule.id == "ci"
+        registry.verify(token, NOW + 124)
+    assert registry.verify(token, NOW + 125).rule.id == "ci"
+
+
+def test_made_up_tokens_of_an_issuer_that_is_away_have_few_requests_wait(issuer, registry):
+    issuer.is_away = True
+    for second in range(600):
+        with pytest.raises(IssuerAway):
+            registry.verify(issuer.sign(claims(jti=second), Key.of("RS256", 66)), NOW + second)
+    assert len(issuer.asked) == 22
 
 
 def test_a_new_key_of_an_issuer_that_is_away_cannot_be_judged(issuer, registry):

@@ -50,7 +50,9 @@ LEEWAY: Final = 60
 FETCH_SECONDS: Final = 2.0  # both documents, look-ups included
 FRESH_SECONDS: Final = 3_600
 STALE_SECONDS: Final = 86_400  # of an issuer that is away
-# How often one issuer is asked: for a key that is not known, or again after a failure; and where nothing is known yet.
+# How often one issuer is asked: for a key that is not known, or again after a failure. Where nothing is known yet it is
+# asked soon after a failure, and after each further one half as often: whoever sends made-up tokens of an issuer that
+# is away, from however many addresses, has one request in 30 s wait for it.
 AGAIN_SECONDS: Final = 30
 SOON_SECONDS: Final = 5
 REMEMBERED_SECONDS: Final = 25
@@ -327,6 +329,7 @@ class Source:
         self._keys: Keys = {}
         self._fetched = self._tried = float("-inf")
         self._fault: str | None = None
+        self._patience = SOON_SECONDS
 
     def key(self, kid: str | None, algorithm: str, now: float) -> Key:
         """The key for a token. However many ask at once, one fetches and the others wait for that.
@@ -346,8 +349,10 @@ class Source:
 
     def _refresh(self, now: float) -> None:
         """Fetch the keys, unless that was tried just now; where it fails, those that were there stay."""
-        if _within(self._tried, now, AGAIN_SECONDS if self._keys else SOON_SECONDS):
+        if _within(self._tried, now, AGAIN_SECONDS if self._keys else self._patience):
             return
+        if self._fault is not None:
+            self._patience = min(2 * self._patience, AGAIN_SECONDS)
         self._tried = now
         try:
             self._keys = asyncio.run(fetch(self.issuer))

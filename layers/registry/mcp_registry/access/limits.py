@@ -1,8 +1,9 @@
-"""How often an address may be wrong: what comes after too many wrong credentials is not compared any more.
+"""How often an address may be wrong: after too many wrong credentials passwords from there are not compared any more.
 
-By address and never by name, so that nobody can lock the owner of a name out from elsewhere; and what this execution
-environment has seen to be right goes on being compared, so that neither is who shares an address with a guesser. All of
-it is in memory and bounded: each environment counts for itself.
+All wrong credentials count, and passwords alone are refused for it: a token can be guessed by nobody, and is looked at
+all the same (`admission`). By address and never by name, so that nobody can lock the owner of a name out from
+elsewhere; and a password that this execution environment has seen to be right goes on being compared, so that neither
+is who shares an address with a guesser. All of it is in memory and bounded: each environment counts for itself.
 
 Imports built-in modules only, for the authorizer (`auth`).
 """
@@ -23,7 +24,10 @@ _right: dict[bytes, float] = {}
 
 
 def is_closed(address: str, credential: bytes, now: float) -> bool:
-    """Whether a credential, by its digest, is to be refused without a look at it. `now`: seconds of any clock."""
+    """Whether too many were wrong here for a password to be compared, unless this credential, by its digest, was right.
+
+    `now`: seconds of any clock.
+    """
     times = _wrong.get(_network(address), [])
     if len(times) < WRONG_A_MINUTE or now - times[0] >= MINUTE:
         return False

@@ -47,6 +47,8 @@ MAX_ID = 2**63 - 1
 MAX_ENDPOINTS = 100
 # For how many seconds the name of a removed server may be held: a minute to a week.
 MIN_HOLD, MAX_HOLD = 60, 7 * 24 * 3600
+# So many names of one team may be held: they are no servers any more, which the quota would count.
+MAX_HELD = 1_000
 
 # An endpoint to be looked at now: the moment by the database's clock, and the fields of `messages.Visit`.
 Visit = tuple[datetime, int, int, str, str | None, str | None, str | None]
@@ -381,10 +383,18 @@ WITH {_OWN}, before AS (
            'server.updated', 'server:' || server.name, registry.changed(told.before, told.after),
            registry.changed(told.after, told.before)
       FROM server
-     CROSS JOIN LATERAL (SELECT server.before || jsonb_build_object('removed_endpoints',
-                                                                    (SELECT jsonb_agg(url ORDER BY id) FROM removed)),
-                                server.after || jsonb_build_object('added_endpoint',
-                                                                   (SELECT url FROM endpoint WHERE is_added))
+     CROSS JOIN endpoint
+      LEFT JOIN registry.endpoints AS e ON e.id = %(endpoint)s
+     CROSS JOIN LATERAL (SELECT server.before
+                                || jsonb_build_object('declared', e.declared,
+                                                      'retired_at', registry.rfc3339(e.retired_at),
+                                                      'conflict_at', registry.rfc3339(e.conflict_at),
+                                                      'removed_endpoints',
+                                                      (SELECT jsonb_agg(url ORDER BY id) FROM removed)),
+                                server.after
+                                || jsonb_build_object('declared', CASE WHEN e.id IS NOT NULL THEN endpoint.declared END,
+                                                      'added_endpoint',
+                                                      CASE WHEN endpoint.is_added THEN endpoint.url END)
                         ) AS told (before, after)
 )
 SELECT id, now(), is_visited
@@ -804,11 +814,23 @@ SELECT id
   FROM removed
 """  # noqa: S608 - of literals
 
-# Likewise, and its name is not to be registered for a while: it is the team's that the server was of.
+# Likewise, and its name is not to be registered for a while: it is the team's that the server was of. Nothing is
+# removed where that team has no room for one more. Those that do so at the same moment do not see each other.
 REMOVE_AND_HOLD: LiteralString = f"""
-WITH removed AS MATERIALIZED (
-    SELECT *
-      FROM registry.remove_and_hold(%(id)s, %(seconds)s, CASE WHEN NOT %(caller_rules)s THEN %(caller_team)s END)
+WITH found AS MATERIALIZED (
+    SELECT id, (SELECT count(*)
+                  FROM registry.held_names AS held
+                 WHERE held.owner = s.owner
+                   AND held_until > now()) < %(max_held)s AS has_room
+      FROM registry.mcp_servers AS s
+     WHERE id = %(id)s
+       AND {_IS_THEIRS}
+), removed AS MATERIALIZED (
+    SELECT gone.*
+      FROM found
+     CROSS JOIN LATERAL registry.remove_and_hold(found.id, %(seconds)s,
+                                                 CASE WHEN NOT %(caller_rules)s THEN %(caller_team)s END) AS gone
+     WHERE found.has_room
 ), audit AS ({_AUDIT}
            entry.action, entry.target, entry.before, entry.after
       FROM removed AS s
@@ -818,8 +840,11 @@ WITH removed AS MATERIALIZED (
                      AS entry (place, action, target, before, after)
      ORDER BY entry.place
 )
-SELECT id
-  FROM removed
+SELECT removed.id
+  FROM found
+  LEFT JOIN removed ON true
+ WHERE removed.id IS NOT NULL
+    OR NOT found.has_room
 """  # noqa: S608 - of literals
 
 # The revision counts, so that a registration that is under way reads again whose the server is. Nothing is changed
@@ -1282,12 +1307,18 @@ def parse_hold(query: Mapping[str, str]) -> int | None:
 def delete(database: Database, caller: Caller, id_: int, hold: int | None = None) -> None:
     """Remove a server with all that is kept of it, and hold its name for so many seconds.
 
-    Raises ServerNotFound, and Forbidden where it is another team's.
+    Raises ServerNotFound, Forbidden where it is another team's, and QuotaExceeded where as many names are held for that
+    team as may be.
     """
     if hold is None:
         _write(database, caller, DELETE, {"id": id_}, WHOSE)
-    else:
-        _write(database, caller, REMOVE_AND_HOLD, {"id": id_, "seconds": hold}, WHOSE)
+        return
+    given = {"id": id_, "seconds": hold, "max_held": MAX_HELD}
+    if _write(database, caller, REMOVE_AND_HOLD, given, WHOSE)[0] is None:
+        raise QuotaExceeded(
+            f"{MAX_HELD} names are held for the team of this server, as many as may be: end a hold that is not needed"
+            " (hold=0), or remove the server without one"
+        )
 
 
 def end_hold(database: Database, caller: Caller, name: int | str) -> None:
