@@ -714,8 +714,10 @@ SELECT left(row_to_json(server)::text, -1) || ',"observed":'
                                 THEN '{"at":"' || registry.rfc3339(introduced_at) || '","era":' || to_json(era) || ','
                                      || left(substr(introduction::text, 2), -1) || ','
                                 WHEN l.state IS NOT NULL THEN '{"at":null,"era":null,' END
-                           || concat('"state":', to_json(l.state), ',"reason":', to_json(l.reason),
-                                     ',"snapshot":', to_json(encode(n.digest, 'hex')), ',"agreement":"',
+                           || concat('"state":', COALESCE(to_json(l.state)::text, 'null'),
+                                     ',"reason":', COALESCE(to_json(l.reason)::text, 'null'),
+                                     ',"snapshot":', COALESCE('"' || encode(n.digest, 'hex') || '"', 'null'),
+                                     ',"agreement":"',
                                      CASE WHEN l.agrees THEN 'equal' WHEN NOT l.agrees THEN 'differs'
                                           ELSE 'unobserved' END, '"}')
                       FROM endpoint
