@@ -22,7 +22,7 @@ _ANSWERS: dict[str, Callable[[Request], Any]] = {
         HTTPStatus.ACCEPTED,
         reading.look_now(database(), r.caller, r.server),
     ),
-    "GET servers/{id}/approvals": lambda r: approvals.show(database(), r.server),
+    "GET servers/{id}/approvals": lambda r: approvals.show(database(), r.caller, r.server),
     "POST servers/{id}/approvals": lambda r: (
         HTTPStatus.CREATED,
         approvals.decide(database(), r.caller, r.server, approvals.parse_decision(read_json(r))),

@@ -324,9 +324,9 @@ def test_an_offer_is_told_by_source_and_time(clerk, connection, server):
 
 def test_what_there_is_not_is_said(clerk, connection, server):
     for asked, sentence in (
-        ({}, f"Nothing that {server.name} offers is handed out"),
-        ({"source": "declared"}, f"Nothing is known of what {server.name} declares"),
-        ({"source": "observed"}, f"Nothing is known of what {server.name} was seen to offer"),
+        ({}, f"nothing that {server.name} offers is handed out"),
+        ({"source": "declared"}, f"nothing is known of what {server.name} declares"),
+        ({"source": "observed"}, f"nothing is known of what {server.name} was seen to offer"),
     ):
         with pytest.raises(SnapshotNotFound, match=sentence):
             told(clerk, server, **asked)
@@ -373,7 +373,7 @@ def test_what_is_not_handed_out_is_for_those_who_decide_and_who_own_it(clerk, co
     if may:
         assert told(clerk, server, caller, source="observed")["tools"] == [{"name": "POISON"}]
     else:
-        with pytest.raises(Forbidden, match="Nobody has approved of this yet"):
+        with pytest.raises(Forbidden, match="waits for an approval"):
             told(clerk, server, caller, source="observed")
     connection.execute("UPDATE registry.ledger SET approved_id = NULL WHERE server_id = %s", [server.id])
     with pytest.raises(SnapshotNotFound):

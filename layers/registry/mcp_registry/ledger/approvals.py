@@ -19,7 +19,7 @@ def policy() -> str:
     return os.environ.get("APPROVAL_POLICY") or "auto"
 
 
-def show(database: Database, server: int | str) -> dict[str, Any]:
+def show(database: Database, caller: Caller, server: int | str) -> dict[str, Any]:
     """Not here yet."""
     raise NotImplementedError
 

@@ -205,18 +205,20 @@ def tools(database: Database, caller: Caller, server: int | str, offer: Offer) -
         raise SnapshotNotFound(_missing(name, offer))
     if not is_told:
         raise Forbidden(
-            f"Nobody has approved of this yet: what {name} offers beside what is handed out is for curators,"
-            " administrators and the team that owns it"
+            f"This credential may not do that: what {name} offers beside what is handed out waits for an approval, and"
+            " is for curators, administrators and the team that owns it"
         )
     return told
 
 
 def _missing(name: str, offer: Offer) -> str:
     """The sentence about an offer that there is none of."""
+    nothing = SnapshotNotFound.__doc__
     if offer.source is None:
-        return f"Nothing that {name} offers is handed out"
+        return f"{nothing}: nothing that {name} offers is handed out"
     was = "was" if offer.as_of else "is"
-    return f"Nothing {was} known of what {name} {'declares' if offer.source == 'declared' else 'was seen to offer'}"
+    known = f"nothing {was} known of what {name}"
+    return f"{nothing}: {known} {'declares' if offer.source == 'declared' else 'was seen to offer'}"
 
 
 def look_now(database: Database, caller: Caller, server: int | str) -> dict[str, Any]:
