@@ -714,7 +714,7 @@ SELECT left(row_to_json(server)::text, -1) || ',"observed":'
                                 THEN '{"at":"' || registry.rfc3339(introduced_at) || '","era":' || to_json(era) || ','
                                      || left(substr(introduction::text, 2), -1) || ','
                                 WHEN l.state IS NOT NULL THEN '{"at":null,"era":null,' END
-                           || concat('"state":', COALESCE(to_json(l.state)::text, 'null'),
+                           || concat('"state":', COALESCE('"' || l.state || '"', 'null'),
                                      ',"reason":', COALESCE(to_json(l.reason)::text, 'null'),
                                      ',"snapshot":', COALESCE('"' || encode(n.digest, 'hex') || '"', 'null'),
                                      ',"agreement":"',
