@@ -247,7 +247,8 @@ def test_of_a_server_that_has_gone_nobody_knows_the_policy_and_readers_are_told_
     gone = Server(servers.register(catalogue.begin(60), ADMIN, parsed("gone-too"))["id"], "gone-too")
     note(connection, gone, subject="POISON")
     servers.delete(catalogue, ADMIN, gone.id)
-    assert "POISON" not in feed.read(clerk.begin(60), READER, feed.parse_page({}), gone.id)
+    told = json.loads(feed.read(clerk.begin(60), READER, feed.parse_page({}), gone.id))["changes"][0]
+    assert (told["withheld"], told["subject"], told["reasons"]) == (True, None, [])
     assert "POISON" in feed.read(clerk.begin(60), OWNER, feed.parse_page({}), gone.id)
 
 
@@ -437,21 +438,31 @@ def test_a_look_is_sent_at_once_and_once_in_two_seconds(clerk, connection, serve
     assert len(asked) == 1
 
 
-def test_a_look_is_for_the_team_curators_and_administrators(clerk, server, asked):
+def unvisited(connection: psycopg.Connection, server: Server) -> None:
+    connection.execute("UPDATE registry.endpoints SET visited_at = NULL WHERE server_id = %s", [server.id])
+
+
+def is_visited(connection: psycopg.Connection, server: Server) -> bool:
+    row = connection.execute("SELECT visited_at IS NOT NULL FROM registry.endpoints WHERE server_id = %s", [server.id])
+    return row.fetchall() == [(True,)]
+
+
+def test_a_look_is_for_the_team_curators_and_administrators(clerk, connection, server, asked):
+    unvisited(connection, server)
     stranger = Caller("token:x", "publisher", "search")
     with pytest.raises(Forbidden, match=f"{server.name} belongs to the team default"):
         reading.look_now(clerk.begin(60), stranger, server.id)
     with pytest.raises(ServerNotFound):
         reading.look_now(clerk.begin(60), ADMIN, 2**62)
-    assert asked == []
+    assert (asked, is_visited(connection, server)) == ([], False)
 
 
 def test_a_server_that_is_out_of_service_is_not_looked_at(clerk, connection, catalogue, server, asked):
-    connection.execute("UPDATE registry.endpoints SET visited_at = NULL WHERE server_id = %s", [server.id])
     servers.set_status(catalogue.begin(60), ADMIN, server.id, "inactive")
+    unvisited(connection, server)
     with pytest.raises(InactiveServer):
         reading.look_now(clerk.begin(60), ADMIN, server.id)
-    assert asked == []
+    assert (asked, is_visited(connection, server)) == ([], False)
 
 
 # ------------------------------------------------------------------ the detail
