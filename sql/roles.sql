@@ -130,7 +130,8 @@ GRANT UPDATE (last_used_at) ON registry.tokens TO registry_porter;
 
 -- Nobody but the database makes an entry of the audit another one: there is no right to UPDATE or DELETE it.
 GRANT SELECT ON registry.audit TO registry_keeper;
-GRANT EXECUTE ON FUNCTION registry.settled_entry() TO registry_keeper;
+-- Up to which entry all are there, of the audit and of the ledger's changes.
+GRANT EXECUTE ON FUNCTION registry.settled_entry(regclass, integer) TO registry_keeper, registry_clerk;
 GRANT SELECT, INSERT, UPDATE, DELETE ON registry.teams, registry.team_prefixes, registry.issuers TO registry_keeper;
 -- Revoked ones go with their team.
 GRANT SELECT, INSERT, DELETE, UPDATE (revoked_at) ON registry.tokens TO registry_keeper;

@@ -193,9 +193,8 @@ CREATE FUNCTION registry.begin_entry() RETURNS trigger
     SET search_path TO ''
     AS $$
 BEGIN
-    -- 16725 is 'AU'; what is left of 64 bits has room for numbers up to 2 to the 48th.
-    PERFORM pg_catalog.pg_advisory_xact_lock_shared((16725::bigint << 48) + last_value)
-       FROM registry.audit_id_seq;
+    PERFORM pg_catalog.pg_advisory_xact_lock_shared(
+        (TG_ARGV[1]::bigint << 48) + COALESCE(pg_catalog.pg_sequence_last_value(TG_ARGV[0]::pg_catalog.regclass), 0));
     RETURN NULL;
 END
 $$;
@@ -494,15 +493,15 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION registry.settled_entry() RETURNS bigint
+CREATE FUNCTION registry.settled_entry(entries regclass, word integer) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
 DECLARE
-    given     bigint;
+    given     bigint := COALESCE(pg_catalog.pg_sequence_last_value(
+                            pg_catalog.pg_get_serial_sequence(entries::text, 'id')::pg_catalog.regclass), 0);
     under_way bigint;
 BEGIN
-    SELECT last_value INTO given FROM registry.audit_id_seq;
     WITH locks AS MATERIALIZED (SELECT * FROM pg_catalog.pg_locks)
     SELECT min(((classid::bigint & 65535) << 32) + objid::bigint)
       INTO under_way
@@ -510,11 +509,11 @@ BEGIN
      WHERE locktype = 'advisory'
        AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
        AND objsubid = 1
-       AND classid::bigint >> 16 = 16725
+       AND classid::bigint >> 16 = word
        AND virtualtransaction IN (SELECT virtualtransaction
                                     FROM locks
                                    WHERE locktype = 'relation'
-                                     AND relation = 'registry.audit'::pg_catalog.regclass
+                                     AND relation = entries
                                      AND mode = 'RowExclusiveLock'
                                      AND granted);
     RETURN LEAST(given, under_way);
@@ -528,6 +527,25 @@ CREATE FUNCTION registry.tell_removed() RETURNS trigger
 BEGIN
     INSERT INTO registry.changes (server_id, name, owner, kind)
     SELECT id, name, owner, 'removed' FROM gone ORDER BY id;
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION registry.tell_status() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+BEGIN
+    -- Most sweeps find every server as it was.
+    IF NOT EXISTS (SELECT FROM added) THEN
+        RETURN NULL;
+    END IF;
+    INSERT INTO registry.changes (server_id, name, owner, kind, before, after, reasons)
+    SELECT s.id, s.name, s.owner, 'status', ('{"status":"' || t.from_status || '"}')::json,
+           ('{"status":"' || t.to_status || '"}')::json, ARRAY[t.reason]
+      FROM added AS t
+      JOIN registry.mcp_servers AS s ON s.id = t.server_id
+     ORDER BY t.id;
     RETURN NULL;
 END
 $$;
@@ -1138,9 +1156,15 @@ CREATE INDEX audit_target_idx ON ONLY registry.audit USING btree (target, id);
 
 CREATE INDEX audit_rest_target_id_idx ON registry.audit_rest USING btree (target, id);
 
-CREATE INDEX changes_grade_idx ON registry.changes USING btree (grade, id) WHERE (grade >= 'breaking'::registry.grade);
+CREATE INDEX changes_grade_idx ON registry.changes USING btree (id) WHERE (grade >= 'breaking'::registry.grade);
+
+CREATE INDEX changes_kind_idx ON registry.changes USING btree (kind, id);
+
+CREATE INDEX changes_name_idx ON registry.changes USING btree (name, id);
 
 CREATE INDEX changes_occurred_at_idx ON registry.changes USING brin (occurred_at);
+
+CREATE INDEX changes_owner_idx ON registry.changes USING btree (owner, id);
 
 CREATE INDEX changes_server_id_idx ON registry.changes USING btree (server_id, id);
 
@@ -1196,13 +1220,17 @@ CREATE TRIGGER add_changed_times AFTER UPDATE OF counts ON metrics.sweeps FOR EA
 
 CREATE TRIGGER add_times AFTER INSERT ON metrics.sweeps FOR EACH ROW WHEN ((new.counts <> '{}'::integer[])) EXECUTE FUNCTION metrics.add_times();
 
-CREATE TRIGGER audit_begins BEFORE INSERT ON registry.audit FOR EACH STATEMENT EXECUTE FUNCTION registry.begin_entry();
+CREATE TRIGGER tell_status AFTER INSERT ON metrics.status_transitions REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION registry.tell_status();
+
+CREATE TRIGGER audit_begins BEFORE INSERT ON registry.audit FOR EACH STATEMENT EXECUTE FUNCTION registry.begin_entry('registry.audit_id_seq', '16725');
 
 CREATE TRIGGER audit_stays BEFORE DELETE OR UPDATE ON registry.audit FOR EACH ROW EXECUTE FUNCTION registry.refuse_change();
 
 CREATE TRIGGER audit_stays_whole BEFORE TRUNCATE ON registry.audit FOR EACH STATEMENT EXECUTE FUNCTION registry.refuse_change();
 
 CREATE TRIGGER audit_stays_whole BEFORE TRUNCATE ON registry.audit_rest FOR EACH STATEMENT EXECUTE FUNCTION registry.refuse_change();
+
+CREATE TRIGGER changes_begin BEFORE INSERT ON registry.changes FOR EACH STATEMENT EXECUTE FUNCTION registry.begin_entry('registry.changes_id_seq', '17224');
 
 CREATE TRIGGER count_changed AFTER UPDATE ON registry.mcp_servers REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION registry.count_changed_servers();
 

@@ -4,7 +4,7 @@
 -- ledger has of a server, and an index of those of which it has another one; endpoints.seen_digest, what an endpoint offered
 -- when it was last asked. Nothing is read from old rows here: what is declared comes into the ledger by and by.
 --
--- locks: registry.mcp_servers, registry.endpoints
+-- locks: registry.mcp_servers, registry.endpoints, metrics.status_transitions
 
 CREATE TYPE registry.source AS ENUM ('declared', 'observed');
 -- From the one that matters least: a change of a higher grade is greater.
@@ -113,10 +113,18 @@ CREATE TABLE registry.changes (
     -- Sentences of ours about the grade.
     reasons     text[] NOT NULL DEFAULT '{}'
 );
+-- Of one server, and of one filter of the feed: each in the order in which it is read.
 CREATE INDEX changes_server_id_idx ON registry.changes (server_id, id);
+CREATE INDEX changes_name_idx ON registry.changes (name, id);
+CREATE INDEX changes_owner_idx ON registry.changes (owner, id);
+CREATE INDEX changes_kind_idx ON registry.changes (kind, id);
 -- What somebody should look at is rare.
-CREATE INDEX changes_grade_idx ON registry.changes (grade, id) WHERE grade >= 'breaking';
+CREATE INDEX changes_grade_idx ON registry.changes (id) WHERE grade >= 'breaking';
 CREATE INDEX changes_occurred_at_idx ON registry.changes USING brin (occurred_at);
+
+-- No reader of the feed misses a change: as with the audit (0014). 17224 is 'CH'.
+CREATE TRIGGER changes_begin BEFORE INSERT ON registry.changes
+    FOR EACH STATEMENT EXECUTE FUNCTION registry.begin_entry('registry.changes_id_seq', '17224');
 
 ALTER TABLE registry.mcp_servers
     -- The offer_digest of the declared snapshot; of a server that is not in the ledger yet no digest at all.
@@ -141,3 +149,26 @@ $$;
 CREATE TRIGGER tell_removed AFTER DELETE ON registry.mcp_servers
     REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION registry.tell_removed();
 REVOKE EXECUTE ON FUNCTION registry.tell_removed() FROM PUBLIC;
+
+-- A server that has come up, gone down or been taken out, whoever found or did so.
+CREATE FUNCTION registry.tell_status() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = ''
+AS $$
+BEGIN
+    -- Most sweeps find every server as it was.
+    IF NOT EXISTS (SELECT FROM added) THEN
+        RETURN NULL;
+    END IF;
+    INSERT INTO registry.changes (server_id, name, owner, kind, before, after, reasons)
+    SELECT s.id, s.name, s.owner, 'status', ('{"status":"' || t.from_status || '"}')::json,
+           ('{"status":"' || t.to_status || '"}')::json, ARRAY[t.reason]
+      FROM added AS t
+      JOIN registry.mcp_servers AS s ON s.id = t.server_id
+     ORDER BY t.id;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER tell_status AFTER INSERT ON metrics.status_transitions
+    REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION registry.tell_status();
+REVOKE EXECUTE ON FUNCTION registry.tell_status() FROM PUBLIC;

@@ -24,10 +24,12 @@ from mcp_registry.catalogue import cursor, listing, names, registration
 from mcp_registry.edge import front, http, intake
 from mcp_registry.errors import RegistryError, ValidationFailed
 from mcp_registry.health import history, messages, sweeps
+from mcp_registry.ledger import feed, reading
 from tests.contract.document import DOCUMENT, ROOT, Json, answers, closed, operations
 
 SCHEMAS: Json = DOCUMENT["components"]["schemas"]
 CORPUS = ROOT / "tests" / "corpus"
+ONE_SERVER = "/api/registry/servers/{id}"
 # What an error's answer may be called by the schema of one response: `code: {const: ...}` or `code: {enum: [...]}`.
 Answered = tuple[int, str]
 
@@ -347,6 +349,32 @@ def test_the_parameters_of_the_audit_and_of_tokens_are_those_of_the_code():
     assert of_audit["action"]["enum"] == [*audit.ACTIONS, ""]
 
 
+def test_the_parameters_of_the_ledger_are_those_of_the_code():
+    of_all, of_one = parameters("/api/registry/changes", "get"), parameters(f"{ONE_SERVER}/changes", "get")
+    assert tuple(of_all) == feed.PARAMETERS
+    assert tuple(of_one) == ("id", *feed.OF_ONE)
+    for documented in (of_all, of_one):
+        assert documented["kind"]["enum"] == [*feed.KINDS, ""]
+        assert documented["grade"]["enum"] == [*feed.GRADES, ""]
+        assert documented["after"]["maximum"] == http.MAX_ID
+        limit = documented["limit"]
+        assert (limit["minimum"], limit["maximum"], limit["default"]) == (1, feed.MAX_LIMIT, feed.DEFAULT_LIMIT)
+    assert (of_all["server"]["maxLength"], of_all["owner"]["maxLength"]) == (http.MAX_NAME, rules.MAX_NAME)
+    of_tools = parameters(f"{ONE_SERVER}/tools", "get")
+    assert tuple(of_tools) == ("id", *reading.PARAMETERS)
+    assert of_tools["source"]["enum"] == [*reading.SOURCES, ""]
+    assert of_tools["after"]["maximum"] == reading.MAX_POSITION
+    limit = of_tools["limit"]
+    assert (limit["minimum"], limit["maximum"], limit["default"]) == (1, reading.MAX_LIMIT, reading.MAX_LIMIT)
+
+
+def test_the_words_of_a_change_are_those_of_the_code():
+    fields = SCHEMAS["LedgerChange"]["properties"]
+    assert fields["kind"]["enum"] == [*feed.KINDS]
+    assert fields["grade"]["enum"] == [*feed.GRADES, None]
+    assert fields["source"]["enum"] == [*reading.SOURCES, None]
+
+
 def test_a_name_has_the_pattern_of_the_code():
     name = SCHEMAS["Registration"]["properties"]["name"]
     assert name["pattern"] == f"^{names.LEGAL.pattern}$"
@@ -586,6 +614,7 @@ INTERNAL = {
     *("canonical_name", "name_key", "look_key", "figure_key", "search_text", "search_fold", "tags_fold"),
     *("tools_count", "bytes", "revision", "body_digest", "content_digest", "extra"),
     *("server_id", "position", "moved_at", "up_at"),
+    *("ledger_digest", "seen_digest"),
     *("endpoint_id", "offer_digest", "ask_again_at", "was", "introduce_at", "visited_at", "pulse", "learnt_at"),
 }
 # What an answer does not show of each endpoint. Some of it is told of the server, of the endpoint that it has.

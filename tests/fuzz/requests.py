@@ -133,6 +133,10 @@ BY_DOCUMENT = _answers("""
     PATCH /api/registry/servers/{id}: 200 inactive, 400
     DELETE /api/registry/servers/{id}: 400, 404
     GET /api/registry/servers/{id}/health: 200 with checks, 400, 404
+    GET /api/registry/servers/{id}/tools: 400, 404
+    GET /api/registry/servers/{id}/changes: 200, 400, 404
+    POST /api/registry/servers/{id}/observations: 400, 404
+    GET /api/registry/changes: 200, 400
     GET /api/metrics/health: 200 with checks
     GET /health: 200
     GET /: 200
@@ -151,6 +155,14 @@ BY_ODD = _answers("""
     ANY /api/registry/servers/{id}: 401, 405
     GET /api/registry/servers/{id}/health: 400, 401, 404
     ANY /api/registry/servers/{id}/health: 401, 405
+    GET /api/registry/servers/{id}/tools: 400, 401, 404
+    ANY /api/registry/servers/{id}/tools: 401, 405
+    GET /api/registry/servers/{id}/changes: 400, 401, 404
+    ANY /api/registry/servers/{id}/changes: 401, 405
+    POST /api/registry/servers/{id}/observations: 400, 401, 404
+    ANY /api/registry/servers/{id}/observations: 401, 405
+    GET /api/registry/changes: 200, 400, 401
+    ANY /api/registry/changes: 401, 405
     GET /api/metrics/health: 200 with checks, 400, 401
     ANY /api/metrics/health: 401, 405
     POST /api/jobs/health-check: 401

@@ -12,6 +12,7 @@ from mcp_registry.aws import db
 from mcp_registry.catalogue import servers
 from mcp_registry.catalogue.registration import parse
 from tests.conftest import ADMIN, ROOT, registration
+from tests.offers import offer
 
 EVENTS = ROOT / "events"
 
@@ -66,6 +67,14 @@ EXPECTED = [
     ("audit", "AccessFunction", 200),
     ("audit-invalid", "AccessFunction", 400),
     ("access-forbidden", "AccessFunction", 403),
+    ("changes", "LedgerFunction", 200),
+    ("changes-invalid", "LedgerFunction", 400),
+    ("server-changes", "LedgerFunction", 200),
+    ("server-tools", "LedgerFunction", 200),
+    ("server-tools-invalid", "LedgerFunction", 400),
+    ("server-tools-nothing", "LedgerFunction", 404),
+    ("observe", "LedgerFunction", 202),
+    ("observe-forbidden", "LedgerFunction", 403),
 ]
 # File, function, what it makes of it. The events of a schedule and of the queues are of a moment that is past, but for
 # the one that names none.
@@ -111,6 +120,7 @@ def server_1(database, monkeypatch):
     connection.execute("ALTER TABLE registry.mcp_servers ALTER COLUMN id RESTART WITH 1")
     connection.execute("SELECT metrics.add_days('2026-11-22', '2026-11-22')")  # the day of the events
     servers.register(database, ADMIN, parse(registration("first")))
+    assert offer(connection, 1, {"tools": []}, "declared")
     monkeypatch.setattr(db, "_database", database)
 
 

@@ -44,6 +44,12 @@ RUN_BY = {
         "aws.db.VERIFY",
     ),
     "registry_porter": ("access.identity.", "aws.db.VERIFY"),
+    "registry_clerk": (
+        "ledger.",
+        "catalogue.servers.IDENTIFY",
+        "catalogue.servers.CONTACT",
+        "aws.db.VERIFY",
+    ),
     "registry_keeper": ("access.audit.", "access.teams.", "access.credentials.", "access.trust.", "aws.db.VERIFY"),
 }
 # What reads of the catalogue only, although it stands beside what writes.
@@ -94,7 +100,7 @@ FORBIDDEN = [
     ("registry_sweeper", "DELETE FROM registry.mcp_servers"),
     ("registry_sweeper", "INSERT INTO registry.tools (server_id, name, input_schema) VALUES (1, 'x', '{}')"),
     ("registry_sweeper", "SELECT description FROM registry.mcp_servers"),
-    ("registry_sweeper", "SELECT * FROM registry.tools"),
+    ("registry_sweeper", "UPDATE registry.tools SET description = NULL"),
     ("registry_sweeper", "SELECT * FROM registry.server_metadata"),
     ("registry_porter", "UPDATE registry.tokens SET role = 'admin'"),
     ("registry_porter", "UPDATE registry.tokens SET revoked_at = NULL"),
@@ -106,6 +112,20 @@ FORBIDDEN = [
     ("registry_keeper", "UPDATE registry.audit SET actor = 'x'"),
     ("registry_keeper", "DELETE FROM registry.audit"),
     ("registry_keeper", "UPDATE registry.mcp_servers SET owner = 'x'"),
+    ("registry_clerk", "UPDATE registry.mcp_servers SET owner = 'x'"),
+    ("registry_clerk", "UPDATE registry.endpoints SET url = 'http://evil.example'"),
+    ("registry_clerk", "INSERT INTO registry.snapshots SELECT"),
+    ("registry_clerk", "INSERT INTO registry.documents SELECT"),
+    ("registry_clerk", "DELETE FROM registry.changes"),
+    ("registry_clerk", "UPDATE registry.changes SET grade = 'notation'"),
+    ("registry_clerk", "SELECT * FROM registry.audit"),
+    ("registry_reader", "INSERT INTO registry.changes (server_id, name, owner, kind) VALUES (1, 'x', 'x', 'status')"),
+    ("registry_writer", "SELECT * FROM registry.changes"),
+    ("registry_sweeper", "UPDATE registry.changes SET grade = 'notation'"),
+    *(
+        (role, "SELECT registry.settled_entry('registry.changes', 17224)")
+        for role in ("registry_reader", "registry_writer")
+    ),
     *(
         (role, "SELECT digest FROM registry.tokens")
         for role in ("registry_reader", "registry_writer", "registry_sweeper")
@@ -282,7 +302,7 @@ def test_the_template_gives_each_function_the_role_that_runs_its_statements():
     parameters = {"DatabaseUrl": "postgresql://h/d", "RegistryPassword": "x"}
     functions = template.load(ROOT / "template.yaml", parameters).functions
     given = {name: function.environment.get("DATABASE_ROLE") for name, function in functions.items()}
-    reader, writer, sweeper, porter, keeper = ROLES
+    reader, writer, sweeper, porter, keeper, clerk = ROLES
     assert given == {
         "AuthorizerFunction": None,
         "FrontFunction": None,
@@ -297,4 +317,5 @@ def test_the_template_gives_each_function_the_role_that_runs_its_statements():
         **dict.fromkeys(("HealthCheckFunction", "StartSweepFunction", "MaintainFunction"), sweeper),
         **dict.fromkeys(("HealthWriteFunction", "RememberFunction"), sweeper),
         "AccessFunction": keeper,
+        "LedgerFunction": clerk,
     }

@@ -67,6 +67,8 @@ PARAMETERS = {
     "until": "2026-11-22", "owner": "x", **ADMIN.parameters(), "action": "team.set", "target": "team:x", "was": None,
     "became": "{}", "settled": 1, "actor": None, "team": "x", "role": "reader", "days": 90, "contact": None,
     "prefixes": ["x-"], "seen": None, "is_told_members": True, "issuer_id": "x", "audience": "x", "claims": "{}",
+    "grade": "breaking", "kind": "status", "server": "x", "curates": False, "policy": "auto", "source": "observed",
+    "as_of": None, "about": 1,
 }  # fmt: skip
 
 
@@ -109,6 +111,7 @@ def test_every_statement_was_found():
         ("catalogue.servers.DETAIL", "tools_server_id_name_key"),
         ("catalogue.servers.DETAIL", "endpoints_server_id_url_key"),
         ("catalogue.servers.DETAIL", "endpoint_changes_verdict_idx"),
+        ("ledger.reading.OFFER", "snapshots_server_id_idx"),
         ("health.history.CHECKS", "endpoint_changes_server_idx"),
         ("health.history.HOURS", "endpoint_changes_server_idx"),
     ],

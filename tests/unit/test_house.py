@@ -101,6 +101,13 @@ COLD_START = {
         | {f"access.{module}" for module in ("audit", "auth", "credentials", "rules", "teams", "tokens", "trust")},
         POSTGRES | {"msgspec"},
     ),
+    # Nor does this one pay for the way to SQS before somebody is to be looked at.
+    "ledger": (
+        READ
+        | {"edge.intake", "health.announcing"}
+        | {f"ledger.{module}" for module in ("approvals", "feed", "query", "reading")},
+        POSTGRES,
+    ),
     # No database: this one answers who knows no credentials.
     "front": ({"errors", "caller", "edge.front", "edge.http", "aws.observability"}, LOGGER),
     "metrics": (EDGE | {"health.history"}, POSTGRES),

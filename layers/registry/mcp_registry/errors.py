@@ -100,6 +100,12 @@ class ServerNotFound(RegistryError):
     code = "SERVER_NOT_FOUND"
 
 
+class SnapshotNotFound(RegistryError):
+    """The server offered nothing like this"""
+
+    code = "SNAPSHOT_NOT_FOUND"
+
+
 class TeamNotFound(RegistryError):
     """Team not found"""
 
@@ -116,6 +122,12 @@ class IssuerNotFound(RegistryError):
     """Trusted issuer not found"""
 
     code = "ISSUER_NOT_FOUND"
+
+
+class InactiveServer(RegistryError):
+    """The server is out of service: nobody asks it anything until an operator puts it back"""
+
+    code = "INACTIVE_SERVER"
 
 
 class TeamInUse(RegistryError):

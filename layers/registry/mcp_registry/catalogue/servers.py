@@ -672,6 +672,9 @@ SELECT id
 # as \u0000, which json holds.
 #
 # The endpoint to use comes first, and what is not checked any more last. Of those that are no use the evidence is told.
+#
+# What an introduction found has its place in the ledger beside it, and has one where none ever succeeded: a server may
+# be gated from the first day.
 DETAIL = """
 WITH tool AS (
     SELECT t.position, t.id, t.extra,
@@ -715,10 +718,20 @@ WITH tool AS (
      WHERE m.server_id = %(id)s
 )
 SELECT left(row_to_json(server)::text, -1) || ',"observed":'
-       || COALESCE((SELECT '{"at":"' || registry.rfc3339(introduced_at) || '","era":' || to_json(era) || ','
-                           || substr(introduction::text, 2)
+       || COALESCE((SELECT CASE WHEN introduction::text LIKE '{"%%'
+                                THEN '{"at":"' || registry.rfc3339(introduced_at) || '","era":' || to_json(era) || ','
+                                     || left(substr(introduction::text, 2), -1) || ','
+                                WHEN l.state IS NOT NULL THEN '{"at":null,"era":null,' END
+                           || concat('"state":', COALESCE('"' || l.state || '"', 'null'),
+                                     ',"reason":', COALESCE(to_json(l.reason)::text, 'null'),
+                                     ',"snapshot":', COALESCE('"' || encode(n.digest, 'hex') || '"', 'null'),
+                                     ',"agreement":"',
+                                     CASE WHEN l.agrees THEN 'equal' WHEN NOT l.agrees THEN 'differs'
+                                          ELSE 'unobserved' END, '"}')
                       FROM endpoint
-                     WHERE used AND introduction::text LIKE '{"%%'), 'null')
+                      LEFT JOIN registry.ledger AS l ON l.server_id = %(id)s
+                      LEFT JOIN registry.snapshots AS n ON n.id = l.observed_id
+                     WHERE used), 'null')
        || ',"tools":['
        || (SELECT COALESCE(string_agg(CASE WHEN extra IS NULL THEN json
                                            ELSE left(json, -1) || ',' || substr(extra::text, 2) END, ','
@@ -739,7 +752,6 @@ SELECT left(row_to_json(server)::text, -1) || ',"observed":'
          CROSS JOIN (SELECT max(checked_at) AS checked_at, max(announced_at) AS announced_at FROM endpoint) AS newest
          WHERE s.id = %(id)s) AS server
 """
-
 # A server in error is in the sweeps already; only a probe may say that it is well again. The row is locked first, so
 # that `before` is its newest version even where it had to wait for another session's change. What was found before it
 # was taken out says nothing of it now. A curator may change any server's.
@@ -982,7 +994,7 @@ def register(database: Database, caller: Caller, registration: Registration, quo
         row = database.read(FIND, _named(registration))
         if row is not None:  # else it is gone again
             found = _Found(*row)
-            _check_owner(database, caller, found.name, found.owner)
+            check_owner(database, caller, found.name, found.owner)
             raise _duplicate(registration, found.name)
         _check_room(database, caller, registration, quota, registration.size, servers=1)
     raise Unavailable("lost every race")
@@ -1014,7 +1026,7 @@ def replace(
             _check_room(database, caller, registration, quota, registration.size, servers=1)
             continue  # somebody else was first: look again
         found = _Found(*row)
-        _check_owner(database, caller, found.name, found.owner)
+        check_owner(database, caller, found.name, found.owner)
         if found.name != registration.document.name:
             raise _duplicate(registration, found.name)
         if found.offers(registration) and lease is not None:
@@ -1030,7 +1042,7 @@ def replace(
     raise Unavailable("lost every race")
 
 
-def _check_owner(database: Database, caller: Caller, name: str, owner: str) -> None:
+def check_owner(database: Database, caller: Caller, name: str, owner: str) -> None:
     """Raise Forbidden, with whom to ask, where a server or name of this owner is not the caller's to change."""
     if caller.rules or owner == caller.team:
         return
@@ -1162,9 +1174,9 @@ def _check_room(
     if servers:
         if not has_team:
             raise Forbidden(f"The team {caller.team} of this credential does not exist any more: ask an administrator")
-        _check_owner(database, caller, registration.document.name, prefix_team or caller.team)
+        check_owner(database, caller, registration.document.name, prefix_team or caller.team)
         if held_name is not None:
-            _check_owner(database, caller, held_name, held_by)
+            check_owner(database, caller, held_name, held_by)
             raise HeldName(held_for)
     bounds = quota.parameters()
     if held + servers > bounds["max_servers"]:
@@ -1345,7 +1357,7 @@ def _write(
         found = database.read(whose, given)
         if found is None:
             raise ServerNotFound
-        _check_owner(database, caller, *found)  # else it has come to be the caller's meanwhile
+        check_owner(database, caller, *found)  # else it has come to be the caller's meanwhile
     raise Unavailable("lost every race")
 
 

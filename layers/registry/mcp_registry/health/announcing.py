@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from datetime import datetime
+from typing import Any
 
 
-def at_once(visit: tuple[datetime, int, int, str, str | None, str | None, str | None]) -> None:
+def at_once(visit: tuple[datetime, *tuple[Any, ...]]) -> None:
     """Ask for the introduction of an endpoint: when it was read, and the fields of `messages.Visit`.
 
     Takes 300 ms at most and never raises. Where the message is lost, the dispatcher makes it good half a minute later.
@@ -20,5 +21,5 @@ def at_once(visit: tuple[datetime, int, int, str, str | None, str | None, str | 
     from mcp_registry.health import messages
 
     asked_at, *endpoint = visit
-    asked = messages.Visits(asked_at, [messages.Visit(*endpoint)])  # pyright: ignore[reportArgumentType]
+    asked = messages.Visits(asked_at, [messages.Visit(*endpoint)])
     sqs.send(queue, messages.encode(asked))
