@@ -32,6 +32,7 @@ FLOORS = (
     {"aws", "caller", "forms"},
     {"edge", "catalogue", "access"},
     {"health"},
+    {"ledger"},
 )
 ROOMS = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
 

@@ -44,6 +44,8 @@ MAX_SIZE: Final = 10_000
 MAX_GROWTH: Final = 10
 # How deep a schema may become by inlining. A message has 64 levels at most; a chain of definitions has no such end.
 MAX_DEPTH: Final = 100
+# What an SDK writes for any integer: those that JavaScript holds exactly.
+SAFE: Final = {"maximum": 2**53 - 1, "minimum": 1 - 2**53}
 # By what the items of each list of an offer are known.
 KEYS: Final = {"tools": "name", "prompts": "name", "resources": "uri", "templates": "uriTemplate"}
 
@@ -73,6 +75,8 @@ def prompt(tool: Mapping[str, Any]) -> dict[str, Any]:
     names = tuple(f"{name}{ending}" for ending in ENDINGS) if isinstance(name, str) else ()
     for key in SCHEMAS & read.keys():
         read[key] = _Schema(read[key]).plain(names)
+    if isinstance(asked := read.get("inputSchema"), dict) and asked.get("type") == "object":
+        del asked["type"]  # which arguments are, whether a schema says so or not
     return read
 
 
@@ -140,6 +144,10 @@ def untold(schema: Any) -> Any:
         else:
             told[key] = untold(value)
     return told
+
+
+def _written(value: Any) -> bytes:
+    return canonical.canonical(value, plain=canonical.survey(value).plain)
 
 
 def _place(item: Any, key: str) -> tuple[str, bytes]:
@@ -239,7 +247,7 @@ class _Schema:
         if key == "const":
             return "enum", [value]
         if key in UNORDERED and isinstance(value, list):
-            found = sorted(cast("list[Any]", value), key=lambda item: canonical.canonical(item, plain=False))
+            found = sorted(cast("list[Any]", value), key=_written)
             return key, found[0] if key == "type" and len(found) == 1 else found
         if key in VALUES:
             return key, value
@@ -324,4 +332,6 @@ def _is_notation(key: str, value: Any, names: tuple[str, ...]) -> bool:
         return isinstance(value, str) and DIALECT.fullmatch(value) is not None
     if key == "additionalProperties":
         return isinstance(value, bool) or value == {}
+    if key in SAFE:
+        return not isinstance(value, bool) and value == SAFE[key]
     return key in ("required", "properties") and value in ([], {})

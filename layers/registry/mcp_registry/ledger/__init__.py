@@ -1,0 +1,1 @@
+"""The ledger: what servers really offer, since when, and what changed."""
