@@ -107,10 +107,26 @@ def test_a_reference_within_the_schema_is_what_it_means():
         assert differing({**TOOL, "inputSchema": schema}) == TEXT
 
 
+def test_the_title_of_a_function_is_notation_where_it_is_the_end_of_the_name():
+    plain = {**TOOL, "name": "rooms_book"}
+    for title, same in (("bookArguments", True), ("RoomsBook", True), ("rArguments", False), ("books", False)):
+        titled = changed(name="rooms_book", inputSchema__title=title)
+        assert (fingerprint.fingerprint(titled).prompt == fingerprint.fingerprint(plain).prompt) is same, title
+
+
 def test_const_is_an_enum_of_one():
     assert fingerprint.fingerprint(changed(inputSchema__properties__room={"const": "a"})).prompt == (
         fingerprint.fingerprint(changed(inputSchema__properties__room={"enum": ["a"]})).prompt
     )
+
+
+def test_the_bounds_of_an_integer_have_one_form():
+    def bounded(kind: str, **bounds: int) -> bytes:
+        room = {"type": kind, **bounds}
+        return fingerprint.fingerprint(changed(inputSchema__properties__room=room)).prompt
+
+    assert bounded("integer", minimum=1, maximum=8) == bounded("integer", exclusiveMinimum=0, exclusiveMaximum=9)
+    assert bounded("number", minimum=1) != bounded("number", exclusiveMinimum=0)
 
 
 @pytest.mark.parametrize("reference", ["#/$defs/a", "#/nowhere", "https://x.example/schema.json", "#", 7])
