@@ -120,6 +120,14 @@ def test_const_is_an_enum_of_one():
     )
 
 
+def test_annotations_without_a_hint_are_no_contract_and_empty_ones_are_notation():
+    none, empty, titled = (
+        fingerprint.fingerprint({"name": "a", **({} if found is None else {"annotations": found})})
+        for found in (None, {}, {"title": "A"})
+    )
+    assert none.prompt == empty.prompt != titled.prompt and none.contract == titled.contract
+
+
 def test_the_bounds_of_an_integer_have_one_form():
     def bounded(kind: str, **bounds: int) -> bytes:
         room = {"type": kind, **bounds}

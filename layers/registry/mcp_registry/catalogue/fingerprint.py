@@ -71,6 +71,8 @@ def prompt(tool: Mapping[str, Any]) -> dict[str, Any]:
     """
     raw = _raw(tool)
     read = {key: raw[key] for key in READ if key in raw}
+    if read.get("annotations") == {}:
+        del read["annotations"]
     name = read.get("name")
     names = _titles(name) if isinstance(name, str) else ()
     for key in SCHEMAS & read.keys():
@@ -86,7 +88,9 @@ def contract(prompt: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(annotations := told.get("annotations"), dict):
         # The title of annotations is a text like that of the tool.
         hints = cast("dict[str, Any]", annotations)
-        told["annotations"] = {key: value for key, value in hints.items() if key not in TEXTS}
+        del told["annotations"]
+        if gated := {key: value for key, value in hints.items() if key not in TEXTS}:
+            told["annotations"] = gated
     return told
 
 
