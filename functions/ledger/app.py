@@ -20,7 +20,7 @@ _ANSWERS: dict[str, Callable[[Request], Any]] = {
         HTTPStatus.ACCEPTED,
         reading.look_now(database(), r.caller, reading.parse_server(r.path, r.query)),
     ),
-    "GET servers/{id}/approvals": lambda r: approvals.show(database(), reading.parse_server(r.path, r.query)),
+    "GET servers/{id}/approvals": lambda r: approvals.show(database(), r.caller, reading.parse_server(r.path, r.query)),
     "POST servers/{id}/approvals": lambda r: (
         HTTPStatus.CREATED,
         approvals.decide(database(), r.caller, reading.parse_server(r.path), approvals.parse_decision(read_json(r))),

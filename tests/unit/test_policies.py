@@ -6,12 +6,13 @@ from itertools import product
 
 import pytest
 
+from mcp_registry.catalogue import offers
+from mcp_registry.catalogue.offers import Decision, Policy, State
 from mcp_registry.errors import NotConfigured
 from mcp_registry.ledger import policies
-from mcp_registry.ledger.policies import Decision, Policy, State
 
 GRADES = (None, "notation", "text", "compatible", "breaking", "alarming")
-OLD, NEW = 1, 2
+OLD, REVIEWED, NEW = 1, 2, 3
 
 # policy, served so far, worst grade, decided, whether it is the first: what is served under `compatible` from now on.
 ADVANCES: list[tuple[Policy, int | None, str | None, Decision | None, bool, int | None]] = [
@@ -22,13 +23,13 @@ ADVANCES: list[tuple[Policy, int | None, str | None, Decision | None, bool, int 
     ("compatible", OLD, "compatible", None, False, NEW),
     ("compatible", OLD, "breaking", None, False, OLD),
     ("compatible", OLD, "alarming", None, False, OLD),
-    ("compatible", OLD, "alarming", "approve", False, NEW),
+    ("compatible", OLD, "alarming", "approve", False, REVIEWED),
     ("compatible", OLD, "text", "reject", False, OLD),
     # Rejected before it ever came, by a server that had it once.
     ("compatible", None, None, "reject", True, None),
     # What was served was rejected and nothing was approved: that another one comes makes it no first offer.
     ("compatible", None, None, None, False, None),
-    ("compatible", None, None, "approve", False, NEW),
+    ("compatible", None, None, "approve", False, REVIEWED),
     # Kept for the day on which `compatible` holds: the same rule.
     ("manual", OLD, "text", None, False, NEW),
     ("manual", OLD, "breaking", None, False, OLD),
@@ -46,20 +47,26 @@ def test_what_breaks_or_alarms_waits_and_nothing_else_does(
     is_first: bool,
     expected: int | None,
 ) -> None:
-    found = policies.advance(policy, served=served, new=NEW, worst=worst, decided=decided, is_first=is_first)
+    reviewed = None if decided is None else REVIEWED
+    found = policies.advance(
+        policy, served=served, new=NEW, worst=worst, decided=decided, reviewed=reviewed, is_first=is_first
+    )
     assert found == expected
 
 
 @pytest.mark.parametrize(("served", "decided"), [*product((None, OLD), (None, "approve", "reject"))])
 def test_only_what_is_approved_is_approved(served: int | None, decided: Decision | None) -> None:
-    found = policies.approved(served=served, new=NEW, decided=decided)
-    assert found == (NEW if decided == "approve" else served)
+    found = policies.approved(served=served, decided=decided, reviewed=REVIEWED)
+    assert found == (REVIEWED if decided == "approve" else served)
+    assert policies.approved(served=served, decided=decided, reviewed=None) == served
 
 
-@pytest.mark.parametrize(("policy", "worst"), [*product(policies.POLICIES, GRADES)])
-def test_an_approval_outweighs_every_grade(policy: Policy, worst: str | None) -> None:
-    found = policies.advance(policy, served=OLD, new=NEW, worst=worst, decided="approve", is_first=False)
-    assert found == NEW
+@pytest.mark.parametrize(("policy", "worst"), [*product(("compatible", "manual"), GRADES)])
+def test_an_approval_outweighs_every_grade_and_hands_out_what_was_reviewed(policy: Policy, worst: str | None) -> None:
+    found = policies.advance(
+        policy, served=OLD, new=NEW, worst=worst, decided="approve", reviewed=REVIEWED, is_first=False
+    )
+    assert found == REVIEWED
 
 
 A, B = b"a" * 32, b"b" * 32
@@ -80,15 +87,33 @@ STATES: list[tuple[bytes | None, bytes | None, Decision | None, State]] = [
 def test_a_server_stands_where_its_current_digest_does(
     served: bytes | None, current: bytes | None, decided: Decision | None, expected: State
 ) -> None:
-    found = [policies.state(policy, served=served, current=current, decided=decided) for policy in policies.POLICIES]
+    found = [offers.state(policy, served=served, current=current, decided=decided) for policy in offers.POLICIES]
     assert found == ["approved", expected, expected]
 
 
-def test_a_setting_names_a_policy_or_is_refused() -> None:
-    assert [policies.parse(setting) for setting in (None, "", *policies.POLICIES)] == [
-        "auto",
-        "auto",
-        *policies.POLICIES,
-    ]
+def test_a_setting_names_a_policy_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("APPROVAL_POLICY", raising=False)
+    assert offers.policy() == "auto"
+    for setting in ("", *offers.POLICIES):
+        monkeypatch.setenv("APPROVAL_POLICY", setting)
+        assert offers.policy() == (setting or "auto")
+    monkeypatch.setenv("APPROVAL_POLICY", "strict")
     with pytest.raises(NotConfigured):
-        policies.parse("strict")
+        offers.policy()
+
+
+ODD = (
+    '{ "name" : "a\\u0000", "inputSchema":{"const": 1e999, "n": 1.000000000000000000001, "m": '
+    + "9" * 5_000
+    + '} , "id": 7, "input_schema": 8, "created_at": 1, "_meta": {"x": [1, {"y": "\\ud800"}]}, "title":null }'
+)
+
+
+def test_a_tool_is_spelled_as_a_detail_does_and_its_values_stay_as_they_are_written() -> None:
+    assert offers.respell(ODD) == (
+        '{"name":"a\\u0000","title":null,"description":null,"input_schema":{"const": 1e999, "n": '
+        "1.000000000000000000001, "
+        f'"m": {"9" * 5_000}}},"output_schema":null,"annotations":null,"category":null,"id":null,"created_at":null,'
+        '"_meta":{"x": [1, {"y": "\\ud800"}]}}'
+    )
+    assert offers.respell('{"name":"a"}').startswith('{"name":"a","title":null,"description":null,"input_schema":{},')

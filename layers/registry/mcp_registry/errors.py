@@ -100,6 +100,18 @@ class ServerNotFound(RegistryError):
     code = "SERVER_NOT_FOUND"
 
 
+class SnapshotNotFound(RegistryError):
+    """The server offered nothing like this"""
+
+    code = "SNAPSHOT_NOT_FOUND"
+
+
+class NotUnderReview(RegistryError):
+    """Whatever the server offers is handed out at once: put it under a policy first"""
+
+    code = "NOT_UNDER_REVIEW"
+
+
 class TeamNotFound(RegistryError):
     """Team not found"""
 
