@@ -13,27 +13,33 @@ from mcp_registry.ledger import approvals, feed, reading
 
 # A pair says first with which status it is answered.
 _ANSWERS: dict[str, Callable[[Request], Any]] = {
-    "GET changes": lambda r: feed.read(database(), feed.parse_page(r.query)),
-    "GET servers/{id}/changes": lambda r: feed.read(database(), feed.parse_page(r.query, r.path)),
-    "GET servers/{id}/tools": lambda r: reading.tools(database(), r.caller, reading.parse_tools(r.path, r.query)),
+    "GET changes": lambda r: feed.read(database(), r.caller, feed.parse_page(r.query)),
+    "GET servers/{id}/changes": lambda r: feed.read(
+        database(), r.caller, feed.parse_page(r.query, feed.OF_ONE), r.server
+    ),
+    "GET servers/{id}/tools": lambda r: reading.tools(database(), r.caller, r.server, reading.parse_offer(r.query)),
     "POST servers/{id}/observations": lambda r: (
         HTTPStatus.ACCEPTED,
-        reading.look_now(database(), r.caller, reading.parse_server(r.path, r.query)),
+        reading.look_now(database(), r.caller, r.server),
     ),
-    "GET servers/{id}/approvals": lambda r: approvals.show(database(), r.caller, reading.parse_server(r.path, r.query)),
+    "GET servers/{id}/approvals": lambda r: approvals.show(database(), r.caller, r.server),
     "POST servers/{id}/approvals": lambda r: (
         HTTPStatus.CREATED,
-        approvals.decide(database(), r.caller, reading.parse_server(r.path), approvals.parse_decision(read_json(r))),
+        approvals.decide(database(), r.caller, r.server, approvals.parse_decision(read_json(r))),
     ),
     "PUT servers/{id}/policy": lambda r: approvals.set_policy(
-        database(), r.caller, reading.parse_server(r.path), approvals.parse_policy(read_json(r))
+        database(), r.caller, r.server, approvals.parse_policy(read_json(r))
     ),
 }
+_WITH_PARAMETERS = ("GET changes", "GET servers/{id}/changes", "GET servers/{id}/tools")
 
 
 @endpoint
 def lambda_handler(request: Request) -> Response:
     method = "GET" if request.method == "HEAD" else request.method
-    told = _ANSWERS[f"{method} {request.resource.removeprefix('/api/registry/')}"](request)
+    route = f"{method} {request.resource.removeprefix('/api/registry/')}"
+    if route not in _WITH_PARAMETERS:
+        reading.refuse_parameters(request.query)
+    told = _ANSWERS[route](request)
     status, told = told if isinstance(told, tuple) else (HTTPStatus.OK, told)
     return Response(told, status)

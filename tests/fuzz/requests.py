@@ -133,6 +133,9 @@ BY_DOCUMENT = _answers("""
     PATCH /api/registry/servers/{id}: 200 inactive, 400
     DELETE /api/registry/servers/{id}: 400, 404
     GET /api/registry/servers/{id}/health: 200 with checks, 400, 404
+    GET /api/registry/servers/{id}/approvals: 200, 400, 404
+    POST /api/registry/servers/{id}/approvals: 400, 404
+    PUT /api/registry/servers/{id}/policy: 200, 400, 404
     GET /api/metrics/health: 200 with checks
     GET /health: 200
     GET /: 200
@@ -151,6 +154,11 @@ BY_ODD = _answers("""
     ANY /api/registry/servers/{id}: 401, 405
     GET /api/registry/servers/{id}/health: 400, 401, 404
     ANY /api/registry/servers/{id}/health: 401, 405
+    GET /api/registry/servers/{id}/approvals: 400, 401, 404
+    POST /api/registry/servers/{id}/approvals: 400, 401, 404
+    ANY /api/registry/servers/{id}/approvals: 401, 405
+    PUT /api/registry/servers/{id}/policy: 400, 401, 404
+    ANY /api/registry/servers/{id}/policy: 401, 405
     GET /api/metrics/health: 200 with checks, 400, 401
     ANY /api/metrics/health: 401, 405
     POST /api/jobs/health-check: 401

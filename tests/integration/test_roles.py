@@ -45,7 +45,12 @@ RUN_BY = {
         "aws.db.VERIFY",
     ),
     "registry_porter": ("access.identity.", "aws.db.VERIFY"),
-    "registry_clerk": ("ledger.approvals.", "catalogue.servers.IDENTIFY", "aws.db.VERIFY"),
+    "registry_clerk": (
+        "ledger.",
+        "catalogue.servers.IDENTIFY",
+        "catalogue.servers.CONTACT",
+        "aws.db.VERIFY",
+    ),
     "registry_keeper": ("access.audit.", "access.teams.", "access.credentials.", "access.trust.", "aws.db.VERIFY"),
 }
 # What reads of the catalogue only, although it stands beside what writes.
@@ -96,6 +101,7 @@ FORBIDDEN = [
     ("registry_sweeper", "DELETE FROM registry.mcp_servers"),
     ("registry_sweeper", "INSERT INTO registry.tools (server_id, name, input_schema) VALUES (1, 'x', '{}')"),
     ("registry_sweeper", "SELECT description FROM registry.mcp_servers"),
+    ("registry_sweeper", "UPDATE registry.tools SET description = NULL"),
     ("registry_sweeper", "SELECT * FROM registry.server_metadata"),
     ("registry_porter", "UPDATE registry.tokens SET role = 'admin'"),
     ("registry_porter", "UPDATE registry.tokens SET revoked_at = NULL"),
@@ -111,7 +117,6 @@ FORBIDDEN = [
     ("registry_clerk", "DELETE FROM registry.approvals"),
     ("registry_clerk", "UPDATE registry.documents SET document = '{}'"),
     ("registry_clerk", "UPDATE registry.snapshots SET prompt = prompt"),
-    ("registry_clerk", "UPDATE registry.mcp_servers SET owner = 'x'"),
     ("registry_keeper", "UPDATE registry.tokens SET digest = digest"),
     ("registry_keeper", "UPDATE registry.audit SET actor = 'x'"),
     ("registry_keeper", "DELETE FROM registry.audit"),

@@ -551,15 +551,6 @@ SELECT s.id, e.id, e.url, e.health_url, e.era, h.verdict::text, e.offer_digest, 
  LIMIT 1
 """  # noqa: S608 - of literals
 
-
-def _plain(statement: LiteralString) -> LiteralString:
-    """A long statement without what indents it.
-
-    psycopg takes one of more than 4,096 characters apart for each request, which is 30 us (2026-11-30).
-    """
-    return "\n".join(line.strip() for line in statement.splitlines())
-
-
 # How many tools are handed out of a server `s`. Where its policy is `auto`, as many as it has registered: few servers
 # have a policy of their own, and an index of those alone says which.
 _HANDED_OUT_COUNT: LiteralString = f"""
@@ -631,7 +622,7 @@ _MATCHES: LiteralString = """
 # What a search finds, who has a verdict and what a team owns is counted up to 1,000, MAX_COUNTED, because counting all
 # of a common word took 7 to 23 times what the page takes (2026-11-30); the first page is what was counted first. Of
 # several words the longest is for the index; the others are looked for in what that finds.
-NARROW: LiteralString = _plain(f"""
+_NARROW: LiteralString = f"""
 WITH matches AS MATERIALIZED (
     SELECT id
       FROM registry.mcp_servers AS s
@@ -668,7 +659,8 @@ SELECT (SELECT '[' || COALESCE(string_agg(json, ','), '') || ']' FROM shown),
                      AND (%(type)s::registry.server_type IS NULL OR server_type = %(type)s::registry.server_type))
             ELSE (SELECT count(*) FROM matches) END,
        CASE WHEN (SELECT count(*) FROM page) > %(limit)s THEN (SELECT max(id) FROM shown) END
-""")  # noqa: S608 - of literals
+"""  # noqa: S608 - of literals
+NARROW: LiteralString = " ".join(_NARROW.split())
 
 # Exactly this name: what reads like it may be meant, and may not.
 IDENTIFY = """
@@ -684,8 +676,11 @@ SELECT id
 # as \u0000, which json holds.
 #
 # The endpoint to use comes first, and what is not checked any more last. Of those that are no use the evidence is told.
+# psycopg takes a statement of more than 4,096 characters apart for each request, which is 30 us (2026-11-30): it is
+# sent without the blanks that it is written with.
+#
 # Where offers are held back, the tools are not those of the registration, and are read apart (`offers.handed_out`).
-DETAIL: LiteralString = _plain(f"""
+_DETAIL: LiteralString = """
 WITH tool AS (
     SELECT t.position, t.id, t.extra,
            row_to_json((SELECT shown
@@ -728,10 +723,10 @@ WITH tool AS (
      WHERE m.server_id = %(id)s
 )
 SELECT left(row_to_json(server)::text, -1) || ',"observed":'
-       || COALESCE((SELECT '{{"at":"' || registry.rfc3339(introduced_at) || '","era":' || to_json(era) || ','
+       || COALESCE((SELECT '{"at":"' || registry.rfc3339(introduced_at) || '","era":' || to_json(era) || ','
                            || substr(introduction::text, 2)
                       FROM endpoint
-                     WHERE used AND introduction::text LIKE '{{"%%'), 'null'),
+                     WHERE used AND introduction::text LIKE '{"%%'), 'null'),
        CASE COALESCE(l.policy, %(policy)s::registry.policy)
        WHEN 'auto' THEN (SELECT COALESCE(string_agg(CASE WHEN extra IS NULL THEN json
                                                          ELSE left(json, -1) || ',' || substr(extra::text, 2) END, ','
@@ -752,8 +747,9 @@ SELECT left(row_to_json(server)::text, -1) || ',"observed":'
          CROSS JOIN (SELECT max(checked_at) AS checked_at, max(announced_at) AS announced_at FROM endpoint) AS newest
          WHERE s.id = %(id)s) AS server
   LEFT JOIN registry.ledger AS l ON l.server_id = server.id
-  LEFT JOIN registry.snapshots AS n ON n.id = {offers.SERVED}
-""")  # noqa: S608 - of literals
+  LEFT JOIN registry.snapshots AS n ON n.id = {served}
+"""
+DETAIL: LiteralString = " ".join(_DETAIL.replace("{served}", offers.SERVED).split())
 
 # A server in error is in the sweeps already; only a probe may say that it is well again. The row is locked first, so
 # that `before` is its newest version even where it had to wait for another session's change. What was found before it
