@@ -137,6 +137,9 @@ BY_DOCUMENT = _answers("""
     GET /api/registry/servers/{id}/changes: 200, 400, 404
     POST /api/registry/servers/{id}/observations: 400, 404
     GET /api/registry/changes: 200, 400
+    GET /api/registry/servers/{id}/approvals: 200, 400, 404
+    POST /api/registry/servers/{id}/approvals: 400, 404
+    PUT /api/registry/servers/{id}/policy: 200, 400, 404
     GET /api/metrics/health: 200 with checks
     GET /health: 200
     GET /: 200
@@ -163,6 +166,11 @@ BY_ODD = _answers("""
     ANY /api/registry/servers/{id}/observations: 401, 405
     GET /api/registry/changes: 200, 400, 401
     ANY /api/registry/changes: 401, 405
+    GET /api/registry/servers/{id}/approvals: 400, 401, 404
+    POST /api/registry/servers/{id}/approvals: 400, 401, 404
+    ANY /api/registry/servers/{id}/approvals: 401, 405
+    PUT /api/registry/servers/{id}/policy: 400, 401, 404
+    ANY /api/registry/servers/{id}/policy: 401, 405
     GET /api/metrics/health: 200 with checks, 400, 401
     ANY /api/metrics/health: 401, 405
     POST /api/jobs/health-check: 401

@@ -67,8 +67,9 @@ PARAMETERS = {
     "until": "2026-11-22", "owner": "x", **ADMIN.parameters(), "action": "team.set", "target": "team:x", "was": None,
     "became": "{}", "settled": 1, "actor": None, "team": "x", "role": "reader", "days": 90, "contact": None,
     "prefixes": ["x-"], "seen": None, "is_told_members": True, "issuer_id": "x", "audience": "x", "claims": "{}",
-    "grade": "breaking", "kind": "status", "server": "x", "curates": False, "policy": "auto", "source": "observed",
-    "as_of": None, "about": 1,
+    "grade": "breaking", "kind": "status", "server": "x", "curates": True, "policy": "auto", "source": "observed",
+    "as_of": None, "about": 1, "own": None, "wanted": "manual", "decisions": "[]", "compatible_id": None,
+    "approved_id": None, "reason": None, "state_before": "awaiting", "state_after": "approved",
 }  # fmt: skip
 
 

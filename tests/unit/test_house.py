@@ -44,7 +44,10 @@ OWNERS = {
     "boto3": {"aws.queues", "aws.secret"},
     "botocore": {"aws.queues", "aws.secret"},
     "jwt": {"access.issuers"},
-    "msgspec": {"forms", "access.rules", "catalogue.canonical", "catalogue.registration", "health.messages"},
+    "msgspec": {
+        *("forms", "access.rules", "catalogue.canonical", "catalogue.registration", "health.messages"),
+        "ledger.approvals",
+    },
     "snapshot_restore_py": {"aws.db"},
     "psycopg": {"aws.db", "health.introductions", "health.results", "health.sweeps"},
     "uvloop": {"health.probe"},
@@ -61,6 +64,7 @@ UNSEEN = {"json.JSONDecoder", "msgspec.json.Decoder", "msgspec.json.decode_lines
 OUR_OWN_JSON = {
     "layers/registry/mcp_registry/aws/signature.py",  # what Lambda answers to its own function
     "layers/registry/mcp_registry/aws/secret.py",
+    "layers/registry/mcp_registry/catalogue/offers.py",  # one string, of what a column of type json holds
     "layers/registry/mcp_registry/health/sweeps.py",
     "local/credentials.py",
 }
@@ -68,7 +72,7 @@ OUR_OWN_JSON = {
 # What a cold start of each function loads of the package and of others' libraries. Each module is paid for in
 # milliseconds at every cold start: adding one here is a decision.
 EDGE = {"errors", "caller", "edge.http", "aws.observability", "aws.db"}
-READ = EDGE | {"catalogue.servers", "catalogue.cursor", "catalogue.folding"}
+READ = EDGE | {"catalogue.servers", "catalogue.cursor", "catalogue.folding", "catalogue.offers"}
 RULES = {"forms", "catalogue.registration", "catalogue.names", "catalogue.canonical", "dial.guard", "dial.urls"}
 WRITE = READ | RULES | {"edge.intake", "health.announcing"}
 BACKGROUND = {"errors", "aws.observability", "edge.background"}

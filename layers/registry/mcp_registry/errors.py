@@ -106,6 +106,12 @@ class SnapshotNotFound(RegistryError):
     code = "SNAPSHOT_NOT_FOUND"
 
 
+class NotUnderReview(RegistryError):
+    """Whatever the server offers is handed out at once: put it under a policy first"""
+
+    code = "NOT_UNDER_REVIEW"
+
+
 class TeamNotFound(RegistryError):
     """Team not found"""
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ACTIONS: Final = (
     *("server.registered", "server.updated", "server.endpoint", "server.status", "server.removed"),
     *("server.transferred", "name.held", "name.released"),
+    *("server.approved", "server.rejected", "server.policy"),
     *("team.set", "team.removed", "token.made", "token.revoked", "issuer.set", "issuer.removed"),
 )
 # Of the columns.

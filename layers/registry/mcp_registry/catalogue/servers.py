@@ -9,13 +9,14 @@ team, and writes the entry of the audit. Why it found none is asked afterwards, 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, LiteralString, NamedTuple
 
 from mcp_registry.aws.db import Database
 from mcp_registry.caller import Caller
-from mcp_registry.catalogue import cursor, folding
+from mcp_registry.catalogue import cursor, folding, offers
 from mcp_registry.catalogue.cursor import Filters
 from mcp_registry.errors import (
     ConflictingServer,
@@ -560,10 +561,22 @@ SELECT s.id, e.id, e.url, e.health_url, e.era, h.verdict::text, e.offer_digest, 
  LIMIT 1
 """  # noqa: S608 - of literals
 
+# How many tools are handed out of a server `s`. Where its policy is `auto`, as many as it has registered: few servers
+# have a policy of their own, and an index of those alone says which.
+_HANDED_OUT_COUNT: LiteralString = f"""
+                  CASE WHEN %(policy)s::text = 'auto'
+                            AND NOT EXISTS (SELECT FROM registry.ledger AS l
+                                             WHERE l.server_id = s.id AND l.policy IS NOT NULL)
+                       THEN s.tools_count
+                       ELSE COALESCE((SELECT CASE COALESCE(l.policy, %(policy)s::registry.policy)
+                                             WHEN 'auto' THEN s.tools_count
+                                             ELSE (SELECT cardinality(n.tools) FROM registry.snapshots AS n
+                                                    WHERE n.id = {offers.SERVED}) END
+                                        FROM registry.ledger AS l WHERE l.server_id = s.id), 0) END"""  # noqa: S608 - of literals
 # A server `s` of a page, with the last check `h` of its endpoint. Put together by hand, because row_to_json looks up
 # the kind of each field in each row, which is a fifth of a page (2026-11-30). A status is frozen where the last check
 # found nothing good and the server was not called down for it, because the fault may be ours.
-_ITEM: LiteralString = """concat('{"id":', s.id, ',"name":', to_json(s.name),
+_ITEM: LiteralString = f"""concat('{{"id":', s.id, ',"name":', to_json(s.name),
                   ',"display_name":', to_json(s.display_name),
                   ',"owner":"', s.owner, '","server_type":"', s.server_type, '","status":"', s.status,
                   '","verdict":"', COALESCE(h.verdict::text, 'unknown'),
@@ -571,7 +584,7 @@ _ITEM: LiteralString = """concat('{"id":', s.id, ',"name":', to_json(s.name),
                                       ELSE 'false' END,
                   ',"version":', COALESCE(to_json(s.version)::text, 'null'),
                   ',"last_health_check":', COALESCE('"' || registry.rfc3339(h.checked_at) || '"', 'null'),
-                  ',"tools_count":', s.tools_count, '}')"""
+                  ',"tools_count":', {_HANDED_OUT_COUNT}, '}}')"""
 
 # One page in id order, which is the order of registration; one row more than asked for says whether another follows.
 # The inner LIMIT is a literal, MAX_LIMIT and that row, because a plan that is kept knows literals only: it would take
@@ -619,7 +632,7 @@ _MATCHES: LiteralString = """
 # What a search finds, who has a verdict and what a team owns is counted up to 1,000, MAX_COUNTED, because counting all
 # of a common word took 7 to 23 times what the page takes (2026-11-30); the first page is what was counted first. Of
 # several words the longest is for the index; the others are looked for in what that finds.
-NARROW: LiteralString = f"""
+_NARROW: LiteralString = f"""
 WITH matches AS MATERIALIZED (
     SELECT id
       FROM registry.mcp_servers AS s
@@ -657,6 +670,7 @@ SELECT (SELECT '[' || COALESCE(string_agg(json, ','), '') || ']' FROM shown),
             ELSE (SELECT count(*) FROM matches) END,
        CASE WHEN (SELECT count(*) FROM page) > %(limit)s THEN (SELECT max(id) FROM shown) END
 """  # noqa: S608 - of literals
+NARROW: LiteralString = " ".join(_NARROW.split())
 
 # Exactly this name: what reads like it may be meant, and may not.
 IDENTIFY = """
@@ -674,8 +688,9 @@ SELECT id
 # The endpoint to use comes first, and what is not checked any more last. Of those that are no use the evidence is told.
 #
 # What an introduction found has its place in the ledger beside it, and has one where none ever succeeded: a server may
-# be gated from the first day.
-DETAIL = """
+# be gated from the first day. Where offers are held back, the tools are not those of the registration, and are read
+# apart (`offers.handed_out`).
+DETAIL: LiteralString = """
 WITH tool AS (
     SELECT t.position, t.id, t.extra,
            row_to_json((SELECT shown
@@ -724,20 +739,19 @@ SELECT left(row_to_json(server)::text, -1) || ',"observed":'
                                 WHEN l.state IS NOT NULL THEN '{"at":null,"era":null,' END
                            || concat('"state":', COALESCE('"' || l.state || '"', 'null'),
                                      ',"reason":', COALESCE(to_json(l.reason)::text, 'null'),
-                                     ',"snapshot":', COALESCE('"' || encode(n.digest, 'hex') || '"', 'null'),
+                                     ',"snapshot":', COALESCE('"' || encode(o.digest, 'hex') || '"', 'null'),
                                      ',"agreement":"',
                                      CASE WHEN l.agrees THEN 'equal' WHEN NOT l.agrees THEN 'differs'
                                           ELSE 'unobserved' END, '"}')
                       FROM endpoint
-                      LEFT JOIN registry.ledger AS l ON l.server_id = %(id)s
-                      LEFT JOIN registry.snapshots AS n ON n.id = l.observed_id
-                     WHERE used), 'null')
-       || ',"tools":['
-       || (SELECT COALESCE(string_agg(CASE WHEN extra IS NULL THEN json
-                                           ELSE left(json, -1) || ',' || substr(extra::text, 2) END, ','
-                                      ORDER BY position, id), '')
-             FROM tool)
-       || ']}'
+                      LEFT JOIN registry.snapshots AS o ON o.id = l.observed_id
+                     WHERE used), 'null'),
+       CASE COALESCE(l.policy, %(policy)s::registry.policy)
+       WHEN 'auto' THEN (SELECT COALESCE(string_agg(CASE WHEN extra IS NULL THEN json
+                                                         ELSE left(json, -1) || ',' || substr(extra::text, 2) END, ','
+                                                    ORDER BY position, id), '')
+                           FROM tool) END,
+       COALESCE(l.policy, %(policy)s::registry.policy)::text, encode(n.prompt, 'hex')
   FROM (SELECT s.id, s.name, s.display_name, s.description, s.owner, s.server_type, s.endpoint_url, s.health_url,
                s.status, COALESCE(h.verdict::text, 'unknown') AS verdict,
                s.status = 'active' AND NOT COALESCE(h.up, true) AS frozen,
@@ -751,7 +765,10 @@ SELECT left(row_to_json(server)::text, -1) || ',"observed":'
           LEFT JOIN endpoint AS h ON h.used
          CROSS JOIN (SELECT max(checked_at) AS checked_at, max(announced_at) AS announced_at FROM endpoint) AS newest
          WHERE s.id = %(id)s) AS server
-"""
+  LEFT JOIN registry.ledger AS l ON l.server_id = server.id
+  LEFT JOIN registry.snapshots AS n ON n.id = {served}
+""".replace("{served}", offers.SERVED)
+
 # A server in error is in the sweeps already; only a probe may say that it is well again. The row is locked first, so
 # that `before` is its newest version even where it had to wait for another session's change. What was found before it
 # was taken out says nothing of it now. A curator may change any server's.
@@ -1226,7 +1243,7 @@ def shake_hands(database: Database, caller: Caller, digest: bytes, lease: int | 
 
 def list_page(database: Database, filters: Filters, limit: int, after: int) -> Page:
     """The page of at most `limit` servers whose ids follow `after`, oldest registration first."""
-    parameters: dict[str, Any] = {"after": after, "limit": limit}
+    parameters: dict[str, Any] = {"after": after, "limit": limit, "policy": offers.policy()}
     counted = False
     if filters == Filters():
         row = database.read(LIST, parameters)
@@ -1270,11 +1287,16 @@ def identify(database: Database, id_or_name: int | str) -> int:
 
 
 def detail(database: Database, id_: int) -> str:
-    """One server with its metadata and tools, as JSON text. Raises ServerNotFound."""
-    row = database.read(DETAIL, {"id": id_})
+    """One server with its metadata and the tools that are handed out, as JSON text. Raises ServerNotFound."""
+    row = database.read(DETAIL, {"id": id_, "policy": offers.policy()})
     if row is None:
         raise ServerNotFound
-    return row[0]
+    server, tools, policy, digest = row
+    out = offers.HandedOut("approved", tools, 0) if tools is not None else offers.handed_out(database, id_, policy)
+    if out is None:
+        raise ServerNotFound
+    review = {"policy": policy, "state": out.state, "digest": digest, "left_out": out.left_out}
+    return f'{server},"review":{json.dumps(review, separators=(",", ":"))},"tools":[{out.tools}]}}'
 
 
 def set_status(database: Database, caller: Caller, id_: int, status: Literal["active", "inactive"]) -> Registered:
