@@ -716,13 +716,12 @@ SELECT left(row_to_json(server)::text, -1) || ',"observed":'
                                 WHEN l.state IS NOT NULL THEN '{"at":null,"era":null,' END
                            || concat('"state":', COALESCE('"' || l.state || '"', 'null'),
                                      ',"reason":', COALESCE(to_json(l.reason)::text, 'null'),
-                                     ',"snapshot":', COALESCE('"' || encode(n.digest, 'hex') || '"', 'null'),
+                                     ',"snapshot":', COALESCE('"' || encode(o.digest, 'hex') || '"', 'null'),
                                      ',"agreement":"',
                                      CASE WHEN l.agrees THEN 'equal' WHEN NOT l.agrees THEN 'differs'
                                           ELSE 'unobserved' END, '"}')
                       FROM endpoint
-                      LEFT JOIN registry.ledger AS l ON l.server_id = %(id)s
-                      LEFT JOIN registry.snapshots AS n ON n.id = l.observed_id
+                      LEFT JOIN registry.snapshots AS o ON o.id = l.observed_id
                      WHERE used), 'null')
        || ',"tools":['
        || (SELECT COALESCE(string_agg(CASE WHEN extra IS NULL THEN json
@@ -743,6 +742,7 @@ SELECT left(row_to_json(server)::text, -1) || ',"observed":'
           LEFT JOIN endpoint AS h ON h.used
          CROSS JOIN (SELECT max(checked_at) AS checked_at, max(announced_at) AS announced_at FROM endpoint) AS newest
          WHERE s.id = %(id)s) AS server
+  LEFT JOIN registry.ledger AS l ON l.server_id = server.id
 """
 DETAIL: LiteralString = " ".join(_DETAIL.split())
 
