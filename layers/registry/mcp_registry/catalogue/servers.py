@@ -715,11 +715,10 @@ SELECT left(row_to_json(server)::text, -1) || ',"observed":'
                                   ',"state":', COALESCE('"' || l.state || '"', 'null'),
                                   ',"reason":', COALESCE(to_json(l.reason)::text, 'null'),
                                   ',"snapshot":', COALESCE('"' || encode(o.digest, 'hex') || '"', 'null'),
-                                  CASE WHEN l.agrees THEN ',"agreement":"equal"'
-                                       WHEN NOT l.agrees THEN ',"agreement":"differs"'
-                                       ELSE ',"agreement":"unobserved"' END,
+                                  ',"agreement":"', CASE WHEN l.agrees THEN 'equal' WHEN NOT l.agrees THEN 'differs'
+                                                         ELSE 'unobserved' END,
                                   CASE WHEN introduction::text LIKE '{"%%'
-                                       THEN ',' || substr(introduction::text, 2) ELSE '}' END)
+                                       THEN '",' || substr(introduction::text, 2) ELSE '"}' END)
                       FROM endpoint
                       LEFT JOIN registry.snapshots AS o ON o.id = l.observed_id
                      WHERE used AND (l.state IS NOT NULL OR introduction::text LIKE '{"%%')), 'null')
