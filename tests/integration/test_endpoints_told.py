@@ -274,9 +274,11 @@ def test_what_a_server_said_of_itself_and_how_one_gets_in_are_told(empty):
     tell(empty, add_endpoint(empty, id_, "http://localhost:8081"), json.dumps({**OBSERVED, "tools_count": 9}))
     told = detail(empty, id_)
     assert datetime.fromisoformat(told["observed"].pop("at"))
-    assert (told["observed"], told["auth"]) == ({"era": "legacy", **OBSERVED}, GATE)
+    assert (told["observed"], told["auth"]) == ({"era": "legacy", **UNRECORDED, **OBSERVED}, GATE)
 
 
+# Where the ledger stands with a server that it has not come to yet.
+UNRECORDED = {"state": None, "reason": None, "snapshot": None, "agreement": "unobserved"}
 HOSTILE = {
     "no character": r'"\u0000"',
     "half a character": r'"\ud800"',
@@ -302,7 +304,7 @@ def test_nothing_that_a_stranger_says_breaks_the_answer(empty, value):
         assert text in told
         assert list(json.loads(told))[-1] in ("tools", "series")
     whole = json.loads(servers.detail(empty, id_))
-    assert list(whole["observed"]) == ["at", "era", "server_info"]
+    assert list(whole["observed"]) == ["at", "era", *UNRECORDED, "server_info"]
     assert [tool["name"] for tool in whole["tools"]] == ["forecast"]
 
 

@@ -285,7 +285,7 @@ TOOLS: list[dict[str, Any]] = [
 ]
 
 
-def told(clerk: db.Database, server: Server, caller: Caller = ADMIN, **asked: object) -> Any:
+def told(clerk: db.Database, server: Server, caller: Caller = ADMIN, **asked: Any) -> Any:
     wanted = reading.parse_offer({name: str(value) for name, value in asked.items()})
     return json.loads(reading.tools(clerk.begin(60), caller, server.id, wanted))
 
@@ -311,7 +311,7 @@ def test_an_offer_is_told_by_source_and_time(clerk, connection, server):
     for source, hour, name in (("declared", 0, "d"), ("observed", 1, "a"), ("observed", 2, "b")):
         offer(connection, server.id, {"tools": [{"name": name}]}, source, f"2026-12-01T0{hour}:00:00Z")
 
-    def names(**asked: object) -> list[str]:
+    def names(**asked: Any) -> list[str]:
         return [tool["name"] for tool in told(clerk, server, **asked)["tools"]]
 
     assert names() == names(source="observed") == ["b"]
@@ -324,6 +324,7 @@ def test_an_offer_is_told_by_source_and_time(clerk, connection, server):
 
 
 def test_what_there_is_not_is_said(clerk, connection, server):
+    asked: dict[str, Any]
     for asked, sentence in (
         ({}, f"nothing that {server.name} offers is handed out"),
         ({"source": "declared"}, f"nothing is known of what {server.name} declares"),

@@ -733,19 +733,18 @@ WITH tool AS (
      WHERE m.server_id = %(id)s
 )
 SELECT left(row_to_json(server)::text, -1) || ',"observed":'
-       || COALESCE((SELECT CASE WHEN introduction::text LIKE '{"%%'
-                                THEN '{"at":"' || registry.rfc3339(introduced_at) || '","era":' || to_json(era) || ','
-                                     || left(substr(introduction::text, 2), -1) || ','
-                                WHEN l.state IS NOT NULL THEN '{"at":null,"era":null,' END
-                           || concat('"state":', COALESCE('"' || l.state || '"', 'null'),
-                                     ',"reason":', COALESCE(to_json(l.reason)::text, 'null'),
-                                     ',"snapshot":', COALESCE('"' || encode(o.digest, 'hex') || '"', 'null'),
-                                     ',"agreement":"',
-                                     CASE WHEN l.agrees THEN 'equal' WHEN NOT l.agrees THEN 'differs'
-                                          ELSE 'unobserved' END, '"}')
+       || COALESCE((SELECT concat('{"at":', COALESCE('"' || registry.rfc3339(introduced_at) || '"', 'null'),
+                                  ',"era":', COALESCE(to_json(era)::text, 'null'),
+                                  ',"state":', COALESCE('"' || l.state || '"', 'null'),
+                                  ',"reason":', COALESCE(to_json(l.reason)::text, 'null'),
+                                  ',"snapshot":', COALESCE('"' || encode(o.digest, 'hex') || '"', 'null'),
+                                  ',"agreement":"', CASE WHEN l.agrees THEN 'equal' WHEN NOT l.agrees THEN 'differs'
+                                                         ELSE 'unobserved' END,
+                                  CASE WHEN introduction::text LIKE '{"%%'
+                                       THEN '",' || substr(introduction::text, 2) ELSE '"}' END)
                       FROM endpoint
                       LEFT JOIN registry.snapshots AS o ON o.id = l.observed_id
-                     WHERE used), 'null'),
+                     WHERE used AND (l.state IS NOT NULL OR introduction::text LIKE '{"%%')), 'null'),
        CASE COALESCE(l.policy, %(policy)s::registry.policy)
        WHEN 'auto' THEN (SELECT COALESCE(string_agg(CASE WHEN extra IS NULL THEN json
                                                          ELSE left(json, -1) || ',' || substr(extra::text, 2) END, ','
