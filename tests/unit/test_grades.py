@@ -218,6 +218,23 @@ def test_a_character_that_was_there_is_none_that_is_new_but_one_more_is():
     assert tool_change(before, changed("title", "Pay\u200b\u200b")).grade == "alarming"
 
 
+def test_a_host_that_another_tool_named_is_none_that_is_new():
+    other = {"name": "other", "description": "a"}
+    before = EMPTY._replace(tools=[TOOL, other])
+    after = EMPTY._replace(tools=[TOOL, {**other, "description": "https://bank.example"}])
+    assert graded(before, after) == [("text", "The description has changed")]
+
+
+def test_what_is_a_choice_now_is_compared_as_one_of_its_alternatives_only():
+    change = tool_change(TOOL, changed(IN + "amount", {"anyOf": [INPUT["properties"]["amount"], {"type": "null"}]}))
+    assert change.reasons == ("The parameter amount takes more than before",)
+
+
+def test_what_has_no_form_is_taken_for_a_change_that_breaks():
+    one, other = ({"name": "a", "inputSchema": {"properties": [name], "default": name}} for name in "ab")
+    assert "no rule knows (properties)" in tool_change(one, other).reasons[0]
+
+
 def test_a_list_that_is_not_known_is_compared_with_nothing():
     full = EMPTY._replace(tools=[TOOL], prompts=[{"name": "a"}], resources=[{"uri": "a:"}])
     for part in ("tools", "prompts", "resources", "templates"):
@@ -488,14 +505,17 @@ def test_any_change_of_a_text_changes_what_a_model_reads(schema, key, added, pla
     assert fingerprint.fingerprint({"name": "a", "inputSchema": root}).prompt != before.prompt
 
 
-def operations(schema: Any) -> int:
-    """How many functions are called to take a tool's digests and to compare it."""
+def operations(schema: Any, most: int) -> int:
+    """How many functions are called to take a tool's digests and to compare it. Raises where it is more than `most`."""
     tool = {"name": "a", "inputSchema": schema, "description": "a"}
     count = 0
 
     def note(frame: Any, event: str, argument: Any) -> None:
         nonlocal count
         count += event in ("call", "c_call")
+        if count > most:
+            sys.setprofile(None)
+            raise AssertionError("it goes on and on")
 
     sys.setprofile(note)
     try:
@@ -549,7 +569,7 @@ GREEDY = {
 @pytest.mark.parametrize("case", GREEDY)
 def test_a_schema_costs_what_its_size_allows(case):
     schema = GREEDY[case]
-    assert operations(schema) < 200_000 + 200 * len(json.dumps(schema))
+    assert operations(schema, 200_000 + 200 * len(json.dumps(schema))) > 0
 
 
 # Real packages in an old and a new release (`tests/real/pairs.py`): their digests and grades as observed, and what they
