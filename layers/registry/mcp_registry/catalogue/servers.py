@@ -727,12 +727,12 @@ SELECT left(row_to_json(server)::text, -1) || ',"observed":'
                            || substr(introduction::text, 2)
                       FROM endpoint
                      WHERE used AND introduction::text LIKE '{"%%'), 'null'),
-       CASE COALESCE(l.policy, %(policy)s::registry.policy)
+       CASE COALESCE(l.policy, %(policy)s)
        WHEN 'auto' THEN (SELECT COALESCE(string_agg(CASE WHEN extra IS NULL THEN json
                                                          ELSE left(json, -1) || ',' || substr(extra::text, 2) END, ','
                                                     ORDER BY position, id), '')
                            FROM tool) END,
-       COALESCE(l.policy, %(policy)s::registry.policy)::text, encode(n.prompt, 'hex')
+       COALESCE(l.policy, %(policy)s), encode(n.prompt, 'hex')
   FROM (SELECT s.id, s.name, s.display_name, s.description, s.owner, s.server_type, s.endpoint_url, s.health_url,
                s.status, COALESCE(h.verdict::text, 'unknown') AS verdict,
                s.status = 'active' AND NOT COALESCE(h.up, true) AS frozen,
