@@ -552,11 +552,10 @@ SELECT s.id, e.id, e.url, e.health_url, e.era, h.verdict::text, e.offer_digest, 
 """  # noqa: S608 - of literals
 
 # How many tools are handed out of a server `s`. Where its policy is `auto`, as many as it has registered: few servers
-# have a policy of their own, and an index of those alone says which.
+# have a policy of their own, and those are looked up once for all of a page.
 _HANDED_OUT_COUNT: LiteralString = f"""
                   CASE WHEN %(policy)s::text = 'auto'
-                            AND NOT EXISTS (SELECT FROM registry.ledger AS l
-                                             WHERE l.server_id = s.id AND l.policy IS NOT NULL)
+                            AND s.id NOT IN (SELECT server_id FROM registry.ledger WHERE policy IS NOT NULL)
                        THEN s.tools_count
                        ELSE COALESCE((SELECT CASE COALESCE(l.policy, %(policy)s::registry.policy)
                                              WHEN 'auto' THEN s.tools_count
