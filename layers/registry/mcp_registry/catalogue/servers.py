@@ -562,11 +562,10 @@ SELECT s.id, e.id, e.url, e.health_url, e.era, h.verdict::text, e.offer_digest, 
 """  # noqa: S608 - of literals
 
 # How many tools are handed out of a server `s`. Where its policy is `auto`, as many as it has registered: few servers
-# have a policy of their own, and an index of those alone says which.
+# have a policy of their own, and those are looked up once for all of a page.
 _HANDED_OUT_COUNT: LiteralString = f"""
                   CASE WHEN %(policy)s::text = 'auto'
-                            AND NOT EXISTS (SELECT FROM registry.ledger AS l
-                                             WHERE l.server_id = s.id AND l.policy IS NOT NULL)
+                            AND s.id NOT IN (SELECT server_id FROM registry.ledger WHERE policy IS NOT NULL)
                        THEN s.tools_count
                        ELSE COALESCE((SELECT CASE COALESCE(l.policy, %(policy)s::registry.policy)
                                              WHEN 'auto' THEN s.tools_count
@@ -745,12 +744,12 @@ SELECT left(row_to_json(server)::text, -1) || ',"observed":'
                       FROM endpoint
                       LEFT JOIN registry.snapshots AS o ON o.id = l.observed_id
                      WHERE used AND (l.state IS NOT NULL OR introduction::text LIKE '{"%%')), 'null'),
-       CASE COALESCE(l.policy, %(policy)s::registry.policy)
+       CASE COALESCE(l.policy, %(policy)s)
        WHEN 'auto' THEN (SELECT COALESCE(string_agg(CASE WHEN extra IS NULL THEN json
                                                          ELSE left(json, -1) || ',' || substr(extra::text, 2) END, ','
                                                     ORDER BY position, id), '')
                            FROM tool) END,
-       COALESCE(l.policy, %(policy)s::registry.policy)::text, encode(n.prompt, 'hex')
+       COALESCE(l.policy, %(policy)s), encode(n.prompt, 'hex')
   FROM (SELECT s.id, s.name, s.display_name, s.description, s.owner, s.server_type, s.endpoint_url, s.health_url,
                s.status, COALESCE(h.verdict::text, 'unknown') AS verdict,
                s.status = 'active' AND NOT COALESCE(h.up, true) AS frozen,

@@ -16,7 +16,7 @@ from mcp_registry.caller import Caller
 from mcp_registry.catalogue import servers
 from mcp_registry.errors import Fault, Forbidden, InactiveServer, ServerNotFound, SnapshotNotFound
 from mcp_registry.health import announcing
-from mcp_registry.ledger import approvals, query
+from mcp_registry.ledger import query
 
 SOURCES: Final = ("declared", "observed")
 PARAMETERS: Final = ("source", "as_of", "after", "limit")
@@ -55,7 +55,7 @@ WITH server AS (
 ), snapshot AS (
     SELECT server.name, n.*,
            is_open
-           OR COALESCE(n.prompt = (SELECT prompt FROM registry.snapshots WHERE id = served_id), false) AS is_told,
+           OR COALESCE(n.digest = (SELECT digest FROM registry.snapshots WHERE id = served_id), false) AS is_told,
            COALESCE(n.last_seen, CASE n.source WHEN 'declared' THEN now() ELSE introduced_at END) AS seen_until
       FROM server
       JOIN registry.snapshots AS n
