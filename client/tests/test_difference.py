@@ -299,6 +299,10 @@ def test_no_schema_ends_the_command_and_another_one_is_always_shown(before: Any,
         ({"kind": "tool", "subject": "t", "before": None, "after": None, "reasons": ["SSE went"]}, "tool t: SSE went"),
         ({"kind": "template", "subject": "file:///{p}", "after": {}}, "resource template file:///{p}: added"),
         ({"kind": "instructions", "before": {"text": "a"}, "after": {"text": "b"}}, "instructions: text changed"),
+        (
+            {"kind": "tool", "withheld": True, "subject": None, "before": None, "after": None, "reasons": []},
+            "tool: what it is waits for an approval, and is told to curators and to the team that owns it",
+        ),
         ({"kind": "registered"}, "registered"),
         ({"kind": "removed"}, "removed from the registry"),
         (

@@ -44,12 +44,13 @@ UNKNOWN: Final = {
     "ISSUER_NOT_FOUND": "mcp-registry issuers list shows all",
     "SNAPSHOT_NOT_FOUND": "mcp-registry approvals NAME shows what there is",
 }
-# What to do about the refusals by 409 that are not about a spelling.
+# What to do about the refusals by 409.
 CONFLICTS: Final = {
+    "DUPLICATE_SERVER": "choose another name by --name, or that spelling",
     "CONFLICTING_SERVER": "choose another name by --name",
     "HELD_NAME": "choose another name by --name, or wait until then",
-    "TEAM_IN_USE": "",
     "DUPLICATE_PREFIX": "choose another prefix, or take it from that team first",
+    "INACTIVE_SERVER": "mcp-registry enable NAME puts it back",
 }
 # No answer of the registry is half as deep: a schema has 64 levels. What is deeper cannot be written as JSON again.
 MAX_DEPTH: Final = 200
@@ -325,7 +326,7 @@ class Registry:
             mend += ", the name by --name"
         advice = {
             404: "is the registry's URL complete?",
-            409: CONFLICTS.get(code, "choose another name by --name, or that spelling"),
+            409: CONFLICTS.get(code, ""),
             413: "the registry takes 1 MiB",
             500: "look into the registry's log",
         }.get(status, mend)

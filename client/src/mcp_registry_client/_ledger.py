@@ -202,6 +202,11 @@ def diff(options: argparse.Namespace, screen: Screen) -> int:
         return Exit.OK
     screen.write(f"{screen.paint('---', 'red')} {which}: {_offers.snapshot(before) or 'nothing'}")
     screen.write(f"{screen.paint('+++', 'green')} what it offers: {_offers.snapshot(after) or 'nothing'}")
+    for side in (before, after):
+        if left_out := mapping(side).get("left_out"):
+            note(
+                f"{counted(left_out, 'thing')} of what {plain(mapping(side).get('source'))} has is too long to be told."
+            )
     if differences:
         screen.write()
         _offers.show_differences(screen, differences)
@@ -235,15 +240,38 @@ def _before(registry: Registry, number: int, since: int | datetime) -> dict[str,
 
 
 def _offer(registry: Registry, number: int, source: str | None, as_of: datetime | None = None) -> dict[str, Any] | None:
-    """What a server offers by this source, or what is handed out of it; None where there was none at that time."""
+    """What a server offers by this source, or what is handed out of it; None where there was none at that time.
+
+    Read page by page, and begun anew where another one has come meanwhile. Raises Stopped where that goes on.
+    """
     query = {"source": source, "as_of": as_of and _moments.written(as_of)}
-    given = urlencode({name: value for name, value in query.items() if value})
+    given = {name: value for name, value in query.items() if value}
+    path = f"{ROOT}/servers/{number}/tools"
     try:
-        return registry.ask("GET", f"{ROOT}/servers/{number}/tools{f'?{given}' if given else ''}")
+        for _ in range(TRIES):
+            offer = page = registry.ask("GET", f"{path}?{urlencode(given)}" if given else path)
+            after = 0
+            while isinstance(following := page.get("next_after"), int) and following > after:
+                after = following
+                page = registry.ask("GET", f"{path}?{urlencode({**given, 'after': after})}")
+                if page.get("digest") != offer.get("digest"):
+                    break
+                for field in _difference.LISTS:
+                    if isinstance(offer.get(field), list):
+                        offer[field] += mappings(page.get(field))
+                offer["left_out"] = (offer.get("left_out") or 0) + (page.get("left_out") or 0)
+            else:
+                return {name: value for name, value in offer.items() if name != "next_after"}
     except Stopped as stopped:
-        if stopped.ending == Exit.NOT_FOUND and stopped.code != "SERVER_NOT_FOUND":
+        if stopped.code == "SNAPSHOT_NOT_FOUND":
             return None
         raise
+    raise _changing()
+
+
+def _changing() -> Stopped:
+    sentence = "What the server offers changes while it is being read: try again in a moment"
+    return Stopped(Exit.FAILED, "CHANGING", sentence)
 
 
 def _empty(like: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -350,8 +378,7 @@ def _shown(registry: Registry, screen: Screen, detail: Mapping[str, Any], answer
                 _offers.show_differences(screen, differences)
             return digest
         answer = _approvals(registry, number)
-    sentence = "What it offers changes while it is being read: try again in a moment"
-    raise Stopped(Exit.FAILED, "CHANGING", sentence)
+    raise _changing()
 
 
 def _meant(given: str, answer: Mapping[str, Any]) -> str:

@@ -115,6 +115,8 @@ def told(change: Mapping[str, Any]) -> str:
     if kind == "unstable":
         return f"unstable: {why or 'it offers something else at each look'}"
     words = KINDS.get(kind, kind)
+    if change.get("withheld") is True:
+        return f"{words}: what it is waits for an approval, and is told to curators and to the team that owns it"
     subject = change.get("subject")
     name = f"{words} {exact(subject)}" if isinstance(subject, str) else words
     if before is None and after is not None:
@@ -240,7 +242,7 @@ def show_observed(
         ("Last seen", _moments.ago(last)),
         ("Calls itself", f"{plain(info.get('name'))} {plain(info.get('version'))}".strip()),
         ("Speaks", f"MCP {', '.join(map(plain, versions))}" if versions else None),
-        ("Digest", short(offer.get("prompt") or observed.get("digest"))),
+        ("Digest", short(offer.get("prompt"))),
     )
     tools = {one.subject: one for one in differences if one.kind == "tool"}
     marks = {name: "+" if one.before is None else "-" if one.after is None else "~" for name, one in tools.items()}

@@ -140,7 +140,8 @@ def _observed(observed: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     versions = ", ".join(plain(version) for version in strings(observed.get("protocol_versions")))
     transport = " over SSE" if observed.get("era") == "sse" else ""
     seen = _moments.ago(observed.get("at"))
-    yield "Speaks", f"MCP {versions}{transport}{f', seen {seen}' if seen else ''}"
+    # Of one that has let nobody in there is a state, and nothing else.
+    yield "Speaks", f"MCP {versions}{transport}{f', seen {seen}' if seen else ''}" if versions or seen else None
     info = mapping(observed.get("server_info"))
     yield "Calls itself", f"{plain(info.get('name'))} {plain(info.get('version'))}".strip()
     counts = (
