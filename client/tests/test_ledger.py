@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,10 +20,11 @@ from tests.offers import offer
 
 from client.tests.conftest import BASIC
 from client.tests.programs import free_port
-from client.tests.test_cli import COMMAND, SOURCES, Done, error
+from client.tests.test_cli import COMMAND, SOURCES, Done, Terminal, error
+from client.tests.test_introspect import current, respond, result, stranger
 from mcp_registry_client import _api, _identity, _ledger, _settings, cli
 from tests.api.transport import connect, exchange
-from tests.conftest import CRON_SECRET, PASSWORD, USERNAME, Api, over_http
+from tests.conftest import CRON_SECRET, PASSWORD, USERNAME, Api, Local, over_http
 
 
 @pytest.fixture
@@ -51,6 +53,25 @@ def run(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: py
         return Done(code, out, err)
 
     return command
+
+
+@pytest.fixture(scope="module")
+def looking(new_database: Callable[..., str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A registry that looks at a server when it registers, and when it is asked to."""
+    local = Local(
+        {
+            "HEALTH_SWEEPS": "once",
+            "PORT": "0",
+            "DATABASE_URL": new_database(migrated=False),
+            "DATA_DIR": str(tmp_path_factory.mktemp("looking")),
+            "REGISTRY_USERNAME": USERNAME,
+            "REGISTRY_PASSWORD": PASSWORD,
+        }
+    )
+    try:
+        yield local.wait_until_ready()
+    finally:
+        assert local.stop() == 0
 
 
 @pytest.fixture
@@ -337,3 +358,65 @@ def test_nobody_is_asked_where_nobody_can_answer(run):
         assert "give the digest, or add --yes" in error(run(decision, "weather"), 2)
     assert "a digest is expected" in error(run("approve", "weather", "xyz"), 2)
     assert "No registry" not in error(run("approve", "nobody-at-all", "--yes"), 3)
+
+
+def test_a_tool_that_changes_is_seen_graded_shown_and_handed_out_when_a_curator_says_so(
+    run, environment, looking, monkeypatch
+):
+    monkeypatch.setenv("MCP_REGISTRY_URL", looking)
+    at_terminal = environment | {"MCP_REGISTRY_URL": looking, "TERM": "xterm", "NO_COLOR": "1"}
+    tools = [CONVERT]
+
+    def told(kind: str) -> list[dict[str, Any]]:
+        return lines(run("changes", "--server", "rates", "--kind", kind, "--json").out)
+
+    with stranger(current(tools_list=lambda asked: respond(200, result(asked, {"tools": tools})))) as server:
+        assert run("register", "--url", server.url, "--name", "rates").code == 0
+        assert run("observe", "rates", "--wait").code == 0
+        until(lambda: run("approvals", "rates", "--json").document["current"]["source"] == "observed")
+        assert "its tools are those that it declares" in run("show", "rates", "--observed").out
+        # Of what nobody has approved of nothing is handed out.
+        assert "awaiting" in run("policy", "rates", "manual").out
+        assert "+ tool convert" in run("diff", "rates").out
+        approved = run("approve", "rates", "--yes", "--reason", "Read by us")
+        assert approved.code == 0 and approved.out.startswith("approved rates (digest ")
+        assert "Nothing differs" in run("diff", "rates").err
+
+        tools[:] = [POISONED]
+        seen = run("observe", "rates", "--wait")
+        assert seen.code == 0, seen
+        (change,) = until(lambda: told("tool"))
+        assert (change["subject"], change["grade"]) == ("convert", "alarming")
+        assert "the parameter amount is required" in run("changes", "--server", "rates").out
+        assert "  review needed" in run("approvals", "rates").out
+        poison = "Converts [-any-]{+an\\u200b+} amount."
+        assert poison in run("diff", "rates").out
+
+        # Who is asked has seen what it is about.
+        terminal = Terminal(at_terminal, "approve", "rates", columns=100)
+        terminal.wait_for("[y/N]")
+        assert poison in terminal.text and "What differs from what is handed out (1)" in terminal.text
+        terminal.type("n\n")
+        assert terminal.end().code == 1
+        rejected = run("reject", "rates", "--yes", "--reason", "An invisible character")
+        assert rejected.code == 0
+        shown = " ".join(run("approvals", "rates").out.split())
+        assert "rates rejected" in shown and "An invisible character" in shown and "approved" in shown
+        assert "[-any-]" in run("diff", "rates").out
+        # A decision is about a digest, which the beginning of it names.
+        digest = run("approvals", "rates", "--json").document["current"]["digest"]
+        assert run("approve", "rates", digest[:12]).code == 0
+        assert "Nothing differs" in run("diff", "rates").err
+        assert error(run("approve", "rates", "0" * 64), 3) and error(run("approve", "rates", "0" * 12), 2)
+        assert "auto (set for this server)" in run("policy", "rates", "auto").out
+        assert "mcp-registry policy NAME manual" in error(run("reject", "rates", "--yes"), 1)
+        assert "(the registry's)" in run("policy", "rates", "default").out
+
+
+def until(found: Callable[[], Any]) -> Any:
+    """What is found, once there is something."""
+    deadline = time.monotonic() + 60
+    while not (value := found()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)  # another process writes it: there is nothing to wait on
+    return value

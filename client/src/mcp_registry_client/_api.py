@@ -51,6 +51,7 @@ CONFLICTS: Final = {
     "HELD_NAME": "choose another name by --name, or wait until then",
     "DUPLICATE_PREFIX": "choose another prefix, or take it from that team first",
     "INACTIVE_SERVER": "mcp-registry enable NAME puts it back",
+    "NOT_UNDER_REVIEW": "mcp-registry policy NAME manual does",
 }
 # No answer of the registry is half as deep: a schema has 64 levels. What is deeper cannot be written as JSON again.
 MAX_DEPTH: Final = 200

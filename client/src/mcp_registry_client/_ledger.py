@@ -460,9 +460,11 @@ def _seen(registry: Registry, detail: Mapping[str, Any], answer: Mapping[str, An
         # Of a server that is down or gated a look says no more than a check.
         is_checked = _is_later(last.get("checked_at"), asked) and last.get("verdict") != "healthy"
         before = mapping(detail.get("observed")).get("at")
-        if is_checked or _is_later(mapping(found.get("observed")).get("at"), before):
-            return found
+        is_seen = _is_later(mapping(found.get("observed")).get("at"), before)
         _sleep(LOOK_STEP)
+        if is_checked or is_seen:
+            # That it was seen is written a moment before what was seen.
+            return registry.detail(number)
     name = exact(text(detail.get("name")))
     sentence = f"No look at {name} has come within {LOOK_SECONDS:.0f} s: mcp-registry show {name} has what is known"
     raise Stopped(Exit.UNREACHABLE, "NOT_SEEN", sentence)

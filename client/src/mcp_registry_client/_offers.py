@@ -40,7 +40,7 @@ MEANINGS: Final = {
     "approved": "what it offers is handed out",
     "review_needed": "what it offers now waits for a curator, and what was approved before is handed out",
     "awaiting": "nothing of it was approved yet, and no tool is handed out",
-    "rejected": "a curator has rejected what it offers now, and what was approved before is handed out",
+    "rejected": "a curator has rejected what it offers now, and what was approved before, if anything, is handed out",
 }
 AGREEMENTS: Final = {
     "equal": "its tools are those that it declares",
@@ -156,6 +156,9 @@ def show_approvals(screen: Screen, name: str, approvals: Mapping[str, Any]) -> N
         screen.write(screen.paint(f"What differs from what is handed out ({len(waiting)})", "bold"))
         columns = [Column("GRADE"), Column("WHAT", least=28, wraps=True)]
         screen.table(columns, [[graded(change), Cell(told(change))] for change in waiting], "  ")
+    if approvals.get("withheld") is True:
+        screen.write()
+        screen.paragraph("What waits is told to curators and to the team that owns the server.", "  ")
     if decisions := mappings(approvals.get("decisions")):
         screen.write()
         screen.write(screen.paint(f"Decisions ({len(decisions)})", "bold"))
@@ -172,8 +175,8 @@ def show_approvals(screen: Screen, name: str, approvals: Mapping[str, Any]) -> N
 def _decision_row(decision: Mapping[str, Any]) -> list[Cell]:
     word = plain(decision.get("decision"))
     return [
-        Cell(_moments.ago(decision.get("decided_at")) or ""),
-        Cell(plain(decision.get("decided_by"))),
+        Cell(_moments.ago(decision.get("at")) or ""),
+        Cell(plain(decision.get("by"))),
         Cell({"approve": "approved", "reject": "rejected"}.get(word, word), "green" if word == "approve" else "red"),
         Cell(short(decision.get("digest")), "dim"),
         Cell(plain(decision.get("reason"))),

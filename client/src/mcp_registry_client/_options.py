@@ -501,7 +501,8 @@ def _explain_approve(commands: Any, run: Command) -> None:
     command = _add(commands, "approve", run, "let what a server offers be handed out, as it is now")
     command.description = (
         "Approves of what a server offers, bound to its digest: what it offers later waits anew. Without a digest it"
-        " shows what differs from what is handed out, and asks. The digest of an older offer hands that one out again."
+        " shows what differs from what is handed out, and asks. The digest of an older offer hands that one out again,"
+        " and rejects what is there now."
     )
     command.epilog = _examples(
         "mcp-registry approve weather", "mcp-registry approve weather 1a2b3c4d5e6f --reason OK-17"
@@ -512,8 +513,8 @@ def _explain_approve(commands: Any, run: Command) -> None:
 def _explain_reject(commands: Any, run: Command) -> None:
     command = _add(commands, "reject", run, "keep what a server offers now from being handed out")
     command.description = (
-        "Rejects what a server offers, bound to its digest: what was approved before goes on being handed out. Without"
-        " a digest it shows what differs from that, and asks."
+        "Rejects what a server offers, bound to its digest: it is handed out no more, and in its place is what was"
+        " approved before. Without a digest it shows what differs from that, and asks."
     )
     _add_decision(command, "reject")
 
