@@ -21,7 +21,7 @@ from tests.offers import offer
 from client.tests.conftest import BASIC
 from client.tests.programs import free_port
 from client.tests.test_cli import COMMAND, SOURCES, Done, Terminal, error
-from client.tests.test_introspect import current, respond, result, stranger
+from client.tests.test_introspect import older, respond, result, stranger
 from mcp_registry_client import _api, _identity, _ledger, _settings, cli
 from tests.api.transport import connect, exchange
 from tests.conftest import CRON_SECRET, PASSWORD, USERNAME, Api, Local, over_http
@@ -370,7 +370,16 @@ def test_a_tool_that_changes_is_seen_graded_shown_and_handed_out_when_a_curator_
     def told(kind: str) -> list[dict[str, Any]]:
         return lines(run("changes", "--server", "rates", "--kind", kind, "--json").out)
 
-    with stranger(current(tools_list=lambda asked: respond(200, result(asked, {"tools": tools})))) as server:
+    hello = {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {"tools": {}},
+        "serverInfo": {"name": "x", "version": "1"},
+    }
+    answering = older(
+        initialize=lambda asked: respond(200, result(asked, hello), "application/json", "Mcp-Session-Id: s-1"),
+        tools_list=lambda asked: respond(200, result(asked, {"tools": tools})),
+    )
+    with stranger(answering) as server:
         assert run("register", "--url", server.url, "--name", "rates").code == 0
         assert run("observe", "rates", "--wait").code == 0
         until(lambda: run("approvals", "rates", "--json").document["current"]["source"] == "observed")
@@ -387,7 +396,7 @@ def test_a_tool_that_changes_is_seen_graded_shown_and_handed_out_when_a_curator_
         assert seen.code == 0, seen
         (change,) = until(lambda: told("tool"))
         assert (change["subject"], change["grade"]) == ("convert", "alarming")
-        assert "the parameter amount is required" in run("changes", "--server", "rates").out
+        assert "tool convert: " in run("changes", "--server", "rates").out
         assert "  review needed" in run("approvals", "rates").out
         poison = "Converts [-any-]{+an\\u200b+} amount."
         assert poison in run("diff", "rates").out

@@ -23,7 +23,7 @@ MAX_PAGE: Final = 1_000
 # How many seconds are waited for more changes: so few at first, more each time that none came, and so many at last.
 FIRST_WAIT, LONGEST_WAIT, GROWTH = 2.0, 30.0, 1.5
 # A look takes 20 s at most, and where it is not clear, there are two. It is waited for in steps of so many seconds.
-LOOK_SECONDS, LOOK_STEP = 60.0, 0.5
+LOOK_SECONDS, LOOK_STEP, LOOK_PAUSE = 60.0, 0.5, 2.1
 # So many digits of a digest are enough to mean one of a few.
 LEAST_DIGITS: Final = 8
 WHOLE_DIGEST: Final = 64
@@ -422,7 +422,14 @@ def observe(options: argparse.Namespace, screen: Screen) -> int:
     registry = _options.registry(options)
     with waiting("Asking for a look"):
         detail = registry.find(options.server)
-        answer = registry.ask("POST", f"{ROOT}/servers/{detail['id']}/observations")
+        path = f"{ROOT}/servers/{detail['id']}/observations"
+        answer = registry.ask("POST", path)
+        # The registry looks once in two seconds, and tells of the last look where that was the one. It may be over, and
+        # say nothing of now.
+        known = mapping(detail.get("observed")).get("at")
+        if options.wait and not _is_later(answer.get("asked_at"), known):
+            _sleep(LOOK_PAUSE)
+            answer = registry.ask("POST", path)
     name = screen.paint(exact(detail["name"]), "bold")
     if not options.wait:
         if options.json:
