@@ -365,7 +365,7 @@ def test_a_tool_that_changes_is_seen_graded_shown_and_handed_out_when_a_curator_
 ):
     monkeypatch.setenv("MCP_REGISTRY_URL", looking)
     at_terminal = environment | {"MCP_REGISTRY_URL": looking, "TERM": "xterm", "NO_COLOR": "1"}
-    tools = [CONVERT]
+    tools: list[dict[str, Any]] = [CONVERT]
 
     def told(kind: str) -> list[dict[str, Any]]:
         return lines(run("changes", "--server", "rates", "--kind", kind, "--json").out)
