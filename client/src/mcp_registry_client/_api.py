@@ -42,13 +42,16 @@ UNKNOWN: Final = {
     "TEAM_NOT_FOUND": "mcp-registry teams list shows all",
     "TOKEN_NOT_FOUND": "mcp-registry tokens list shows all",
     "ISSUER_NOT_FOUND": "mcp-registry issuers list shows all",
+    "SNAPSHOT_NOT_FOUND": "mcp-registry approvals NAME shows what there is",
 }
-# What to do about the refusals by 409 that are not about a spelling.
+# What to do about the refusals by 409.
 CONFLICTS: Final = {
+    "DUPLICATE_SERVER": "choose another name by --name, or that spelling",
     "CONFLICTING_SERVER": "choose another name by --name",
     "HELD_NAME": "choose another name by --name, or wait until then",
-    "TEAM_IN_USE": "",
     "DUPLICATE_PREFIX": "choose another prefix, or take it from that team first",
+    "INACTIVE_SERVER": "mcp-registry enable NAME puts it back",
+    "NOT_UNDER_REVIEW": "mcp-registry policy NAME manual does",
 }
 # No answer of the registry is half as deep: a schema has 64 levels. What is deeper cannot be written as JSON again.
 MAX_DEPTH: Final = 200
@@ -76,6 +79,10 @@ class Registry:
         """Ask a route, with a document where there is one; the object that is answered, empty where there is none."""
         return self._ask(method, path, b"" if document is None else json.dumps(document).encode())[1]
 
+    def renew(self) -> None:
+        """Begin to count anew what is read: a command that goes on and on may read as much each time."""
+        self._left = self._most
+
     def put(self, trimming: Trimming) -> dict[str, Any]:
         """Register a server or bring it up to date; the answer, which has `id`, `name` and `result`.
 
@@ -91,7 +98,7 @@ class Registry:
                     continue
                 raise
             if not _is_server(answer) or not isinstance(answer.get("result"), str):
-                raise self._strange(status)
+                raise self.strange(status)
             return answer
 
     def set_status(self, number: int, status: str) -> dict[str, Any]:
@@ -99,7 +106,7 @@ class Registry:
         body = json.dumps({"status": status}).encode()
         code, answer = self._ask("PATCH", f"/api/registry/servers/{number}", body)
         if not _is_server(answer) or not isinstance(answer.get("status"), str):
-            raise self._strange(code)
+            raise self.strange(code)
         return answer
 
     def detail(self, id_or_name: int | str) -> dict[str, Any]:
@@ -107,7 +114,7 @@ class Registry:
         reference = quote(str(id_or_name), safe="", errors="replace")
         status, answer = self._ask("GET", f"/api/registry/servers/{reference}")
         if not _is_server(answer):
-            raise self._strange(status)
+            raise self.strange(status)
         return answer
 
     def health(self, number: int) -> dict[str, Any]:
@@ -119,7 +126,7 @@ class Registry:
         query = "" if hold_seconds is None else f"?hold={hold_seconds}"
         status, _ = self._ask("DELETE", f"/api/registry/servers/{number}{query}")
         if status != 204:
-            raise self._strange(status)
+            raise self.strange(status)
 
     def servers(self, filters: Mapping[str, str], wanted: int | None) -> Listing:
         """Servers that pass the filters; all where none is `wanted`."""
@@ -135,7 +142,7 @@ class Registry:
             total, following = page.get("total"), page.get("next_cursor")
             found = mappings(page.get("servers"))
             if not isinstance(page.get("servers"), list) or not isinstance(total, int) or len(found) > limit:
-                raise self._strange(status)
+                raise self.strange(status)
             servers += found
             # The total may be a count so far, or change while the pages are read; but no page begins far behind it.
             most = max(most, total)
@@ -148,7 +155,7 @@ class Registry:
             if not found or following == cursor or is_beyond:
                 break
             cursor = following
-        raise self._strange(status)
+        raise self.strange(status)
 
     def registered(self, name: str) -> dict[str, Any] | None:
         """Everything that is stored of the server of exactly this name; None where there is none."""
@@ -211,7 +218,7 @@ class Registry:
     def _id(self, server: Mapping[str, Any]) -> int:
         number = server.get("id")
         if not isinstance(number, int):
-            raise self._strange(200)
+            raise self.strange(200)
         return number
 
     # ------------------------------------------------------------------ one request
@@ -231,7 +238,7 @@ class Registry:
         # What Python takes for JSON beyond JSON (NaN) would stand in --json as it came.
         value = parsed(response.body) if response.body else {}
         if not isinstance(value, dict) or depth(value) > MAX_DEPTH:
-            raise self._strange(status)
+            raise self.strange(status)
         answer = cast("dict[str, Any]", value)
         if 200 <= status < 300:
             return status, answer
@@ -274,7 +281,7 @@ class Registry:
         if kind == "url":
             return misused(f"{why}: look at MCP_REGISTRY_URL or --registry")
         if kind in ("garbage", "too_large"):
-            return self._strange(None)
+            return self.strange(None)
         advice = {
             "lookup": "check its host name",
             "refused": "start it, or check its port",
@@ -284,7 +291,8 @@ class Registry:
         sentence = f"The registry at {self._url} cannot be reached ({why}): {advice}"
         return Stopped(Exit.UNREACHABLE, "CANNOT_REACH", sentence)
 
-    def _strange(self, status: int | None) -> Stopped:
+    def strange(self, status: int | None = None) -> Stopped:
+        """The end of a command to which something answered that no registry would say."""
         answered = "" if status is None else f" (HTTP {status})"
         if status in (502, 504):
             return Stopped(Exit.UNREACHABLE, "UNAVAILABLE", f"The registry is not available{answered}: try again later")
@@ -295,7 +303,7 @@ class Registry:
         """What the registry says no by, and what to do about it."""
         status, code, sentence = response.status, answer.get("code"), answer.get("error")
         if not isinstance(code, str) or not isinstance(sentence, str):
-            return self._strange(status)
+            return self.strange(status)
         sentence = sentence.rstrip(".")
         details = faults(answer)
         if status == 401:
@@ -313,13 +321,13 @@ class Registry:
             seconds = int(wait) if re.fullmatch(r"[0-9]{1,6}", wait) else None
             moment = "in a moment" if seconds is None else f"in {seconds} second{'' if seconds == 1 else 's'}"
             sentence = sentence.partition(": try again")[0]
-            return Stopped(Exit.UNREACHABLE, code, f"{sentence}: try again {moment}")
+            return Stopped(Exit.UNREACHABLE, code, f"{sentence}: try again {moment}", wait_seconds=seconds)
         mend = "mend what is named below" if details else ""
         if any(fault.path == "name" for fault in details):
             mend += ", the name by --name"
         advice = {
             404: "is the registry's URL complete?",
-            409: CONFLICTS.get(code, "choose another name by --name, or that spelling"),
+            409: CONFLICTS.get(code, ""),
             413: "the registry takes 1 MiB",
             500: "look into the registry's log",
         }.get(status, mend)

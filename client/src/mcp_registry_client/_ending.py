@@ -43,10 +43,16 @@ UNREACHED: Final = frozenset(("closed", "dns", "refused", "timeout", "tls"))
 
 
 class Stopped(Exception):
-    """A command cannot go on: how it ends, a word for programs, a sentence for people, and what is wrong in detail."""
+    """A command cannot go on: how it ends, a word for programs, a sentence for people, and what is wrong in detail.
 
-    def __init__(self, ending: Exit, code: str, sentence: str, details: Sequence[Fault] = ()) -> None:
+    `wait_seconds`: after how long the registry may be asked again, where it says so.
+    """
+
+    def __init__(
+        self, ending: Exit, code: str, sentence: str, details: Sequence[Fault] = (), wait_seconds: int | None = None
+    ) -> None:
         super().__init__(sentence)
+        self.wait_seconds = wait_seconds
         self.ending = ending
         self.code = code
         self.sentence = sentence

@@ -50,5 +50,10 @@ def exact(seconds: int) -> str:
     return next(f"{seconds // size} {unit}" for size, unit in UNITS if seconds % size == 0)
 
 
+def written(at: datetime) -> str:
+    """A moment as a registry reads it."""
+    return at.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
+
+
 def _now() -> datetime:
     return datetime.now(timezone.utc)

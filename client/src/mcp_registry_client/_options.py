@@ -7,6 +7,7 @@ import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
 from typing import Any, Final, NoReturn
 
 from mcp_registry_client import _logins, _settings, _terminal, _urls, introspect
@@ -25,6 +26,9 @@ VERDICTS: Final = (
 )
 # Each may do what those before it may.
 ROLES: Final = ("reader", "publisher", "curator", "admin")
+# From the one that matters least.
+GRADES: Final = ("notation", "text", "compatible", "breaking", "alarming")
+POLICIES: Final = ("auto", "compatible", "manual", "default")
 # For how long a name is held: what the letters mean in seconds, and between which bounds.
 UNITS: Final = {"m": 60, "h": 3_600, "d": 86_400}
 SHORTEST_HOLD, LONGEST_HOLD = 60, 7 * 86_400
@@ -40,7 +44,7 @@ EPILOG: Final = "\n".join(
         "exit codes:",
         *(f"  {code:<4} {meaning}" for code, meaning in MEANINGS.items()),
         "",
-        "With --json, stdout is one JSON document, also where a command fails:",
+        "With --json, stdout is one JSON document (changes: one a line), also where a command fails:",
         '  {"error": "<sentence>", "code": "<WORD>", "exit_code": <number>}',
     )
 )
@@ -111,9 +115,18 @@ def login(options: argparse.Namespace) -> tuple[str, _logins.Login]:
 
 
 def headers(options: argparse.Namespace) -> dict[str, str]:
-    """The headers that --header gives, by hand or in a file, which no list of processes shows."""
+    """The headers that --header gives for the server at --url."""
+    found = headers_given(options.header)
+    if found and _urls.is_overheard(options.url):
+        host = _urls.host(options.url)
+        note(f"What --header gives goes to {host} over plain http, where others can read it.")
+    return found
+
+
+def headers_given(given: Sequence[str]) -> dict[str, str]:
+    """Headers, by hand or in a file, which no list of processes shows. Raises Stopped where one cannot be sent."""
     found: dict[str, str] = {}
-    for text in options.header:
+    for text in given:
         lines = _lines_of(text[1:]) if text.startswith("@") else [text]
         for line in lines:
             name, colon, value = (part.strip() for part in line.partition(":"))
@@ -123,9 +136,6 @@ def headers(options: argparse.Namespace) -> dict[str, str]:
             if fault:
                 raise misused(f"{fault}: look at --header")
             found[name] = value
-    if found and _urls.is_overheard(options.url):
-        host = _urls.host(options.url)
-        note(f"What --header gives goes to {host} over plain http, where others can read it.")
     return found
 
 
@@ -210,6 +220,14 @@ def _parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
         "issuers": _explain_issuers,
         "transfer": _explain_transfer,
         "audit": _explain_audit,
+        "changes": _explain_changes,
+        "diff": _explain_diff,
+        "approvals": _explain_approvals,
+        "approve": _explain_approve,
+        "reject": _explain_reject,
+        "policy": _explain_policy,
+        "observe": _explain_observe,
+        "probe-headers": _explain_probe_headers,
     }
     for name, run in commands.items():
         explain[name](group, run)
@@ -277,6 +295,7 @@ def _explain_show(commands: Any, run: Command) -> None:
         " is down has answered, and how one gets into a server that wants credentials."
     )
     _add_server(command)
+    command.add_argument("--observed", action="store_true", help="what the registry saw it offer, and since when")
     _add_common(command)
 
 
@@ -436,6 +455,120 @@ def _explain_audit(commands: Any, run: Command) -> None:
     _add_common(command)
 
 
+def _explain_changes(commands: Any, run: Command) -> None:
+    command = _add(commands, "changes", run, "show what changed in what servers offer, and what became of them")
+    command.description = (
+        "Shows what changed, oldest first: tools that came, went or are others now, each with its grade, and servers"
+        " that came, went, went down or wait for a curator. With --follow it goes on until Ctrl-C, also where the"
+        " registry is away for a while. With --json each change is one line."
+    )
+    command.epilog = _examples(
+        "mcp-registry changes --grade breaking --since 7d", "mcp-registry changes --follow --json"
+    )
+    command.add_argument("--follow", action="store_true", help="go on with what changes from now on, until Ctrl-C")
+    graded = f"only changes of this grade, or a worse one: {', '.join(GRADES)}"
+    command.add_argument("--grade", choices=GRADES, metavar="WORD", help=graded)
+    command.add_argument("--kind", metavar="WORD", type=_word, help="only of this kind: tool, prompt, status, removed")
+    command.add_argument("--server", metavar="NAME|ID", type=_server, help="only those of this server")
+    command.add_argument("--owner", metavar="TEAM", type=_word, help="only those of servers of this team")
+    since = "from when on: 30m, 12h, 7d, a time, or what follows this number (default: 1d; 0 for all)"
+    command.add_argument("--since", metavar="TIME|NO", type=_since, default="1d", help=since)
+    _add_common(command)
+
+
+def _explain_diff(commands: Any, run: Command) -> None:
+    command = _add(commands, "diff", run, "show what differs in what a server offers: words, parameters")
+    command.description = (
+        "Shows what differs between what a server offers now and what is handed out of it, or what was there at a time:"
+        " each word of a text, each parameter. Characters that cannot be seen are written as escapes."
+    )
+    command.epilog = _examples("mcp-registry diff weather --since 7d", "mcp-registry diff weather --since 2026-12-01")
+    _add_server(command)
+    against = command.add_mutually_exclusive_group()
+    since = "against what was there: 12h or 7d ago, at a time, or before the change of this number"
+    against.add_argument("--since", metavar="TIME|NO", type=_since, help=since)
+    against.add_argument("--declared", action="store_true", help="against what it declares itself")
+    _add_common(command)
+
+
+def _explain_approvals(commands: Any, run: Command) -> None:
+    command = _add(commands, "approvals", run, "show what of a server waits for a curator, and who decided what")
+    _add_server(command)
+    _add_common(command)
+
+
+def _explain_approve(commands: Any, run: Command) -> None:
+    command = _add(commands, "approve", run, "let what a server offers be handed out, as it is now")
+    command.description = (
+        "Approves of what a server offers, bound to its digest: what it offers later waits anew. Without a digest it"
+        " shows what differs from what is handed out, and asks. The digest of an older offer hands that one out again,"
+        " and rejects what is there now."
+    )
+    command.epilog = _examples(
+        "mcp-registry approve weather", "mcp-registry approve weather 1a2b3c4d5e6f --reason OK-17"
+    )
+    _add_decision(command, "approve of")
+
+
+def _explain_reject(commands: Any, run: Command) -> None:
+    command = _add(commands, "reject", run, "keep what a server offers now from being handed out")
+    command.description = (
+        "Rejects what a server offers, bound to its digest: it is handed out no more, and in its place is what was"
+        " approved before. Without a digest it shows what differs from that, and asks."
+    )
+    _add_decision(command, "reject")
+
+
+def _add_decision(command: argparse.ArgumentParser, verb: str) -> None:
+    _add_server(command)
+    digest = "which offer is meant, as approvals shows it: all 64 digits, or 8 and more of one that is shown"
+    command.add_argument("digest", metavar="DIGEST", nargs="?", type=_digest, help=digest)
+    command.add_argument("--reason", metavar="TEXT", help="why, for those who read it later")
+    command.add_argument("--yes", action="store_true", help=f"do not ask: {verb} whatever is there now")
+    _add_common(command)
+
+
+def _explain_policy(commands: Any, run: Command) -> None:
+    command = _add(commands, "policy", run, "show or set which changes of a server wait for a curator")
+    command.description = (
+        "auto: nothing waits. compatible: what breaks something, or is alarming, waits. manual: every change waits."
+        " default: as the registry is set. Without a word it shows which one holds."
+    )
+    _add_server(command)
+    command.add_argument("policy", choices=POLICIES, nargs="?", help="which one holds from now on")
+    _add_common(command)
+
+
+def _explain_observe(commands: Any, run: Command) -> None:
+    command = _add(commands, "observe", run, "have the registry look now at what a server offers")
+    _add_server(command)
+    command.add_argument("--wait", action="store_true", help="until it has looked, and say what it saw")
+    _add_common(command)
+
+
+def _explain_probe_headers(commands: Any, run: Command) -> None:
+    command = _add(commands, "probe-headers", run, "set or remove the headers that let the registry see a server")
+    command.description = (
+        "A server that wants credentials shows its tools to nobody without them. The headers that are set here go to"
+        " this server alone, and are never shown again."
+    )
+    actions = _actions(command)
+    made = _add(actions, "set", run, "give the registry headers for a server, in place of those that it has")
+    made.epilog = _examples("mcp-registry probe-headers set weather --header @token.txt")
+    removed = _add(actions, "remove", run, "take the headers of a server back")
+    for parser in (made, removed):
+        _add_server(parser)
+    made.add_argument(
+        "--header",
+        metavar="K:V",
+        action="append",
+        required=True,
+        help="header, such as 'Authorization: Bearer ...'; @FILE reads one a line; may be repeated",
+    )
+    for parser in (made, removed):
+        _add_common(parser)
+
+
 def _actions(command: argparse.ArgumentParser) -> Any:
     """What may be done of a command that has several."""
     _add_common(command)
@@ -527,6 +660,27 @@ def _positive(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text) or not int(text):
         raise argparse.ArgumentTypeError("a number from 1 is expected")
     return int(text)
+
+
+def _since(text: str) -> int | datetime:
+    """A number of the feed, or a time: so long ago, or as it is written, in UTC where it says no offset."""
+    if re.fullmatch(r"[0-9]{1,18}", text):
+        return int(text)
+    try:
+        if found := re.fullmatch(r"([0-9]{1,6})([mhd])", text):
+            return datetime.now(timezone.utc) - timedelta(seconds=int(found[1]) * UNITS[found[2]])
+        at = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        return (at if at.tzinfo else at.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(
+            "a time is expected, as 12h, 7d, 2026-12-01 or 2026-12-01T08:00:00Z, or the number of a change"
+        ) from None
+
+
+def _digest(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{8,64}", text.lower()):
+        raise argparse.ArgumentTypeError("a digest is expected: 64 hexadecimal digits, or the first 8 and more of them")
+    return text.lower()
 
 
 def _hold(text: str) -> int:

@@ -20,6 +20,10 @@ UNSEEN: Final = frozenset(("Cc", "Cf", "Cs", "Co", "Zl", "Zp"))
 # Formats that join letters and emoji. They move nothing.
 JOINERS: Final = frozenset("\u200c\u200d")
 SPACES: Final = frozenset("\t\n\v\f\r\x85\u2028\u2029")
+# What is seen as little, though it is a letter, a symbol or a mark: fillers, a blank of Braille, and the selectors of a
+# character's form (Unicode, DerivedCoreProperties.txt, Default_Ignorable_Code_Point).
+BLANKS: Final = frozenset((0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0, *range(0x180B, 0x1810)))
+SELECTORS: Final = (range(0xFE00, 0xFE10), range(0xE0100, 0xE01F0))
 # Marks that stack on one letter, none of which takes a column: more than this is no writing.
 MAX_MARKS: Final = 4
 
@@ -45,6 +49,26 @@ def clean(text: str) -> str:
         if category in UNSEEN and character not in JOINERS:
             parts.append(character.encode("unicode_escape").decode())
         elif marks <= MAX_MARKS:
+            parts.append(character)
+    return "".join(parts)
+
+
+def exact(text: str) -> str:
+    """One line of text in which nothing is hidden: all that has no look of its own is written as Python writes it.
+
+    Of white space that is all but the space itself; and of what `clean` leaves as it is, what joins and fills.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    parts: list[str] = []
+    marks = 0
+    for character in text:
+        category = unicodedata.category(character)
+        marks = marks + 1 if category in ("Mn", "Me") else 0
+        is_hidden = category in UNSEEN or category == "Cn" or (category == "Zs" and character != " ")
+        if is_hidden or marks > MAX_MARKS or _is_blank(character):
+            parts.append(character.encode("unicode_escape").decode())
+        else:
             parts.append(character)
     return "".join(parts)
 
@@ -88,24 +112,37 @@ def wrapped(text: str, columns: int, first: int = 0, rest: int = 0) -> list[str]
     return lines
 
 
-def document(value: Any) -> str:
+def document(value: Any, *, one_line: bool = False) -> str:
     """A JSON document in ASCII: no terminal takes anything in it for more than text, and every encoding has it."""
     # JSON escapes every control character but this one. It can only stand in a string.
-    return json.dumps(value, indent=2).replace("\x7f", "\\u007f") + "\n"
+    return json.dumps(value, indent=None if one_line else 2).replace("\x7f", "\\u007f") + "\n"
 
 
 class Column(NamedTuple):
-    """A column of a table. One with a `least` width may be cut down to it; the first to be left out has `rank` 1."""
+    """A column of a table. One with a `least` width may be cut down to it; the first to be left out has `rank` 1.
+
+    One that `wraps` goes on in the next line instead of being cut, and has to be the last. `wide`: how wide it is at
+    least, whatever stands in it.
+    """
 
     title: str
     right: bool = False
     least: int | None = None
     middle: bool = False
     rank: int | None = None
+    wraps: bool = False
+    wide: int = 0
 
 
 class Cell(NamedTuple):
     """A clean text in a table, and how it is shown."""
+
+    text: str
+    style: Style | None = None
+
+
+class Piece(NamedTuple):
+    """A part of a clean text, and how it is shown."""
 
     text: str
     style: Style | None = None
@@ -120,6 +157,8 @@ class Screen:
         # Who reads a pipe wants all of it.
         self.width = max(_columns_of(stream), 20) if self.is_terminal else None
         self.colours = self.is_terminal and not os.environ.get("NO_COLOR") and _knows_colours()
+        # A command that goes on writes its documents in one line each: who reads them needs to know where one ends.
+        self.one_line = False
 
     def write(self, text: str = "") -> None:
         """Write a line. What strangers wrote in it has to be clean."""
@@ -127,13 +166,17 @@ class Screen:
 
     def document(self, value: Any) -> None:
         """Write a JSON document."""
-        self._stream.write(document(value))
+        self._stream.write(document(value, one_line=self.one_line))
 
-    def paint(self, text: str, *styles: Style) -> str:
+    def flush(self) -> None:
+        """Have what was written be read now. Raises OSError."""
+        self._stream.flush()
+
+    def paint(self, text: str, style: Style | None) -> str:
         """The text in a style, where there are colours."""
-        if not self.colours or not styles or not text:
+        if not self.colours or style is None or not text:
             return text
-        return f"\x1b[{';'.join(STYLES[style] for style in styles)}m{text}\x1b[0m"
+        return f"\x1b[{STYLES[style]}m{text}\x1b[0m"
 
     def paragraph(self, text: str, indent: str = "", hanging: str | None = None) -> None:
         """Write a clean text, broken into lines between words."""
@@ -145,19 +188,66 @@ class Screen:
         for place, line in enumerate(wrapped(text, columns, width(indent), width(rest))):
             self.write((rest if place else indent) + line)
 
-    def table(self, columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> None:
-        """Write a table. On a terminal it is as wide as that at most: texts are cut, then columns left out."""
+    def flow(self, pieces: Sequence[Piece], indent: str = "", hanging: str | None = None) -> None:
+        """Write a text of several styles as a paragraph."""
+        text = "".join(piece.text for piece in pieces)
+        rest = indent if hanging is None else hanging
+        lines = [text]
+        if self.width is not None:
+            columns = max(self.width, width(rest) + 20)
+            lines = wrapped(text, columns, width(indent), width(rest))
+        # Only white space is lost where lines are broken: the other characters are those of the text, in its order.
+        styles: Iterator[Style | None] = (
+            piece.style for piece in pieces for character in piece.text if not character.isspace()
+        )
+        for place, line in enumerate(lines):
+            self.write((rest if place else indent) + self._painted(line, styles))
+
+    def _painted(self, line: str, styles: Iterator[Style | None]) -> str:
+        """A line whose characters have these styles. A space has one where it stands between two that have."""
+        runs: list[tuple[str, Style | None]] = []
+        for character in line:
+            former = runs[-1][1] if runs else None
+            style = former if character.isspace() else next(styles)
+            if runs and former == style:
+                runs[-1] = (runs[-1][0] + character, style)
+            else:
+                runs.append((character, style))
+        shown = ""
+        for text, style in runs:
+            words = text.rstrip()
+            shown += self.paint(words, style) + text[len(words) :]
+        return shown
+
+    def table(
+        self,
+        columns: Sequence[Column],
+        rows: Sequence[Sequence[Cell]],
+        indent: str = "",
+        former: Sequence[int] | None = None,
+    ) -> list[int]:
+        """Write a table; how wide its texts are. On a terminal it is as wide as that at most.
+
+        What is too wide is cut, and then columns are left out. `former`: the widths of the table that this one goes on,
+        whose head it has.
+        """
         shown = list(range(len(columns)))
         widest = [
-            max([width(column.title), *(width(row[place].text) for row in rows)])
+            max([column.wide, width(column.title), *(width(row[place].text) for row in rows)])
             for place, column in enumerate(columns)
         ]
+        if former is not None:
+            widest = [max(pair) for pair in zip(widest, former, strict=True)]
+        needed = list(widest)
         if self.width is not None:
-            shown = _kept(columns, widest, self.width)
-            _shrink(columns, widest, shown, self.width)
-        self.write(self._row(columns, widest, shown, [Cell(column.title, "bold") for column in columns]))
-        for row in rows:
-            self.write(self._row(columns, widest, shown, row))
+            room = max(self.width - width(indent), 20)
+            shown = _kept(columns, widest, room)
+            _shrink(columns, widest, shown, room)
+        head = [Cell(column.title, "bold") for column in columns]
+        for row in rows if former is not None else [head, *rows]:
+            for line in _broken(columns, widest, row):
+                self.write((indent + self._row(columns, widest, shown, line)).rstrip())
+        return needed
 
     def _row(self, columns: Sequence[Column], widest: list[int], shown: list[int], row: Sequence[Cell]) -> str:
         cells: list[str] = []
@@ -165,7 +255,7 @@ class Screen:
             text = cut(row[place].text, widest[place], middle=columns[place].middle)
             space = " " * (widest[place] - width(text))
             style = row[place].style
-            painted = self.paint(text, style) if style else text
+            painted = self.paint(text, style)
             # Nothing trails the last column.
             last = place == shown[-1]
             cells.append(space + painted if columns[place].right else painted + ("" if last else space))
@@ -194,6 +284,23 @@ def waiting(what: str) -> Generator[None]:
     finally:
         over.set()
         teller.join()
+
+
+def can_ask() -> bool:
+    """Whether there is a person who can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def agreed(question: str) -> bool:
+    """Whether the person at the terminal says yes. The end of the input and bytes that are no text say no."""
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    answer = ""
+    with suppress(UnicodeDecodeError):
+        answer = sys.stdin.readline()
+    if not answer.endswith("\n"):
+        sys.stderr.write("\n")
+    return answer.strip().lower() in ("y", "yes")
 
 
 def _tell(stream: TextIO, what: str, over: threading.Event) -> None:
@@ -234,6 +341,11 @@ def _words(text: str) -> Iterator[tuple[str, str]]:
         yield gap, word[start:]
 
 
+def _is_blank(character: str) -> bool:
+    code = ord(character)
+    return code in BLANKS or any(code in selectors for selectors in SELECTORS)
+
+
 def _columns(character: str) -> int:
     if unicodedata.category(character) in ("Mn", "Me", "Cf"):
         return 0
@@ -247,6 +359,22 @@ def _fitting(text: str, room: int) -> str:
         if room < 0:
             return text[:place]
     return text
+
+
+def _broken(columns: Sequence[Column], widest: list[int], row: Sequence[Cell]) -> Iterator[Sequence[Cell]]:
+    """A row, as several of them where its last column is to go on."""
+    last = row[-1]
+    if not columns[-1].wraps or width(last.text) <= widest[-1]:
+        yield row
+        return
+    first = True
+    for line in wrapped(last.text, widest[-1]):
+        while line:
+            # A word that is wider than the column is broken all the same: nothing is left out of what goes on.
+            text = _fitting(line, widest[-1]) or line[0]
+            line = line[len(text) :]
+            yield [*(row[:-1] if first else (Cell("") for _ in row[:-1])), last._replace(text=text)]
+            first = False
 
 
 def _total(widths: list[int], shown: list[int]) -> int:

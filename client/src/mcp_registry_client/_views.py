@@ -9,7 +9,7 @@ from typing import Any, Final, cast
 from mcp_registry_client import _endpoints, _health, _moments, _terminal
 from mcp_registry_client._fault import Failed
 from mcp_registry_client._health import Sight
-from mcp_registry_client._json import mapping, mappings, strings
+from mcp_registry_client._json import mapping, mappings, strings, text
 from mcp_registry_client._terminal import Cell, Column, Screen, Style, clean
 from mcp_registry_client.introspect import Introspection
 
@@ -98,7 +98,7 @@ def show_server(
     metadata = mapping(detail.get("metadata"))
     tags = metadata.get("tags")
     registered, updated = detail.get("created_at"), detail.get("updated_at")
-    _fields(
+    show_fields(
         screen,
         ("Description", detail.get("description")),
         ("Endpoint", detail.get("endpoint_url")),
@@ -119,12 +119,12 @@ def show_server(
     )
     screen.write()
     screen.write(screen.paint("Health", "bold"))
-    _fields(screen, *_health_lines(detail, health))
+    show_fields(screen, *_health_lines(detail, health))
     _show_gate(screen, mapping(detail.get("auth")))
     if "endpoints" in detail:
         _show_endpoints(screen, detail)
     _show_changes(screen, _endpoints.story(detail, mappings(health.get("changes"))))
-    _show_tools(screen, mappings(detail.get("tools")))
+    show_tools(screen, mappings(detail.get("tools")))
 
 
 def _owner(detail: Mapping[str, Any], contact: str | None) -> str | None:
@@ -140,7 +140,8 @@ def _observed(observed: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     versions = ", ".join(plain(version) for version in strings(observed.get("protocol_versions")))
     transport = " over SSE" if observed.get("era") == "sse" else ""
     seen = _moments.ago(observed.get("at"))
-    yield "Speaks", f"MCP {versions}{transport}{f', seen {seen}' if seen else ''}"
+    # Of one that has let nobody in there is a state, and nothing else.
+    yield "Speaks", f"MCP {versions}{transport}{f', seen {seen}' if seen else ''}" if versions or seen else None
     info = mapping(observed.get("server_info"))
     yield "Calls itself", f"{plain(info.get('name'))} {plain(info.get('version'))}".strip()
     counts = (
@@ -150,6 +151,11 @@ def _observed(observed: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         ("template", observed.get("templates_count")),
     )
     yield "Offers", ", ".join(counted(number, word) for word, number in counts if isinstance(number, int) and number)
+    if observed.get("state") not in (None, "observed"):
+        reason = plain(observed.get("reason"))
+        yield "Observed", f"{plain(observed['state'])}{f': {reason}' if reason else ''}"
+    if observed.get("agreement") == "differs":
+        yield "Declared", "its tools are not those that it declares: mcp-registry show --observed"
     for what, why in mapping(observed.get("incomplete")).items():
         yield "Not whole", f"{plain(what)}: {plain(why)}"
 
@@ -160,7 +166,7 @@ def _show_gate(screen: Screen, auth: Mapping[str, Any]) -> None:
         return
     screen.write()
     screen.write(screen.paint("How to get in", "bold"))
-    _fields(screen, *_gate_lines(auth))
+    show_fields(screen, *_gate_lines(auth))
 
 
 def _gate_lines(auth: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -205,7 +211,7 @@ def _show_evidence(screen: Screen, evidence: Sequence[Mapping[str, Any]], title:
     if evidence:
         screen.write()
         screen.paragraph(f"{title}:", "  ")
-        _fields(screen, *map(_answer, evidence), indent="    ")
+        show_fields(screen, *map(_answer, evidence), indent="    ")
 
 
 def _state(endpoint: Mapping[str, Any]) -> Cell:
@@ -307,7 +313,7 @@ def show_registration(screen: Screen, registration: Mapping[str, Any], found: In
     screen.write(screen.paint("This would be registered:", "bold"))
     screen.write()
     metadata = mapping(registration.get("metadata"))
-    _fields(
+    show_fields(
         screen,
         ("Name", registration["name"]),
         ("Display name", registration["display_name"]),
@@ -322,7 +328,7 @@ def show_registration(screen: Screen, registration: Mapping[str, Any], found: In
         ("Tags", ", ".join(metadata.get("tags", ()))),
         ("Speaks", f"MCP {found.protocol_version}"),
     )
-    _show_tools(screen, registration["tools"])
+    show_tools(screen, registration["tools"])
 
 
 def show_check(
@@ -345,12 +351,12 @@ def show_check(
         lines.append(("Server", f"{found.name or 'without a name'} {found.version or ''}"))
         lines.append(("Speaks", f"MCP {found.protocol_version}"))
         lines += [("No tool", f"{one.name}: {one.rule}") for one in found.tools_left_out]
-    _fields(screen, *lines)
+    show_fields(screen, *lines)
     _show_gate(screen, sight.auth._asdict() if sight.auth else {})
     if sight.verdict not in UP:
         _show_evidence(screen, [one._asdict() for one in sight.evidence], "It was asked and answered")
     if found is not None:
-        _show_tools(screen, found.tools)
+        show_tools(screen, found.tools)
 
 
 def _health_lines(detail: Mapping[str, Any], health: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -397,7 +403,10 @@ def _explained(check: Mapping[str, Any]) -> tuple[str, str]:
     return code, f": {plain(check['error_message'])}" if check.get("error_message") else ""
 
 
-def _show_tools(screen: Screen, tools: Sequence[Mapping[str, Any]]) -> None:
+def show_tools(
+    screen: Screen, tools: Sequence[Mapping[str, Any]], marks: Mapping[str | None, str] | None = None
+) -> None:
+    """A line for each tool. `marks`: a sign before the tools of these names."""
     screen.write()
     screen.write(screen.paint(f"Tools ({len(tools)})", "bold"))
     names = [plain(tool.get("name")) for tool in tools]
@@ -409,8 +418,10 @@ def _show_tools(screen: Screen, tools: Sequence[Mapping[str, Any]]) -> None:
         words = plain(tool.get("description") or tool.get("title") or "", first_line=True)
         name = _terminal.cut(full_name, room, middle=True) if screen.width else full_name
         space = " " * max(column - _terminal.width(name), 0)
-        line = words if screen.width is None else _terminal.cut(words, max(screen.width - column - 4, 8))
-        screen.write(f"  {screen.paint(name, 'bold')}{space}  {line}".rstrip())
+        taken = column + (6 if marks else 4)
+        line = words if screen.width is None else _terminal.cut(words, max(screen.width - taken, 8))
+        mark = f"{marks.get(text(tool.get('name')), ' ')} " if marks else ""
+        screen.write(f"  {mark}{screen.paint(name, 'bold')}{space}  {line}".rstrip())
 
 
 # ------------------------------------------------------------------ words
@@ -420,10 +431,10 @@ def plain(value: Any, *, first_line: bool = False) -> str:
     """Anything that came from afar, as harmless text in one line."""
     if value is None:
         return ""
-    text = value if isinstance(value, str) else json.dumps(value)
+    words = value if isinstance(value, str) else json.dumps(value)
     if first_line:
-        text = next((line for line in text.splitlines() if line.strip()), "")
-    return clean(" ".join(text.split()))
+        words = next((line for line in words.splitlines() if line.strip()), "")
+    return clean(" ".join(words.split()))
 
 
 def counted(number: int | str, word: str) -> str:
@@ -433,8 +444,7 @@ def counted(number: int | str, word: str) -> str:
 
 def toned(screen: Screen, word: str) -> str:
     """A status or a result in its colour."""
-    tone = TONES.get(word)
-    return screen.paint(word, tone) if tone else word
+    return screen.paint(word, TONES.get(word))
 
 
 def ago(value: Any) -> str:
@@ -442,7 +452,7 @@ def ago(value: Any) -> str:
     return "never" if value is None else _moments.ago(value) or plain(value)
 
 
-def _fields(screen: Screen, *fields: tuple[str, Any], indent: str = "  ") -> None:
+def show_fields(screen: Screen, *fields: tuple[str, Any], indent: str = "  ") -> None:
     """Names and values in two columns, without those that say nothing."""
     known = [(name, plain(value)) for name, value in fields if value not in (None, "")]
     column = max((len(name) for name, _ in known), default=0)

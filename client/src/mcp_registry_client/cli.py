@@ -14,7 +14,19 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final, NoReturn, TextIO
 
-from mcp_registry_client import _access, _document, _endpoints, _moments, _options, _tools, _urls, _views, introspect
+from mcp_registry_client import (
+    _access,
+    _document,
+    _endpoints,
+    _ledger,
+    _moments,
+    _options,
+    _terminal,
+    _tools,
+    _urls,
+    _views,
+    introspect,
+)
 from mcp_registry_client._document import About
 from mcp_registry_client._ending import UNREACHED, Ended, Exit, Stopped, misused, unasked
 from mcp_registry_client._fault import Failed
@@ -327,6 +339,8 @@ def _show(options: argparse.Namespace, screen: Screen) -> int:
     registry = _options.registry(options)
     with waiting("Reading the server"):
         detail = registry.find(options.server)
+        if options.observed:
+            return _ledger.show_observed(registry, detail, options, screen)
         health = registry.health(detail["id"])
     if options.json:
         screen.document({"server": detail, "health": health})
@@ -419,7 +433,7 @@ def _set_status(options: argparse.Namespace, screen: Screen, wanted: str) -> int
 
 
 def _deregister(options: argparse.Namespace, screen: Screen) -> int:
-    if not options.yes and not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not options.yes and not _terminal.can_ask():
         raise misused("Nobody can be asked here whether to remove the server: add --yes")
     registry = _options.registry(options)
     with waiting("Reading the server"):
@@ -435,7 +449,9 @@ def _deregister(options: argparse.Namespace, screen: Screen) -> int:
         back = "will be back within minutes; deregister it with --for 1h to hold the name for so long"
         note(f"{name} announces itself from {_addresses(announcing)} (last {heard}) and {back}.")
     tools = counted(len(mappings(detail.get("tools"))), "tool")
-    if not options.yes and not _agreed(f"Remove {name} (id {number}) with {tools} and all that its checks found?"):
+    if not options.yes and not _terminal.agreed(
+        f"Remove {name} (id {number}) with {tools} and all that its checks found?"
+    ):
         raise Stopped(Exit.FAILED, "DECLINED", "Nothing was removed: answer y, or give --yes")
     with waiting("Removing the server"):
         registry.remove(number, options.hold)
@@ -455,18 +471,6 @@ def _deregister(options: argparse.Namespace, screen: Screen) -> int:
     return Exit.OK
 
 
-def _agreed(question: str) -> bool:
-    """Whether the person at the terminal says yes. The end of the input and bytes that are no text say no."""
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
-    answer = ""
-    with suppress(UnicodeDecodeError):
-        answer = sys.stdin.readline()
-    if not answer.endswith("\n"):
-        sys.stderr.write("\n")
-    return answer.strip().lower() in ("y", "yes")
-
-
 COMMANDS: Final[dict[str, _options.Command]] = {
     "register": _register,
     "list": _list,
@@ -483,6 +487,14 @@ COMMANDS: Final[dict[str, _options.Command]] = {
     "issuers": _access.issuers,
     "transfer": _access.transfer,
     "audit": _access.audit,
+    "changes": _ledger.changes,
+    "diff": _ledger.diff,
+    "approvals": _ledger.approvals,
+    "approve": _ledger.approve,
+    "reject": _ledger.reject,
+    "policy": _ledger.policy,
+    "observe": _ledger.observe,
+    "probe-headers": _ledger.probe_headers,
 }
 
 if __name__ == "__main__":
