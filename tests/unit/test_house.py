@@ -84,7 +84,7 @@ SECRET = {
 COLD_START = {
     # Neither pays for the way to who knows the tokens before one comes.
     "authorizer": (DOOR, set()),
-    "authorizer, with a secret": (DOOR | {"aws.secret"}, SQS | {"jmespath"}),
+    "authorizer, with a secret": (DOOR | {"aws.secret", "errors"}, SQS | {"jmespath"}),
     "identify": (BACKGROUND | {"access.identity", "aws.db"}, POSTGRES),
     # Neither pays for the way to SQS before somebody is to be introduced.
     "register": (WRITE, POSTGRES | {"msgspec"}),
@@ -134,7 +134,7 @@ COLD_START = {
         | {"aws.invoke", "aws.secret", "aws.signature", "dial.urls", "health.headers", "health.probe_headers"},
         LOGGER | SQS,
     ),
-    "mark": (READ | {"access.audit", "edge.background", "health.marks"} - {"edge.http"}, POSTGRES),
+    "mark": ((READ | {"access.audit", "edge.background", "health.marks"}) - {"edge.http"}, POSTGRES),
     "remember": (
         BACKGROUND | {"aws.db", "health.introductions", "health.messages", "health.results"},
         POSTGRES | {"msgspec"},
