@@ -125,7 +125,15 @@ COLD_START = {
         BACKGROUND
         | {"aws.queues", "aws.secret", "dial.guard", "dial.urls", "dial.exchange", "dial.lookup", "dial.reach"}
         | {"dial.introduction", "dial.kinds", "dial.reply", "catalogue.canonical", "catalogue.fingerprint"}
-        | {"health.headers", "health.asking", "health.learning", "health.messages", "health.probe", "health.pulse", "health.visits"},
+        | {
+            "health.headers",
+            "health.asking",
+            "health.learning",
+            "health.messages",
+            "health.probe",
+            "health.pulse",
+            "health.visits",
+        },
         LOGGER | SQS | {"msgspec", "aiodns", "pycares", "uvloop"},
     ),
     # Nor has this one, which keeps the headers that the one before reads.

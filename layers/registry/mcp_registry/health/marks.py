@@ -59,7 +59,7 @@ GIVE: LiteralString = f"""
        ), was AS MATERIALIZED ({_IN_USE}
        ), changed AS (
            UPDATE registry.probe_headers AS p
-              SET given_at = now()
+              SET given_at = clock_timestamp()
              FROM theirs
             WHERE p.secret = %(secret)s::uuid
               AND p.given_at IS NULL
