@@ -45,6 +45,13 @@ RUN_BY = {
     ),
     "registry_porter": ("access.identity.", "aws.db.VERIFY"),
     "registry_keeper": ("access.audit.", "access.teams.", "access.credentials.", "access.trust.", "aws.db.VERIFY"),
+    "registry_clerk": (
+        "health.marks.",
+        "catalogue.servers.IDENTIFY",
+        "catalogue.servers.WHOSE",
+        "catalogue.servers.CONTACT",
+        "aws.db.VERIFY",
+    ),
 }
 # What reads of the catalogue only, although it stands beside what writes.
 READS = {"catalogue.servers.LIST", "catalogue.servers.NARROW", "catalogue.servers.DETAIL"}
@@ -52,7 +59,9 @@ CASES = [
     (role, name)
     for role, wanted in RUN_BY.items()
     for name in statements()
-    if name.startswith(wanted) and not (role == "registry_writer" and name in READS)
+    if name.startswith(wanted)
+    and not (role == "registry_writer" and name in READS)
+    and not (role == "registry_clerk" and name == "catalogue.servers.WHOSE_HOLD")
 ]
 
 
@@ -102,6 +111,9 @@ FORBIDDEN = [
     ("registry_porter", "UPDATE registry.issuers SET role = 'admin'"),
     ("registry_porter", "SELECT name FROM registry.mcp_servers"),
     ("registry_porter", "SELECT * FROM registry.audit"),
+    ("registry_sweeper", "UPDATE registry.probe_headers SET ended_at = NULL"),
+    ("registry_clerk", "UPDATE registry.probe_headers SET server_id = 1"),
+    *((role, "SELECT * FROM registry.probe_headers") for role in ("registry_reader", "registry_writer")),
     ("registry_keeper", "UPDATE registry.tokens SET digest = digest"),
     ("registry_keeper", "UPDATE registry.audit SET actor = 'x'"),
     ("registry_keeper", "DELETE FROM registry.audit"),
@@ -265,12 +277,15 @@ def test_the_template_gives_each_function_the_role_that_runs_its_statements():
     parameters = {"DatabaseUrl": "postgresql://h/d", "RegistryPassword": "x"}
     functions = template.load(ROOT / "template.yaml", parameters).functions
     given = {name: function.environment.get("DATABASE_ROLE") for name, function in functions.items()}
-    reader, writer, sweeper, porter, keeper = ROLES
+    reader, writer, sweeper, porter, keeper, clerk = ROLES
     assert given == {
         "AuthorizerFunction": None,
         "FrontFunction": None,
         "HealthSweepFunction": None,
         "IntroduceFunction": None,
+        "ProbeHeadersFunction": None,
+        "LedgerFunction": clerk,
+        "MarkFunction": clerk,
         "MigrateFunction": "registry_owner",
         "IdentifyFunction": porter,
         **dict.fromkeys(("RegisterFunction", "UpdateFunction", "DeleteFunction", "TransferFunction"), writer),
