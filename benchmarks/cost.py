@@ -196,7 +196,7 @@ class Options(NamedTuple):
     raw_days: int = 7
     multi_az: bool = False
     rollup_days: int = 400
-    alarms: int = 36  # metrics that alarms look at
+    alarms: int = 38  # metrics that alarms look at
     zones: int = 2  # in which the endpoint is
     memory_gb: float = 0.5
     sweep_memory_gb: float = 0.5

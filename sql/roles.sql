@@ -7,7 +7,8 @@
 --                     writes the status.
 --   registry_porter   identify: reads which token or workload somebody is, and notes that a token was used.
 --   registry_keeper   access: teams, tokens and issuers; reads the audit.
---   registry_clerk    ledger: reads what servers offer and what changed, and writes what curators decide.
+--   registry_clerk    ledger, mark: reads what servers offer and what changed, and writes what curators decide, and for
+--                     which servers there are headers.
 --
 -- The authorizer and the prober have no role. None has a password: where functions log in by IAM (registry.by_token, which
 -- sql/migrate.py sets) the roles have rds_iam, elsewhere a user takes one on (SET ROLE) who is a member.
@@ -164,3 +165,7 @@ GRANT SELECT, INSERT, UPDATE ON registry.ledger TO registry_sweeper;
 GRANT UPDATE (seen_digest) ON registry.endpoints TO registry_sweeper;
 -- What is too old.
 GRANT DELETE ON registry.changes TO registry_sweeper;
+
+-- Which secrets hold headers for a server (MarkFunction), and which of them an introduction may read.
+GRANT SELECT, INSERT, DELETE, UPDATE (given_at, ended_at) ON registry.probe_headers TO registry_clerk;
+GRANT SELECT ON registry.probe_headers TO registry_sweeper;

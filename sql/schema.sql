@@ -311,6 +311,16 @@ BEGIN
 END
 $_$;
 
+CREATE FUNCTION registry.end_probe_headers() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+BEGIN
+    UPDATE registry.probe_headers SET ended_at = now() WHERE server_id = NEW.id AND ended_at IS NULL;
+    RETURN NULL;
+END
+$$;
+
 CREATE FUNCTION registry.spelling(name text, number text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN translate((CASE WHEN (name ~~ '%/%'::text) THEN (btrim(regexp_replace(split_part(lower((name COLLATE "C")), '/'::text, 1), '[._-]+'::text, '-'::text, 'g'::text), '-'::text) || '/'::text) ELSE ''::text END || regexp_replace(regexp_replace(split_part(lower((name COLLATE "C")), '/'::text, '-1'::integer), '[._-]+'::text, '-'::text, 'g'::text), (((('(?<!'::text || number) || ')-|-(?!'::text) || number) || ')'::text), ''::text, 'g'::text)), '01'::text, 'ol'::text);
@@ -898,6 +908,15 @@ CREATE TABLE registry.migrations (
     applied_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
+CREATE TABLE registry.probe_headers (
+    secret uuid NOT NULL,
+    server_id bigint NOT NULL,
+    names text[] NOT NULL,
+    begun_at timestamp with time zone DEFAULT now() NOT NULL,
+    given_at timestamp with time zone,
+    ended_at timestamp with time zone
+);
+
 CREATE TABLE registry.server_counts (
     status registry.server_status NOT NULL,
     server_type registry.server_type NOT NULL,
@@ -1097,6 +1116,9 @@ ALTER TABLE ONLY registry.mcp_servers
 ALTER TABLE ONLY registry.migrations
     ADD CONSTRAINT migrations_pkey PRIMARY KEY (version);
 
+ALTER TABLE ONLY registry.probe_headers
+    ADD CONSTRAINT probe_headers_pkey PRIMARY KEY (secret);
+
 ALTER TABLE ONLY registry.server_counts
     ADD CONSTRAINT server_counts_pkey PRIMARY KEY (slot, status, server_type);
 
@@ -1205,6 +1227,8 @@ CREATE INDEX mcp_servers_type_idx ON registry.mcp_servers USING btree (server_ty
 
 CREATE INDEX mcp_servers_undeclared_idx ON registry.mcp_servers USING btree (id) WHERE (offer_digest IS DISTINCT FROM ledger_digest);
 
+CREATE INDEX probe_headers_server_id_idx ON registry.probe_headers USING btree (server_id, given_at);
+
 CREATE INDEX server_metadata_tags_idx ON registry.server_metadata USING gin (tags_fold);
 
 CREATE INDEX snapshots_server_id_idx ON registry.snapshots USING btree (server_id, source, first_seen);
@@ -1248,6 +1272,8 @@ CREATE TRIGGER derive_changed BEFORE UPDATE ON registry.server_metadata FOR EACH
 CREATE TRIGGER derive_new BEFORE INSERT ON registry.mcp_servers FOR EACH ROW WHEN ((new.name_key IS NULL)) EXECUTE FUNCTION registry.derive_server();
 
 CREATE TRIGGER derive_new BEFORE INSERT ON registry.server_metadata FOR EACH ROW WHEN (((new.tags IS NOT NULL) AND (new.tags_fold IS NULL))) EXECUTE FUNCTION registry.derive_metadata();
+
+CREATE TRIGGER end_probe_headers AFTER UPDATE OF owner ON registry.mcp_servers FOR EACH ROW WHEN (((old.owner)::text <> (new.owner)::text)) EXECUTE FUNCTION registry.end_probe_headers();
 
 CREATE TRIGGER forget_metrics AFTER DELETE ON registry.mcp_servers FOR EACH ROW EXECUTE FUNCTION metrics.forget_server();
 

@@ -539,9 +539,10 @@ class InProcess:
 
     @contextmanager
     def _reaching_queues(self, function: str) -> Generator[None]:
-        """Lead boto3 to the tests' queues, while a function runs that sends to one, and no longer."""
+        """Lead boto3 to the tests' queues and secrets, while a function runs that uses some, and no longer."""
         urls = {queue.url for queue in self.stack.queues.values()}
-        if urls.isdisjoint(self.stack.functions[function].environment.values()):
+        environment = self.stack.functions[function].environment
+        if urls.isdisjoint(environment.values()) and "PROBE_HEADERS" not in environment:
             yield
             return
         if self._queue_url is None:
@@ -557,7 +558,7 @@ class InProcess:
     @contextmanager
     def _reaching_functions(self, function: str) -> Generator[None]:
         """Lead Lambda's API to these handlers, while a function runs that asks another one, and no longer."""
-        if "IDENTIFY_URL" not in self.stack.functions[function].environment:
+        if {"IDENTIFY_URL", "MARK_URL"}.isdisjoint(self.stack.functions[function].environment):
             yield
             return
         with pytest.MonkeyPatch.context() as patch:

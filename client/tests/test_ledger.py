@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from tests.offers import offer
 
 from client.tests.conftest import BASIC
 from client.tests.programs import free_port
@@ -25,6 +24,7 @@ from client.tests.test_introspect import older, respond, result, stranger
 from mcp_registry_client import _api, _identity, _ledger, _settings, cli
 from tests.api.transport import connect, exchange
 from tests.conftest import CRON_SECRET, PASSWORD, USERNAME, Api, Local, over_http
+from tests.offers import offer
 
 
 @pytest.fixture

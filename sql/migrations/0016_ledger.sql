@@ -2,7 +2,7 @@
 --
 -- What now exists: registry.documents, snapshots, ledger, approvals and changes; mcp_servers.ledger_digest, the offer that the
 -- ledger has of a server, and an index of those of which it has another one; endpoints.seen_digest, what an endpoint offered
--- when it was last asked. Nothing is read from old rows here: what is declared comes into the ledger by and by.
+-- when it was last asked; registry.probe_headers, for which servers Secrets Manager holds headers. Nothing is read from old rows here: what is declared comes into the ledger by and by.
 --
 -- locks: registry.mcp_servers, registry.endpoints, metrics.status_transitions
 
@@ -139,6 +139,36 @@ CREATE INDEX mcp_servers_undeclared_idx ON registry.mcp_servers (id) WHERE offer
 ALTER TABLE registry.endpoints
     -- fingerprint.whole of what it offered when it was last introduced; null where it is to be asked for all of it.
     ADD COLUMN seen_digest bytea CHECK (length(seen_digest) = 32);
+
+-- The secrets in which headers are that somebody gave for a server (health/headers.py). A row is there before its secret is, and
+-- goes after it: so none is forgotten, of servers that have gone neither. Those in use are what was given last and has not ended.
+CREATE TABLE registry.probe_headers (
+    -- In the name of the secret.
+    secret    uuid PRIMARY KEY,
+    server_id bigint NOT NULL,
+    -- Of the headers, as they were sent. Their values are in the secret and nowhere else.
+    names     text[] NOT NULL,
+    begun_at  timestamptz NOT NULL DEFAULT now(),
+    -- When the secret was there.
+    given_at  timestamptz,
+    -- When they were withdrawn, or the server came to another team.
+    ended_at  timestamptz
+);
+CREATE INDEX probe_headers_server_id_idx ON registry.probe_headers (server_id, given_at);
+
+-- What a team gave for its server is nothing for another team.
+CREATE FUNCTION registry.end_probe_headers() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = ''
+AS $$
+BEGIN
+    UPDATE registry.probe_headers SET ended_at = now() WHERE server_id = NEW.id AND ended_at IS NULL;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER end_probe_headers AFTER UPDATE OF owner ON registry.mcp_servers
+    FOR EACH ROW WHEN (OLD.owner <> NEW.owner) EXECUTE FUNCTION registry.end_probe_headers();
+REVOKE EXECUTE ON FUNCTION registry.end_probe_headers() FROM PUBLIC;
 
 -- A server that has gone, for those who keep a copy of what was there.
 CREATE FUNCTION registry.tell_removed() RETURNS trigger

@@ -39,6 +39,9 @@ EXPECTED = [
     ("approve-forbidden", "LedgerFunction", 403),
     ("policy", "LedgerFunction", 200),
     ("policy-invalid", "LedgerFunction", 400),
+    ("probe-headers-give", "ProbeHeadersFunction", 204),
+    ("probe-headers-invalid", "ProbeHeadersFunction", 400),
+    ("probe-headers-withdraw", "ProbeHeadersFunction", 204),
     ("delete", "DeleteFunction", 204),
     ("delete-hold", "DeleteFunction", 204),
     ("delete-invalid", "DeleteFunction", 400),
@@ -92,10 +95,13 @@ BACKGROUND = [
     ("introduce", "IntroduceFunction", []),
     ("remember", "RememberFunction", []),
     ("maintain", "MaintainFunction", None),
+    ("probe-headers-clear", "ProbeHeadersFunction", 0),
 ]
 AUTHORIZER = ["authorizer-allow", "authorizer-refuse"]
 # What the authorizer asks, and what it is told where the database knows of nobody.
 QUESTIONS = {"identify-token": {"caller": None}, "identify-issuer": {"rules": []}}
+# What the function that keeps headers for servers asks, and is told where there are none.
+MARKS = {"mark-over": {"over": []}}
 # What CloudFormation sends on a deployment. Its answer goes to an address that takes everything and leads nowhere.
 MIGRATION = "migrate"
 
@@ -106,9 +112,11 @@ def read(name: str):
 
 def test_every_event_file_is_used_and_every_function_has_one(in_process):
     files = {path.stem for path in EVENTS.iterdir()}
-    assert files == {name for name, _, _ in [*EXPECTED, *BACKGROUND]} | {*AUTHORIZER, *QUESTIONS, MIGRATION}
+    assert files == {name for name, _, _ in [*EXPECTED, *BACKGROUND]} | {*AUTHORIZER, *QUESTIONS, *MARKS, MIGRATION}
     functions = {function for _, function, _ in [*EXPECTED, *BACKGROUND]}
-    assert functions | {"AuthorizerFunction", "IdentifyFunction", "MigrateFunction"} == set(in_process.stack.functions)
+    assert functions | {"AuthorizerFunction", "IdentifyFunction", "MarkFunction", "MigrateFunction"} == set(
+        in_process.stack.functions
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -142,6 +150,8 @@ def test_an_event_that_nobody_waits_for_is_dealt_with(name, function, outcomes, 
     answer = asyncio.run(in_process.invoke(function, read(name)))
     if outcomes is None:
         assert set(answer) == {"added", "folded", "dropped", "deleted"}
+    elif outcomes == 0:
+        assert answer == {"deleted": 0}
     elif "batchItemFailures" in answer:
         assert answer == {"batchItemFailures": outcomes}
     else:
@@ -151,6 +161,12 @@ def test_an_event_that_nobody_waits_for_is_dealt_with(name, function, outcomes, 
 @pytest.mark.parametrize("name", QUESTIONS)
 def test_a_question_of_the_authorizers_is_answered(name, in_process):
     assert asyncio.run(in_process.invoke("IdentifyFunction", read(name))) == QUESTIONS[name]
+
+
+@pytest.mark.usefixtures("server_1")
+@pytest.mark.parametrize("name", MARKS)
+def test_a_question_about_headers_is_answered(name, in_process):
+    assert asyncio.run(in_process.invoke("MarkFunction", read(name))) == MARKS[name]
 
 
 def test_a_deployment_finds_the_database_migrated(in_process, capsys):

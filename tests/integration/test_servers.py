@@ -69,6 +69,7 @@ PARAMETERS = {
     "grade": "breaking", "kind": "status", "server": "x", "curates": True, "policy": "auto", "source": "observed",
     "as_of": None, "about": 1, "own": None, "wanted": "manual", "decisions": "[]", "compatible_id": None,
     "approved_id": None, "reason": None, "state_before": "awaiting", "state_after": "approved",
+    "secret": "00000000-0000-4000-8000-000000000000", "origin": "http://x",
 }  # fmt: skip
 
 

@@ -233,6 +233,21 @@ def _asked(url: str, known: Canaries, right: str, cron: str) -> list[Answer]:
     ask("POST", REGISTER, b"{}", content_type=f"text/{known.plant('a media type')}")
     ask("POST", REGISTER, b"{}", content_type="application/json", content_encoding=known.plant("an encoding"))
     ask("DELETE", SERVERS, known.plant("a body that nobody reads").encode())
+    # Headers for a server that asks for credentials: kept, refused, and where they were sent to the wrong place.
+    place = f"{SERVERS}/{created['id']}/probe-headers"
+    kept = {
+        "Authorization": f"Bearer {known.plant('a probe header')}",
+        "X-Api-Key": known.plant("another probe header"),
+    }
+    assert ask("PUT", place, {"headers": kept}).status == 204
+    for given in (
+        {"X-Key": known.plant("a probe header of two lines") + "\r\nX: y"},
+        {"Host": known.plant("a probe header that is ours")},
+        {known.plant("a probe header in the place of its name") + " ": "x"},
+        known.plant("probe headers that are none"),
+    ):
+        assert ask("PUT", place, {"headers": given}).status == 400
+    assert ask("DELETE", place).status == 204
     return answers
 
 

@@ -138,6 +138,8 @@ def test_nothing_is_allowed_on_everything_but_what_knows_no_resource(stack: Stac
                 continue
             actions, resources = set(listed(statement["Action"])), listed(statement["Resource"])
             assert not any("*" in action for action in actions), name
+            # What is made under a prefix of the stack's own has no other name before.
+            resources = [one.removesuffix(":secret:registry/probe-headers/*") for one in resources]
             if any("*" in resource for resource in resources):
                 assert resources == ["*"] and actions <= WITHOUT_RESOURCE, (name, statement)
 
@@ -163,7 +165,19 @@ def test_each_function_may_do_what_it_is_there_for_and_nothing_else(stack: Stack
         "StartSweepFunction": {("rds-db:connect", "sweeper"), ("sqs:SendMessage", "ProbeQueue")},
         "HealthSweepFunction": {("sqs:SendMessage", "ResultQueue"), *reads("ProbeQueue")},
         "HealthWriteFunction": {("rds-db:connect", "sweeper"), *reads("ResultQueue")},
-        "IntroduceFunction": {("sqs:SendMessage", "IntroducedQueue"), *reads("IntroduceQueue")},
+        "IntroduceFunction": {
+            ("sqs:SendMessage", "IntroducedQueue"),
+            ("secretsmanager:GetSecretValue", "probe headers"),
+            *reads("IntroduceQueue"),
+        },
+        "LedgerFunction": {("rds-db:connect", "clerk"), ("sqs:SendMessage", "IntroduceQueue")},
+        "ProbeHeadersFunction": {
+            ("secretsmanager:CreateSecret", "probe headers"),
+            ("secretsmanager:DeleteSecret", "probe headers"),
+            ("lambda:InvokeFunction", "MarkFunction"),
+            ("sqs:SendMessage", "EventDeadLetterQueue"),
+        },
+        "MarkFunction": {("rds-db:connect", "clerk")},
         "RememberFunction": {("rds-db:connect", "sweeper"), *reads("IntroducedQueue")},
         "MaintainFunction": {("rds-db:connect", "sweeper"), ("sqs:SendMessage", "EventDeadLetterQueue")},
         "MigrateFunction": {("rds-db:connect", "owner")},
@@ -173,7 +187,7 @@ def test_each_function_may_do_what_it_is_there_for_and_nothing_else(stack: Stack
         if not stack.holds("CreatesDatabase"):
             expected = {pair for pair in expected if pair[0] != "rds-db:connect"}
         if not stack.holds("CredentialsInSecret"):
-            expected = {pair for pair in expected if not pair[0].startswith("secretsmanager")}
+            expected = {pair for pair in expected if pair[1] != "CredentialsSecret"}
         found = {
             (action, target(resource))
             for statement in stack.statements(stack.role_of(function))
@@ -202,6 +216,8 @@ def target(resource: str) -> str:
     """The logical id or the database's role that an ARN is of."""
     if found := re.search(r":dbuser:.*/registry_(\w+)$", resource):
         return found[1]
+    if resource.endswith("/probe-headers/*"):
+        return "probe headers"
     return resource.removeprefix("${").partition(".")[0].removesuffix("}")
 
 
@@ -218,11 +234,15 @@ def test_what_runs_in_a_function_may_not_touch_its_network(stack: Stack):
 
 @pytest.mark.parametrize("name", DIALLING)
 def test_who_dials_holds_no_permission_on_data_and_no_way_to_it(stack: Stack, name: str):
+    """But for the headers that were given for servers, which an introduction reads."""
     properties = stack.resources[name]["Properties"]
     variables = properties["Environment"]["Variables"]
     assert not [name for name in variables if name.startswith(("DATABASE", "REGISTRY", "CRON"))]
-    text = json.dumps(stack.statements(stack.role_of(name)))
-    assert "rds-db" not in text and "secretsmanager" not in text
+    statements = stack.statements(stack.role_of(name))
+    assert "rds-db" not in json.dumps(statements)
+    secrets = [one for one in statements if "secretsmanager" in json.dumps(one)]
+    assert [one["Action"] for one in secrets] == ["secretsmanager:GetSecretValue"] * (name == "IntroduceFunction")
+    assert all(one["Resource"].endswith(":secret:registry/probe-headers/*") for one in secrets)
     groups = properties.get("VpcConfig", {}).get("SecurityGroupIds", [])
     assert groups == (["${ProberSecurityGroup}"] if stack.holds("ProbesInVpc") else [])
     for rule in stack.of_type("AWS::EC2::SecurityGroupIngress").values():
@@ -261,7 +281,30 @@ def test_the_endpoints_serve_those_who_send_and_the_migration(stack: Stack):
     assert bool(endpoints) == stack.holds("CreatesVpc")
     for properties in endpoints.values():
         (statement,) = properties["PolicyDocument"]["Statement"]
-        assert statement["Action"] in ("sqs:SendMessage", "s3:PutObject") and statement["Resource"] != "*"
+        actions = ("sqs:SendMessage", "s3:PutObject", "secretsmanager:GetSecretValue")
+        assert statement["Action"] in actions and statement["Resource"] != "*"
+
+
+def test_who_introduces_has_a_way_to_the_headers_wherever_it_is(stack: Stack):
+    """In the network that the stack makes by an endpoint, which is there for nobody else."""
+    inside = stack.holds("ProbesInVpc") and stack.holds("CreatesVpc")
+    endpoint = stack.of_type("AWS::EC2::VPCEndpoint").get("SecretsEndpoint")
+    assert (endpoint is not None) == inside
+    if endpoint is not None:
+        (statement,) = endpoint["PolicyDocument"]["Statement"]
+        assert statement["Principal"] == {"AWS": "${IntroduceRole.Arn}"}
+
+
+def test_nobody_may_both_write_headers_and_read_them_or_reach_the_database_too(stack: Stack):
+    may = {
+        name: {action for one in stack.statements(stack.role_of(name)) for action in listed(one["Action"])}
+        for name in stack.of_type(LAMBDA)
+        if "/probe-headers/" in json.dumps(stack.statements(stack.role_of(name)))
+    }
+    assert set(may) == {"IntroduceFunction", "ProbeHeadersFunction"}
+    for actions in may.values():
+        assert not {"secretsmanager:GetSecretValue", "secretsmanager:CreateSecret"} <= actions
+        assert "rds-db:connect" not in actions
 
 
 def test_a_function_is_in_the_network_where_it_needs_the_database(stack: Stack):

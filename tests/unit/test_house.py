@@ -88,7 +88,7 @@ SECRET = {
 COLD_START = {
     # Neither pays for the way to who knows the tokens before one comes.
     "authorizer": (DOOR, set()),
-    "authorizer, with a secret": (DOOR | {"aws.secret"}, SQS | {"jmespath"}),
+    "authorizer, with a secret": (DOOR | {"aws.secret", "errors"}, SQS | {"jmespath"}),
     "identify": (BACKGROUND | {"access.identity", "aws.db"}, POSTGRES),
     # Neither pays for the way to SQS before somebody is to be introduced.
     "register": (WRITE, POSTGRES | {"msgspec"}),
@@ -134,11 +134,26 @@ COLD_START = {
     # Nor has this one.
     "introduce": (
         BACKGROUND
-        | {"aws.queues", "dial.guard", "dial.urls", "dial.exchange", "dial.lookup", "dial.reach"}
+        | {"aws.queues", "aws.secret", "dial.guard", "dial.urls", "dial.exchange", "dial.lookup", "dial.reach"}
         | {"dial.introduction", "dial.kinds", "dial.reply", "catalogue.canonical", "catalogue.fingerprint"}
-        | {"health.asking", "health.learning", "health.messages", "health.probe", "health.pulse", "health.visits"},
+        | {
+            "health.headers",
+            "health.asking",
+            "health.learning",
+            "health.messages",
+            "health.probe",
+            "health.pulse",
+            "health.visits",
+        },
         LOGGER | SQS | {"msgspec", "aiodns", "pycares", "uvloop"},
     ),
+    # Nor has this one, which keeps the headers that the one before reads.
+    "probe_headers": (
+        {"errors", "caller", "edge.http", "edge.background", "edge.intake", "aws.observability"}
+        | {"aws.invoke", "aws.secret", "aws.signature", "dial.urls", "health.headers", "health.probe_headers"},
+        LOGGER | SQS,
+    ),
+    "mark": ((READ | {"access.audit", "edge.background", "health.marks"}) - {"edge.http"}, POSTGRES),
     "remember": (
         BACKGROUND | {"aws.db", "health.introductions", "health.messages", "health.results"},
         POSTGRES | {"msgspec"},

@@ -90,15 +90,16 @@ def test_only_the_authorizer_knows_the_credentials_and_it_knows_no_database(stac
         knows = {variable for variable in function.environment if variable.startswith("REGISTRY_")}
         assert bool(knows) == (name == "AuthorizerFunction"), name
     without = {name for name, function in stack.functions.items() if "DATABASE_URL" not in function.environment}
-    # The last two dial what strangers registered: what they could reach, those might.
-    assert without == {"AuthorizerFunction", "FrontFunction", "HealthSweepFunction", "IntroduceFunction"}
+    # Two dial what strangers registered: what they could reach, those might. One keeps the headers that others read.
+    dialling = {"HealthSweepFunction", "IntroduceFunction"}
+    assert without == {"AuthorizerFunction", "FrontFunction", "ProbeHeadersFunction"} | dialling
 
 
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
         ("HealthSweepFunction", {"RESULT_QUEUE_URL", "CHECKS_PER_HOST"}),
-        ("IntroduceFunction", {"INTRODUCED_QUEUE_URL"}),
+        ("IntroduceFunction", {"INTRODUCED_QUEUE_URL", "PROBE_HEADERS"}),
     ],
 )
 def test_a_function_that_dials_is_given_two_queues_and_a_policy_and_nothing_else(stack, name, settings):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ACTIONS: Final = (
     *("server.registered", "server.updated", "server.endpoint", "server.status", "server.removed"),
-    *("server.transferred", "name.held", "name.released"),
+    *("server.transferred", "server.probe_headers", "name.held", "name.released"),
     *("server.approved", "server.rejected", "server.policy"),
     *("team.set", "team.removed", "token.made", "token.revoked", "issuer.set", "issuer.removed"),
 )
@@ -55,12 +55,16 @@ SELECT COALESCE(json_agg(told ORDER BY sequence) FILTER (WHERE fits), '[]'), cou
 """
 
 
-def entry(was: LiteralString = "%(was)s::jsonb", became: LiteralString = "%(became)s::jsonb") -> LiteralString:
+def entry(
+    was: LiteralString = "%(was)s::jsonb",
+    became: LiteralString = "%(became)s::jsonb",
+    target: LiteralString = "%(target)s",
+) -> LiteralString:
     """The part of a statement that writes an entry, where its part `changed` has a row (`parameters` are its own)."""
     return f"""
 entry AS (
     INSERT INTO registry.audit (actor, role, team, action, target, before, after, request_id, address)
-    SELECT %(caller)s, %(caller_role)s::registry.role, %(caller_team)s, %(action)s, %(target)s, {was}, {became},
+    SELECT %(caller)s, %(caller_role)s::registry.role, %(caller_team)s, %(action)s, {target}, {was}, {became},
            %(request_id)s, %(address)s
       FROM changed
 )"""  # noqa: S608 - of literals

@@ -1381,6 +1381,14 @@ def _write(
     raise Unavailable("lost every race")
 
 
+def check_theirs(database: Database, caller: Caller, id_: int) -> None:
+    """Raise ServerNotFound where there is no server of this id, Forbidden where it is not the caller's to change."""
+    found = database.read(WHOSE, {"id": id_})
+    if found is None:
+        raise ServerNotFound
+    check_owner(database, caller, *found)
+
+
 def _answer(id_: int, name: str, status: str, created_at: str) -> dict[str, Any]:
     return {"id": id_, "name": name, "status": status, "created_at": created_at}
 

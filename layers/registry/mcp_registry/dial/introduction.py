@@ -4,8 +4,10 @@ A server is `up` where a stock MCP client can begin with it and list its tools, 
 credentials, `limited` where it is told to come again later, and `down` otherwise. What is sent, and in which order, is
 what those clients send; what they cannot read is not read here either (docs/decisions/0009-introduction.md).
 
-No credential is ever sent. Every session that a server opens for us is deleted, whatever happens, and also where nobody
-waits for the introduction any more. What a server says is data: it is bounded, kept as it is, and never followed.
+No credential of ours is ever sent, and headers that somebody gave for a server to its origin alone: redirects are
+followed within it only, and what is read elsewhere is asked for without them. Every session that a server opens for us
+is deleted, whatever happens, and also where nobody waits for the introduction any more. What a server says is data: it
+is bounded, kept as it is, and never followed.
 """
 
 from __future__ import annotations
@@ -185,16 +187,23 @@ class Introducer:
         self._leaving: set[asyncio.Task[None]] = set()
 
     async def introduce(
-        self, url: str, *, seconds: float = SECONDS, before: str | None = None, brief: bool = False
+        self,
+        url: str,
+        *,
+        seconds: float = SECONDS,
+        before: str | None = None,
+        brief: bool = False,
+        headers: Mapping[str, str] | None = None,
     ) -> Introduction:
         """Introduce ourselves to a server, within so many seconds and two more for its session.
 
         `before` is the era of the last introduction that succeeded: what worked then is tried first, and a bare 403 of
         such a server means that it wants credentials now. `brief`: only the verdict is wanted, as in a sweep. It is the
         same one, of the first page of the tools, and no list is kept, nor how one gets in where that stands elsewhere.
-        Raises nothing but CancelledError.
+        `headers` go along with every request to the server; none of them is one that we send ourselves
+        (`health.probe_headers`). Raises nothing but CancelledError.
         """
-        visit = _Visit(self._dialler, self._names, self._policy, url, seconds, before, brief=brief)
+        visit = _Visit(self._dialler, self._names, self._policy, url, seconds, before, brief=brief, headers=headers)
         try:
             return await visit.find()
         finally:
@@ -210,15 +219,20 @@ class Introducer:
 
 
 async def introduce(
-    url: str, *, seconds: float = SECONDS, policy: Policy | None = None, resolver: Resolver | None = None
+    url: str,
+    *,
+    seconds: float = SECONDS,
+    policy: Policy | None = None,
+    resolver: Resolver | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Introduction:
-    """Introduce ourselves to one server, on the loop that runs."""
+    """Introduce ourselves to one server, on the loop that runs. `headers`: as `Introducer.introduce`."""
     policy = policy or guard.policy()
     system = System()
     names = Names(resolver or system, policy)
     introducer = Introducer(Dialler(asyncio.get_running_loop()), names, policy)
     try:
-        return await introducer.introduce(url, seconds=seconds)
+        return await introducer.introduce(url, seconds=seconds, headers=headers)
     finally:
         await introducer.close()
         await names.close()
@@ -281,7 +295,10 @@ class _Visit:
         before: str | None,
         *,
         brief: bool,
+        headers: Mapping[str, str] | None,
     ) -> None:
+        # What somebody gave for this server.
+        self._given = headers or {}
         # What has to be sent with every request of the session that is open.
         self.session: dict[str, str] = {}
         self._dialler = dialler
@@ -734,7 +751,7 @@ class _Visit:
             # What the clients of the SDKs send: some servers refuse whoever takes nothing packed, or closes each time.
             "Accept-Encoding: gzip, deflate",
             "Connection: keep-alive",
-            *(f"{name}: {value}" for name, value in headers.items()),
+            *(f"{name}: {value}" for name, value in (*headers.items(), *self._given.items())),
             *([f"Content-Length: {len(body)}"] if body else []),
         ]
         return "\r\n".join([*lines, "", ""]).encode("ascii") + body

@@ -37,14 +37,24 @@ WITH due AS MATERIALIZED (
                                        ELSE after.time END * (1 + e.id %% 61 / 600.0)
       FROM (SELECT %(minutes)s * interval '1 minute' AS time) AS after
      WHERE e.id = ANY (ARRAY(SELECT id FROM due))
-    RETURNING e.server_id, e.id, e.url, e.health_url, e.era, e.pulse
+    RETURNING e.server_id, e.id, e.url, e.health_url, e.era, e.pulse, e.seen_digest
 )
 SELECT now(),
-       COALESCE(json_agg(json_build_array(c.server_id, c.id, c.url, c.health_url, c.era, h.verdict, c.pulse)
+       COALESCE(json_agg(json_build_array(c.server_id, c.id, c.url, c.health_url, c.era, h.verdict, c.pulse,
+                                           encode(c.seen_digest, 'hex'), given.secret)
                          ORDER BY c.url), '[]')
   FROM claimed AS c
   JOIN registry.mcp_servers AS s ON s.id = c.server_id
   LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = c.id
+  LEFT JOIN LATERAL (
+           SELECT p.secret
+             FROM registry.probe_headers AS p
+            WHERE p.server_id = c.server_id
+              AND p.given_at IS NOT NULL
+              AND p.ended_at IS NULL
+            ORDER BY p.given_at DESC
+            LIMIT 1
+       ) AS given ON true
  WHERE s.status <> 'inactive'
    AND COALESCE(h.verdict IN ('healthy', 'gated'), true)
 """

@@ -61,6 +61,8 @@ Era = Literal["modern", "legacy", "sse"]
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Hex = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Seconds = Annotated[int, Meta(ge=0, le=300)]
+# A UUID, in the name of a secret.
+Secret = Annotated[str, Meta(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")]
 # JSON, compressed by zlib, in base64.
 Packed = Annotated[str, Meta(max_length=250 * 1024, pattern=r"^[A-Za-z0-9+/]*={0,2}\Z")]
 # What may come of unpacking one: an introduction reads 4 MiB, and JSON may write a character in six bytes.
@@ -125,8 +127,9 @@ class Visit(NamedTuple):
     """An endpoint to be introduced to. `era`: the way of the last introduction that succeeded.
 
     `pulse`: what was learnt of it before; None where nothing was, or it has just been registered. `seen`: the digest of
-    what it offered when it was last asked (`fingerprint.whole`); None where all of it is wanted. `has_headers`: an
-    operator has given headers for it, which the introduction may read.
+    what it offered when it was last asked (`fingerprint.whole`); None where all of it is wanted. `headers`: the secret
+    of the headers that were given for its server, which an introduction may read (`health.headers`); None: there are
+    none.
     """
 
     server_id: Id
@@ -137,7 +140,7 @@ class Visit(NamedTuple):
     verdict: Verdict | None
     pulse: str | None = None
     seen: Hex | None = None
-    has_headers: bool = False
+    headers: Secret | None = None
 
 
 class Tick(Struct, forbid_unknown_fields=True):

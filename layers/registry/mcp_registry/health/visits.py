@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final, NamedTuple, cast
 
-from mcp_registry.aws import observability, queues
+from mcp_registry.aws import observability, queues, secret
 from mcp_registry.catalogue import fingerprint
 from mcp_registry.dial import exchange, guard, introduction, reach, urls
 from mcp_registry.dial.exchange import Dialler
@@ -21,7 +21,8 @@ from mcp_registry.dial.guard import Policy
 from mcp_registry.dial.introduction import Introducer, Introduction, shown
 from mcp_registry.dial.lookup import Names, Resolver, System
 from mcp_registry.edge.background import Record
-from mcp_registry.health import asking, learning, messages, pulse
+from mcp_registry.errors import Unavailable
+from mcp_registry.health import asking, headers, learning, messages, pulse
 from mcp_registry.health.messages import MAX_SENTENCE, Evidence, Finding, Introduced, Introductions, Visit
 from mcp_registry.health.probe import SLIP_SECONDS, TICK_SECONDS, new_event_loop
 from mcp_registry.health.pulse import Pulse
@@ -58,6 +59,7 @@ class Made(NamedTuple):
     """An introduction that was made: of whom, what was found, since when (time.monotonic()), and what was learnt.
 
     `finding`: the verdict. It is not the introduction's where a plain HTTP service is well, or a health URL complains.
+    `trouble`: what keeps from being seen what a server offers, in a sentence of ours.
     """
 
     visit: Visit
@@ -66,6 +68,7 @@ class Made(NamedTuple):
     ended: float
     pulse: Pulse | None
     observed: dict[str, Any] | None
+    trouble: str | None = None
 
 
 def make(record: Record) -> None:
@@ -139,6 +142,8 @@ class _Tour:
         self._hosts: dict[str, asyncio.Semaphore] = {}
         # Digests of long lists take seconds, in which others' answers would wait.
         self._digesting = asyncio.Semaphore(1)
+        # Secrets are read one by one: their client is made by the first.
+        self._reading = asyncio.Semaphore(1)
         self._slipped = 0.0
 
     async def run(self, visits: Sequence[Visit]) -> list[Made]:
@@ -215,13 +220,46 @@ class _Tour:
             finding = reach.Finding("healthy", known.signature.status)
         elif found.verdict in ("up", "gated"):
             finding = await self._complaint(visit) or finding
+        told, trouble = found, None
+        if found.verdict == "gated" and visit.headers is not None:
+            told, trouble = await self._inside(visit, visit.headers)
         observed = None
-        if found.verdict == "up":
+        if told is not None and told.verdict == "up":
             async with self._digesting:
-                observed = await asyncio.to_thread(_observed, found)
+                observed = await asyncio.to_thread(_observed, told)
             # Its lists are let go before the next digests are made.
             found = found._replace(tools=(), prompts=(), resources=(), templates=())
-        return Made(visit, found, finding, ended, known, observed)
+        return Made(visit, found, finding, ended, known, observed, trouble)
+
+    async def _inside(self, visit: Visit, secret_id: str) -> tuple[Introduction | None, str | None]:
+        """What a gated server says to who brings the headers that were given for it; or why it is not known.
+
+        What everybody else finds is its verdict all the same. Neither is known where there is no time left.
+        """
+        try:
+            async with self._reading:
+                given = await asyncio.to_thread(headers.read, visit.server_id, secret_id)
+        except secret.Gone:
+            return None, "The headers that were given for it are gone: give them again"
+        except Unavailable as error:
+            observability.log_unavailable("", error.cause)
+            return None, "The headers that were given for it cannot be read right now"
+        if not given.are_for(visit.url):
+            return None, "The headers that were given for it are for another scheme, host or port than it has here"
+        seconds = min(self._each, self._ends - time.monotonic() - LEAVE_SECONDS)
+        if seconds <= 0:
+            return None, None
+        found = await self._introducer.introduce(visit.url, seconds=seconds, before=visit.era, headers=given.headers)
+        if found.verdict is None:
+            return None, None
+        if found.verdict != "up":
+            status = "" if found.status_code is None else f", {found.status_code}"
+            return None, f"With the headers that were given for it, it is {found.verdict} all the same{status}"
+        async with self._digesting:
+            repeats = await asyncio.to_thread(given.stand_in, found)
+        if repeats:
+            return None, "What it offers repeats a header that was given for it, and is not kept"
+        return found, None
 
 
 def _observed(found: Introduction) -> dict[str, Any]:
@@ -276,7 +314,7 @@ class _Told:
 
 def _introduced(made: Made, sent: float) -> Introduced:
     """What was made, as it is sent at this time.monotonic()."""
-    visit, found, (verdict, status, reason), ended, known, observed = made
+    visit, found, (verdict, status, reason), ended, known, observed, trouble = made
     evidence = [
         Evidence(one.asked, one.status, one.media_type, one.excerpt, one.took_ms)
         for one in found.evidence[:MAX_EVIDENCE]
@@ -298,6 +336,7 @@ def _introduced(made: Made, sent: float) -> Introduced:
         era=cast("messages.Era | None", found.era),
         introduction=cast("messages.Observed | None", observed),
         auth=cast("messages.Auth | None", found.gate and found.gate._asdict()),
+        trouble=trouble,
     )
 
 

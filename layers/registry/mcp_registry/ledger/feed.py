@@ -15,7 +15,7 @@ from mcp_registry.caller import MAX_TEAM, Caller
 from mcp_registry.catalogue import servers
 from mcp_registry.edge.http import MAX_ID, MAX_NAME
 from mcp_registry.errors import Fault, ServerNotFound
-from mcp_registry.ledger import approvals, query
+from mcp_registry.ledger import query
 
 # From the one that matters least.
 GRADES: Final = ("notation", "text", "compatible", "breaking", "alarming")
@@ -119,7 +119,7 @@ def read(database: Database, caller: Caller, page: Page, server: int | str | Non
         "bytes": MAX_BYTES,
         "caller_team": caller.team,
         "curates": caller.may("curator"),
-        "policy": approvals.policy(),
+        "policy": offers.policy(),
     }
     # Planned anew: the filters are optional.
     row = database.read(PAGE, given, plan_anew=True)

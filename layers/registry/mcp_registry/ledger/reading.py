@@ -13,7 +13,7 @@ from typing import Any, Final, LiteralString, NamedTuple
 
 from mcp_registry.aws.db import Database
 from mcp_registry.caller import Caller
-from mcp_registry.catalogue import servers
+from mcp_registry.catalogue import offers, servers
 from mcp_registry.errors import Fault, Forbidden, InactiveServer, ServerNotFound, SnapshotNotFound
 from mcp_registry.health import announcing
 from mcp_registry.ledger import query
@@ -39,13 +39,13 @@ def _list(name: LiteralString) -> LiteralString:
 
 
 # Without a source, what is handed out. Whoever may not decide and does not own the server sees of another source what
-# reads as that does, and else nothing.
+# is that word for word, and else nothing.
 #
 # The documents of all lists are numbered through, tools first, so that one number says where a page begins. A document
 # that no answer has room for is counted in its place.
 OFFER: LiteralString = f"""
 WITH server AS (
-    SELECT s.id, s.name, e.introduced_at, {approvals.SERVED} AS served_id,
+    SELECT s.id, s.name, e.introduced_at, {offers.SERVED} AS served_id,
            %(curates)s OR s.owner = %(caller_team)s
            OR COALESCE(l.policy, %(policy)s::registry.policy) = 'auto' AS is_open
       FROM registry.mcp_servers AS s
@@ -195,7 +195,7 @@ def tools(database: Database, caller: Caller, server: int | str, offer: Offer) -
         "about": MAX_ABOUT,
         "caller_team": caller.team,
         "curates": caller.may("curator"),
-        "policy": approvals.policy(),
+        "policy": offers.policy(),
     }
     row = database.read(OFFER, given)
     if row is None:
