@@ -61,6 +61,9 @@ NEED_A_QUEUE = {
     "health-check-late": None,
     "health-sweep": None,
     "introduce": None,
+    # Nor is there a function to ask.
+    "probe-headers-give": 503,
+    "probe-headers-withdraw": 503,
 }
 
 DOCUMENT = {

@@ -16,7 +16,7 @@ from mcp_registry.aws import db
 from mcp_registry.caller import Caller
 from mcp_registry.catalogue import servers
 from mcp_registry.errors import Unavailable
-from mcp_registry.health import maintenance
+from mcp_registry.health import maintenance, marks
 from tests.conftest import PATIENCE
 from tests.integration.test_owners import LEASE, PAYMENTS, TEAMS, WAYS, Way, as_it_is, everything, prepared, sent
 from tests.integration.test_roles import ROLES, become
@@ -256,7 +256,10 @@ CREATE FUNCTION registry.no_room() RETURNS trigger LANGUAGE plpgsql
 CREATE TRIGGER no_room BEFORE INSERT ON registry.audit FOR EACH ROW EXECUTE FUNCTION registry.no_room()
 """
 ROOM = "DROP FUNCTION registry.no_room CASCADE"
-EMPTY = "DELETE FROM registry.mcp_servers; DELETE FROM registry.held_names; TRUNCATE registry.tokens, registry.issuers"
+EMPTY = """
+DELETE FROM registry.mcp_servers; DELETE FROM registry.held_names;
+TRUNCATE registry.tokens, registry.issuers, registry.probe_headers
+"""
 
 TRUSTED = Trust(issuer="https://x.example", audience="x", claims={"sub": "x"}, team="search", role="reader")
 GRANT = Grant(name="ci", team="search", role="reader")
@@ -279,6 +282,33 @@ OF_ACCESS = {
         lambda d, _: trust.put(d, ADMIN, "ci", TRUSTED), lambda d, c, _: trust.remove(d, c, "ci"), ["issuer.removed"]
     ),
 }
+SECRET = "00000000-0000-4000-8000-000000000000"
+
+
+def begin_headers(database: db.Database, id_: int) -> None:
+    question = {"server": id_, "secret": SECRET, "names": ["X-Key"]}
+    marks.answer(database, {"begin": question, "caller": ADMIN._asdict()})
+
+
+def give_headers(database: db.Database, caller: Caller, id_: int) -> None:
+    ((url,),) = rows(database, f"SELECT endpoint_url FROM registry.mcp_servers WHERE id = {id_}")
+    given = {"id": id_, "secret": SECRET, "endpoint_url": url, "origin": "x"}
+    marks.answer(database, {"give": given, "caller": caller._asdict()})
+
+
+def have_headers(database: db.Database, id_: int) -> None:
+    begin_headers(database, id_)
+    give_headers(database, ADMIN, id_)
+
+
+OF_HEADERS = {
+    "headers are given": Way(begin_headers, give_headers, ["server.probe_headers"]),
+    "headers are withdrawn": Way(
+        have_headers,
+        lambda d, c, id_: marks.answer(d, {"end": {"server": id_}, "caller": c._asdict()}),
+        ["server.probe_headers"],
+    ),
+}
 REGISTERED = {
     "registered": Way(as_it_is, lambda d, c, _: servers.register(d, c, sent("payments/new")), ["server.registered"]),
     "put": Way(as_it_is, lambda d, c, _: servers.replace(d, c, sent("payments/new")), ["server.registered"]),
@@ -297,7 +327,7 @@ def test_where_an_entry_cannot_be_written_the_change_is_not_made_and_it_is_made_
     assert connection is not None
     connection.execute(TEAMS.encode())
     seen: set[str] = set()
-    for name, way in {**REGISTERED, **WAYS, **OF_ACCESS}.items():
+    for name, way in {**REGISTERED, **WAYS, **OF_ACCESS, **OF_HEADERS}.items():
         connection.execute(EMPTY.encode())
         id_ = prepared(database)
         way.begin(database, id_)
@@ -305,7 +335,7 @@ def test_where_an_entry_cannot_be_written_the_change_is_not_made_and_it_is_made_
             continue
         connection.execute(NO_ROOM.encode())
         before = everything(database)
-        caller = ADMIN if name in OF_ACCESS else PAYMENTS
+        caller = ADMIN if name in OF_ACCESS or name in OF_HEADERS else PAYMENTS
         with pytest.raises(Unavailable) as refused:
             way.go(database, caller, id_)
         assert refused.value.cause == "53100", name

@@ -6,8 +6,9 @@ import asyncio
 import json
 import threading
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import uuid4
 
 import boto3
 import pytest
@@ -44,7 +45,7 @@ class Registry:
         self.questions: list[dict[str, Any]] = []
         self.fails_at = ""
         self._ids: list[int] = []
-        self._mark = load_module(ROOT / "functions" / "mark" / "app.py", "app_mark").lambda_handler
+        self._mark: Callable[..., object] = load_module(ROOT / "functions/mark/app.py", "app_mark").lambda_handler
 
     async def ask(self, _: str, question: dict[str, Any]) -> object:
         """Answer a question as MarkFunction; it fails at those of one kind."""
@@ -82,7 +83,7 @@ class Registry:
     def kept(self) -> dict[str, Any]:
         """What the secrets of these servers hold, by their names."""
         pages = self.secrets.get_paginator("list_secrets").paginate()
-        names = [one["Name"] for page in pages for one in page["SecretList"]]
+        names = [one.get("Name", "") for page in pages for one in page["SecretList"]]
         mine = [name for name in names if name.startswith(tuple(headers.name(id_, "") for id_ in self._ids))]
         return {name: json.loads(self.secrets.get_secret_value(SecretId=name)["SecretString"]) for name in mine}
 
@@ -114,8 +115,10 @@ def registry(
 ) -> Iterator[Registry]:
     environment = load_stack(database_url).functions["ProbeHeadersFunction"].environment
     endpoints = {"AWS_ENDPOINT_URL": queue_service, "AWS_DEFAULT_REGION": template.REGION}
-    for name, value in (environment | endpoints | CREDENTIALS).items():
+    for name, value in ({**environment, **endpoints, **CREDENTIALS}).items():
         monkeypatch.setenv(name, value)
+    # What others keep for a server of the same number is no concern of these.
+    monkeypatch.setenv("PROBE_HEADERS", f"{uuid4()}/probe-headers/")
     monkeypatch.setattr(secret, "_client", None)
     monkeypatch.setattr(headers, "_kept", {})
     monkeypatch.setattr(db, "_database", database)
@@ -147,7 +150,7 @@ def test_headers_are_in_a_secret_of_their_own_with_the_origin_that_they_are_for_
     assert registry("PUT", SENT) == (204, None)
     ((name, held),) = registry.kept().items()
     assert held == {"origin": "http://localhost:8080", "headers": SENT["headers"]}
-    assert name.startswith(f"local/probe-headers/{id_}/")
+    assert name.startswith(headers.name(id_, ""))
     told = {"headers": ["Authorization", "X-Tenant"], "origin": "http://localhost:8080"}
     assert registry.audited() == [("admin", "server:one", None, told)]
     # And the server is introduced by them at once.

@@ -167,9 +167,10 @@ def test_a_gated_server_stays_gated_and_what_it_offers_to_who_has_the_headers_is
         one = look(farm, secrets(farm.url), verdict="gated")
         (plain,) = introduced(endpoint(farm.url, verdict="gated")).values()
     assert (one.finding.verdict, one.finding.status_code, one.trouble) == ("gated", 401, None)
-    assert one.introduction is not None and one.introduction["tools_count"] == len(TOOLS)
+    told: dict[str, Any] = {**(one.introduction or {})}
+    assert told["tools_count"] == len(TOOLS)
     digests = fingerprint.tools([fingerprint.fingerprint(tool) for tool in TOOLS])
-    assert one.introduction["digest"] == {name: digest.hex() for name, digest in digests._asdict().items()}
+    assert told["digest"] == {name: digest.hex() for name, digest in digests._asdict().items()}
     # How it is asked each half minute, and how one gets in, is learnt of what everybody finds.
     assert (one.pulse, one.auth, one.era) == (plain.pulse, plain.auth, plain.era)
     assert plain.introduction is None
