@@ -7,7 +7,8 @@
 --                     writes the status.
 --   registry_porter   identify: reads which token or workload somebody is, and notes that a token was used.
 --   registry_keeper   access: teams, tokens and issuers; reads the audit.
---   registry_clerk    ledger: reads what servers offer and what changed, and writes what curators decide.
+--   registry_clerk    ledger, publish: reads what servers offer and what changed, and writes what curators decide, and up to
+--                     which change an event bus was told.
 --
 -- The authorizer and the prober have no role. None has a password: where functions log in by IAM (registry.by_token, which
 -- sql/migrate.py sets) the roles have rds_iam, elsewhere a user takes one on (SET ROLE) who is a member.
@@ -56,7 +57,8 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA metrics
   FROM registry_reader, registry_writer, registry_sweeper, registry_porter, registry_keeper,
        registry_clerk;
 REVOKE ALL ON FUNCTION registry.use_endpoints(bigint[]) FROM registry_reader;
-REVOKE ALL ON FUNCTION registry.settled_entry(), registry.add_audit_months(date, date), registry.drop_audit_month(date)
+REVOKE ALL ON FUNCTION registry.settled_entry(regclass, integer), registry.add_audit_months(date, date),
+                       registry.drop_audit_month(date), registry.drop_documents(integer, integer)
   FROM registry_reader, registry_writer, registry_sweeper, registry_porter, registry_keeper, registry_clerk;
 -- Which of a server's endpoints is the one to use.
 GRANT EXECUTE ON FUNCTION registry.use_endpoints(bigint[]) TO registry_writer, registry_sweeper;
@@ -128,7 +130,8 @@ GRANT UPDATE (last_used_at) ON registry.tokens TO registry_porter;
 
 -- Nobody but the database makes an entry of the audit another one: there is no right to UPDATE or DELETE it.
 GRANT SELECT ON registry.audit TO registry_keeper;
-GRANT EXECUTE ON FUNCTION registry.settled_entry() TO registry_keeper;
+-- Up to which entry all are there, of the audit and of the ledger's changes.
+GRANT EXECUTE ON FUNCTION registry.settled_entry(regclass, integer) TO registry_keeper, registry_clerk;
 GRANT SELECT, INSERT, UPDATE, DELETE ON registry.teams, registry.team_prefixes, registry.issuers TO registry_keeper;
 -- Revoked ones go with their team.
 GRANT SELECT, INSERT, DELETE, UPDATE (revoked_at) ON registry.tokens TO registry_keeper;
@@ -155,9 +158,13 @@ GRANT SELECT (owner, version, offer_digest, ledger_digest, tools_count, updated_
    ON registry.mcp_servers
    TO registry_sweeper;
 GRANT SELECT ON registry.tools, registry.approvals, registry.changes TO registry_sweeper;
-GRANT SELECT, INSERT, DELETE ON registry.documents TO registry_sweeper;
+GRANT SELECT, INSERT ON registry.documents TO registry_sweeper;
 GRANT SELECT, INSERT, DELETE, UPDATE (last_seen) ON registry.snapshots TO registry_sweeper;
 GRANT SELECT, INSERT, UPDATE ON registry.ledger TO registry_sweeper;
 GRANT UPDATE (seen_digest) ON registry.endpoints TO registry_sweeper;
--- What is too old.
+-- What is too old. Documents go by a function that runs as its owner, and takes none that a snapshot has.
 GRANT DELETE ON registry.changes TO registry_sweeper;
+GRANT EXECUTE ON FUNCTION registry.drop_documents(integer, integer) TO registry_sweeper;
+
+-- Up to which change an event bus was told.
+GRANT SELECT, INSERT, UPDATE ON registry.published TO registry_clerk;

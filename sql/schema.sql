@@ -193,9 +193,8 @@ CREATE FUNCTION registry.begin_entry() RETURNS trigger
     SET search_path TO ''
     AS $$
 BEGIN
-    -- 16725 is 'AU'; what is left of 64 bits has room for numbers up to 2 to the 48th.
-    PERFORM pg_catalog.pg_advisory_xact_lock_shared((16725::bigint << 48) + last_value)
-       FROM registry.audit_id_seq;
+    PERFORM pg_catalog.pg_advisory_xact_lock_shared(
+        (TG_ARGV[1]::bigint << 48) + COALESCE(pg_catalog.pg_sequence_last_value(TG_ARGV[0]::pg_catalog.regclass), 0));
     RETURN NULL;
 END
 $$;
@@ -306,6 +305,38 @@ BEGIN
 END
 $_$;
 
+CREATE FUNCTION registry.drop_documents(slice integer, most integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+DECLARE
+    found bytea[];
+    gone  integer;
+BEGIN
+    SELECT array_agg(digest) INTO found
+      FROM (SELECT d.digest
+              FROM registry.documents AS d
+             WHERE pg_catalog.get_byte(d.digest, 0) >> 4 = slice
+               AND d.digest NOT IN (SELECT used.digest
+                                      FROM registry.snapshots AS s,
+                                           unnest(s.tools || s.prompts || s.resources || s.templates) AS used (digest)
+                                     WHERE pg_catalog.get_byte(used.digest, 0) >> 4 = slice)
+             LIMIT most
+               FOR UPDATE OF d SKIP LOCKED) AS unused;
+    IF found IS NULL THEN
+        RETURN 0;
+    END IF;
+    DELETE FROM registry.documents AS d
+     WHERE d.digest = ANY (found)
+       AND d.digest NOT IN (SELECT used.digest
+                              FROM registry.snapshots AS s,
+                                   unnest(s.tools || s.prompts || s.resources || s.templates) AS used (digest)
+                             WHERE pg_catalog.get_byte(used.digest, 0) >> 4 = slice);
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    RETURN gone;
+END
+$$;
+
 CREATE FUNCTION registry.spelling(name text, number text) RETURNS text
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
     RETURN translate((CASE WHEN (name ~~ '%/%'::text) THEN (btrim(regexp_replace(split_part(lower((name COLLATE "C")), '/'::text, 1), '[._-]+'::text, '-'::text, 'g'::text), '-'::text) || '/'::text) ELSE ''::text END || regexp_replace(regexp_replace(split_part(lower((name COLLATE "C")), '/'::text, '-1'::integer), '[._-]+'::text, '-'::text, 'g'::text), (((('(?<!'::text || number) || ')-|-(?!'::text) || number) || ')'::text), ''::text, 'g'::text)), '01'::text, 'ol'::text);
@@ -333,6 +364,26 @@ CREATE FUNCTION registry.forget_offer() RETURNS trigger
 BEGIN
     NEW.offer_digest := NULL;
     RETURN NEW;
+END
+$$;
+
+CREATE FUNCTION registry.hold_documents() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+DECLARE
+    named bytea[];
+    held  integer;
+BEGIN
+    SELECT array_agg(DISTINCT one.digest) INTO named
+      FROM added AS s, unnest(s.tools || s.prompts || s.resources || s.templates) AS one (digest);
+    -- In one order, so that two who hold the same never wait for each other.
+    SELECT count(*) INTO held
+      FROM (SELECT FROM registry.documents WHERE digest = ANY (named) ORDER BY digest FOR KEY SHARE) AS locked;
+    IF held < COALESCE(array_length(named, 1), 0) THEN
+        RAISE serialization_failure USING MESSAGE = 'a document of the snapshot is not there';
+    END IF;
+    RETURN NULL;
 END
 $$;
 
@@ -488,15 +539,15 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION registry.settled_entry() RETURNS bigint
+CREATE FUNCTION registry.settled_entry(entries regclass, word integer) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
 DECLARE
-    given     bigint;
+    given     bigint := COALESCE(pg_catalog.pg_sequence_last_value(
+                            pg_catalog.pg_get_serial_sequence(entries::text, 'id')::pg_catalog.regclass), 0);
     under_way bigint;
 BEGIN
-    SELECT last_value INTO given FROM registry.audit_id_seq;
     WITH locks AS MATERIALIZED (SELECT * FROM pg_catalog.pg_locks)
     SELECT min(((classid::bigint & 65535) << 32) + objid::bigint)
       INTO under_way
@@ -504,11 +555,11 @@ BEGIN
      WHERE locktype = 'advisory'
        AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
        AND objsubid = 1
-       AND classid::bigint >> 16 = 16725
+       AND classid::bigint >> 16 = word
        AND virtualtransaction IN (SELECT virtualtransaction
                                     FROM locks
                                    WHERE locktype = 'relation'
-                                     AND relation = 'registry.audit'::pg_catalog.regclass
+                                     AND relation = entries
                                      AND mode = 'RowExclusiveLock'
                                      AND granted);
     RETURN LEAST(given, under_way);
@@ -522,6 +573,25 @@ CREATE FUNCTION registry.tell_removed() RETURNS trigger
 BEGIN
     INSERT INTO registry.changes (server_id, name, owner, kind)
     SELECT id, name, owner, 'removed' FROM gone ORDER BY id;
+    RETURN NULL;
+END
+$$;
+
+CREATE FUNCTION registry.tell_status() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+BEGIN
+    -- Most sweeps find every server as it was.
+    IF NOT EXISTS (SELECT FROM added) THEN
+        RETURN NULL;
+    END IF;
+    INSERT INTO registry.changes (server_id, name, owner, kind, before, after, reasons)
+    SELECT s.id, s.name, s.owner, 'status', ('{"status":"' || t.from_status || '"}')::json,
+           ('{"status":"' || t.to_status || '"}')::json, ARRAY[t.reason]
+      FROM added AS t
+      JOIN registry.mcp_servers AS s ON s.id = t.server_id
+     ORDER BY t.id;
     RETURN NULL;
 END
 $$;
@@ -873,6 +943,12 @@ CREATE TABLE registry.migrations (
     applied_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
+CREATE TABLE registry.published (
+    bus character varying(256) NOT NULL,
+    through bigint NOT NULL,
+    published_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
 CREATE TABLE registry.server_counts (
     status registry.server_status NOT NULL,
     server_type registry.server_type NOT NULL,
@@ -1072,6 +1148,9 @@ ALTER TABLE ONLY registry.mcp_servers
 ALTER TABLE ONLY registry.migrations
     ADD CONSTRAINT migrations_pkey PRIMARY KEY (version);
 
+ALTER TABLE ONLY registry.published
+    ADD CONSTRAINT published_pkey PRIMARY KEY (bus);
+
 ALTER TABLE ONLY registry.server_counts
     ADD CONSTRAINT server_counts_pkey PRIMARY KEY (slot, status, server_type);
 
@@ -1132,9 +1211,15 @@ CREATE INDEX audit_target_idx ON ONLY registry.audit USING btree (target, id);
 
 CREATE INDEX audit_rest_target_id_idx ON registry.audit_rest USING btree (target, id);
 
-CREATE INDEX changes_grade_idx ON registry.changes USING btree (grade, id) WHERE (grade >= 'breaking'::registry.grade);
+CREATE INDEX changes_grade_idx ON registry.changes USING btree (id) WHERE (grade >= 'breaking'::registry.grade);
+
+CREATE INDEX changes_kind_idx ON registry.changes USING btree (kind, id);
+
+CREATE INDEX changes_name_idx ON registry.changes USING btree (name, id);
 
 CREATE INDEX changes_occurred_at_idx ON registry.changes USING brin (occurred_at);
+
+CREATE INDEX changes_owner_idx ON registry.changes USING btree (owner, id);
 
 CREATE INDEX changes_server_id_idx ON registry.changes USING btree (server_id, id);
 
@@ -1174,6 +1259,8 @@ CREATE INDEX mcp_servers_undeclared_idx ON registry.mcp_servers USING btree (id)
 
 CREATE INDEX server_metadata_tags_idx ON registry.server_metadata USING gin (tags_fold);
 
+CREATE INDEX snapshots_last_seen_idx ON registry.snapshots USING btree (last_seen) WHERE (last_seen IS NOT NULL);
+
 CREATE INDEX snapshots_server_id_idx ON registry.snapshots USING btree (server_id, source, first_seen);
 
 CREATE INDEX team_prefixes_team_idx ON registry.team_prefixes USING btree (team);
@@ -1190,13 +1277,17 @@ CREATE TRIGGER add_changed_times AFTER UPDATE OF counts ON metrics.sweeps FOR EA
 
 CREATE TRIGGER add_times AFTER INSERT ON metrics.sweeps FOR EACH ROW WHEN ((new.counts <> '{}'::integer[])) EXECUTE FUNCTION metrics.add_times();
 
-CREATE TRIGGER audit_begins BEFORE INSERT ON registry.audit FOR EACH STATEMENT EXECUTE FUNCTION registry.begin_entry();
+CREATE TRIGGER tell_status AFTER INSERT ON metrics.status_transitions REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION registry.tell_status();
+
+CREATE TRIGGER audit_begins BEFORE INSERT ON registry.audit FOR EACH STATEMENT EXECUTE FUNCTION registry.begin_entry('registry.audit_id_seq', '16725');
 
 CREATE TRIGGER audit_stays BEFORE DELETE OR UPDATE ON registry.audit FOR EACH ROW EXECUTE FUNCTION registry.refuse_change();
 
 CREATE TRIGGER audit_stays_whole BEFORE TRUNCATE ON registry.audit FOR EACH STATEMENT EXECUTE FUNCTION registry.refuse_change();
 
 CREATE TRIGGER audit_stays_whole BEFORE TRUNCATE ON registry.audit_rest FOR EACH STATEMENT EXECUTE FUNCTION registry.refuse_change();
+
+CREATE TRIGGER changes_begin BEFORE INSERT ON registry.changes FOR EACH STATEMENT EXECUTE FUNCTION registry.begin_entry('registry.changes_id_seq', '17224');
 
 CREATE TRIGGER count_changed AFTER UPDATE ON registry.mcp_servers REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION registry.count_changed_servers();
 
@@ -1215,6 +1306,8 @@ CREATE TRIGGER derive_new BEFORE INSERT ON registry.server_metadata FOR EACH ROW
 CREATE TRIGGER forget_metrics AFTER DELETE ON registry.mcp_servers FOR EACH ROW EXECUTE FUNCTION metrics.forget_server();
 
 CREATE TRIGGER forget_offer_of_replaced_server BEFORE UPDATE OF moved_at ON registry.mcp_servers FOR EACH ROW EXECUTE FUNCTION registry.forget_offer();
+
+CREATE TRIGGER hold_documents AFTER INSERT ON registry.snapshots REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION registry.hold_documents();
 
 CREATE TRIGGER keep_changed_endpoint AFTER UPDATE OF retired_at ON registry.endpoints FOR EACH ROW WHEN (((new.retired_at IS NULL) <> (old.retired_at IS NULL))) EXECUTE FUNCTION registry.keep_endpoint();
 

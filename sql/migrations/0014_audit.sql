@@ -1,41 +1,42 @@
 -- Reading the audit without missing an entry, and keeping it by the month.
 --
--- What now exists: registry.settled_entry, up to which number no entry can come any more, and the trigger by which it knows;
--- the months of the audit, which maintenance makes ahead and drops when they are too old. No index: none is asked for that
--- 0012 has not.
+-- What now exists: registry.settled_entry, up to which number no entry can come any more, and the trigger by which it knows,
+-- for the audit and for whatever is read by numbers later; the months of the audit, which maintenance makes ahead and drops
+-- when they are too old. No index: none is asked for that 0012 has not.
 
 -- Entries get their numbers before they are committed: one with a lower number may come after one with a higher, and the
 -- order of transactions is another one. So whoever adds entries holds a lock until its transaction ends, whose key is
 -- the last number that was given before: its own are higher. Fires before the statement's first row, and so before its
--- first number.
+-- first number. Its arguments: the sequence of the numbers, and the word of 16 bits by which the locks of this table are
+-- told from others. What is left of 64 bits has room for numbers up to 2 to the 48th.
 CREATE FUNCTION registry.begin_entry() RETURNS trigger
     LANGUAGE plpgsql
     SECURITY DEFINER
     SET search_path = ''
 AS $$
 BEGIN
-    -- 16725 is 'AU'; what is left of 64 bits has room for numbers up to 2 to the 48th.
-    PERFORM pg_catalog.pg_advisory_xact_lock_shared((16725::bigint << 48) + last_value)
-       FROM registry.audit_id_seq;
+    PERFORM pg_catalog.pg_advisory_xact_lock_shared(
+        (TG_ARGV[1]::bigint << 48) + COALESCE(pg_catalog.pg_sequence_last_value(TG_ARGV[0]::pg_catalog.regclass), 0));
     RETURN NULL;
 END
 $$;
+-- 16725 is 'AU'.
 CREATE TRIGGER audit_begins BEFORE INSERT ON registry.audit
-    FOR EACH STATEMENT EXECUTE FUNCTION registry.begin_entry();
+    FOR EACH STATEMENT EXECUTE FUNCTION registry.begin_entry('registry.audit_id_seq', '16725');
 
--- The number up to which every entry is there that ever will be, for a statement that begins after this one. The last
--- number is read first: who has a number up to it and is not done yet has its lock by then,
--- and that of an INSERT on the table before it. Anybody may take an advisory lock: alone it counts for nothing.
-CREATE FUNCTION registry.settled_entry() RETURNS bigint
+-- The number up to which every entry of a table is there that ever will be, for a statement that begins after this one.
+-- `word`: that of the table's trigger. The last number is read first: who has a number up to it and is not done yet has its
+-- lock by then, and that of an INSERT on the table before it. Anybody may take an advisory lock: alone it counts for nothing.
+CREATE FUNCTION registry.settled_entry(entries regclass, word integer) RETURNS bigint
     LANGUAGE plpgsql
     SECURITY DEFINER
     SET search_path = ''
 AS $$
 DECLARE
-    given     bigint;
+    given     bigint := COALESCE(pg_catalog.pg_sequence_last_value(
+                            pg_catalog.pg_get_serial_sequence(entries::text, 'id')::pg_catalog.regclass), 0);
     under_way bigint;
 BEGIN
-    SELECT last_value INTO given FROM registry.audit_id_seq;
     WITH locks AS MATERIALIZED (SELECT * FROM pg_catalog.pg_locks)
     SELECT min(((classid::bigint & 65535) << 32) + objid::bigint)
       INTO under_way
@@ -43,11 +44,11 @@ BEGIN
      WHERE locktype = 'advisory'
        AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
        AND objsubid = 1
-       AND classid::bigint >> 16 = 16725
+       AND classid::bigint >> 16 = word
        AND virtualtransaction IN (SELECT virtualtransaction
                                     FROM locks
                                    WHERE locktype = 'relation'
-                                     AND relation = 'registry.audit'::pg_catalog.regclass
+                                     AND relation = entries
                                      AND mode = 'RowExclusiveLock'
                                      AND granted);
     RETURN LEAST(given, under_way);
@@ -124,6 +125,6 @@ END
 $$;
 
 -- They run as their owner: not for everybody.
-REVOKE EXECUTE ON FUNCTION registry.begin_entry(), registry.settled_entry(), registry.add_audit_months(date, date),
-                           registry.drop_audit_month(date)
+REVOKE EXECUTE ON FUNCTION registry.begin_entry(), registry.settled_entry(regclass, integer),
+                           registry.add_audit_months(date, date), registry.drop_audit_month(date)
   FROM PUBLIC;

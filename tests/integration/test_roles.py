@@ -41,6 +41,7 @@ RUN_BY = {
         "health.introductions.",
         "health.invitations.",
         "health.maintenance.",
+        "ledger.keeping.",
         "aws.db.VERIFY",
     ),
     "registry_porter": ("access.identity.", "aws.db.VERIFY"),
@@ -94,8 +95,9 @@ FORBIDDEN = [
     ("registry_sweeper", "DELETE FROM registry.mcp_servers"),
     ("registry_sweeper", "INSERT INTO registry.tools (server_id, name, input_schema) VALUES (1, 'x', '{}')"),
     ("registry_sweeper", "SELECT description FROM registry.mcp_servers"),
-    ("registry_sweeper", "SELECT * FROM registry.tools"),
+    ("registry_sweeper", "UPDATE registry.tools SET description = NULL"),
     ("registry_sweeper", "SELECT * FROM registry.server_metadata"),
+    ("registry_sweeper", "DELETE FROM registry.documents"),
     ("registry_porter", "UPDATE registry.tokens SET role = 'admin'"),
     ("registry_porter", "UPDATE registry.tokens SET revoked_at = NULL"),
     ("registry_porter", "DELETE FROM registry.tokens"),
@@ -265,7 +267,7 @@ def test_the_template_gives_each_function_the_role_that_runs_its_statements():
     parameters = {"DatabaseUrl": "postgresql://h/d", "RegistryPassword": "x"}
     functions = template.load(ROOT / "template.yaml", parameters).functions
     given = {name: function.environment.get("DATABASE_ROLE") for name, function in functions.items()}
-    reader, writer, sweeper, porter, keeper = ROLES
+    reader, writer, sweeper, porter, keeper, clerk = ROLES
     assert given == {
         "AuthorizerFunction": None,
         "FrontFunction": None,
@@ -280,4 +282,5 @@ def test_the_template_gives_each_function_the_role_that_runs_its_statements():
         **dict.fromkeys(("HealthCheckFunction", "StartSweepFunction", "MaintainFunction"), sweeper),
         **dict.fromkeys(("HealthWriteFunction", "RememberFunction"), sweeper),
         "AccessFunction": keeper,
+        "LedgerFunction": clerk,
     }

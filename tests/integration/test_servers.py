@@ -67,6 +67,7 @@ PARAMETERS = {
     "until": "2026-11-22", "owner": "x", **ADMIN.parameters(), "action": "team.set", "target": "team:x", "was": None,
     "became": "{}", "settled": 1, "actor": None, "team": "x", "role": "reader", "days": 90, "contact": None,
     "prefixes": ["x-"], "seen": None, "is_told_members": True, "issuer_id": "x", "audience": "x", "claims": "{}",
+    "slice": 0, "most": 1, "bus": "x", "through": 1,
 }  # fmt: skip
 
 

@@ -133,7 +133,7 @@ COLD_START = {
         POSTGRES | {"msgspec"},
     ),
     "health_write": (BACKGROUND | {"aws.db", "health.messages", "health.results"}, POSTGRES | {"msgspec"}),
-    "maintain": (BACKGROUND | {"aws.db", "health.maintenance"}, POSTGRES),
+    "maintain": (BACKGROUND | {"aws.db", "health.maintenance", "ledger.keeping"}, POSTGRES),
 }
 # Small: what the libraries above bring along. Of botocore, Powertools reads the empty top only, to learn whether it
 # is installed; its sessions and clients are what costs 275 ms.

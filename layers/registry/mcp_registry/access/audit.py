@@ -28,7 +28,7 @@ MAX_SEQUENCE: Final = 2**63 - 1
 
 # The number up to which every entry is there that ever will be. Asked before the page and apart from it: a statement
 # does not see what is committed after it began, and this is about what is over by now.
-SETTLED = "SELECT registry.settled_entry()"
+SETTLED = "SELECT registry.settled_entry('registry.audit', 16725)"
 
 # Bytes of the entries of a page: Lambda answers with 6 MB at most, and the client reads 4 MiB.
 MAX_BYTES: Final = 2_000_000
