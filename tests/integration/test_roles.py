@@ -45,6 +45,7 @@ RUN_BY = {
         "aws.db.VERIFY",
     ),
     "registry_porter": ("access.identity.", "aws.db.VERIFY"),
+    "registry_clerk": ("ledger.publishing.", "aws.db.VERIFY"),
     "registry_keeper": ("access.audit.", "access.teams.", "access.credentials.", "access.trust.", "aws.db.VERIFY"),
 }
 # What reads of the catalogue only, although it stands beside what writes.

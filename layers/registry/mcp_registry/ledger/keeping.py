@@ -12,9 +12,9 @@ from typing import Any, LiteralString, NamedTuple
 from mcp_registry.aws import observability
 from mcp_registry.aws.db import Database
 
-# A step may take this long. The slowest is a sixteenth of the documents: 2 s of a million of them.
+# A step may take this long. A sixteenth of a million documents beside 49,000 snapshots took 0.6 s (2026-12-01).
 STEP_SECONDS = 60.0
-# Those of a million documents that are not used any more are found by the first digit of their digests.
+# Documents are looked through by the first digit of their digests (registry.drop_documents).
 SLICES = 16
 MOST = 50_000
 
