@@ -79,6 +79,7 @@ PRICES = {
     "alarm": Price(0.10, "month", "Amazon CloudWatch Pricing", "2025-05, memory"),
     "dashboard": Price(3.00, "month", "Amazon CloudWatch Pricing", "2026-06, quoted"),
     "schedule": Price(1.00, "million; a rule's may be free", "Amazon EventBridge Pricing", "2026-03, quoted"),
+    "event": Price(1.00, "million of 64 KB", "Amazon EventBridge Pricing", "2025-05, memory"),
     "secret": Price(0.40, "month", "AWS Secrets Manager Pricing", "2025-05, memory"),
     "secret read": Price(5.00, "million", "AWS Secrets Manager Pricing", "2025-05, memory"),
     "X-Ray": Price(5.00, "million traces", "AWS X-Ray Pricing", "2025-05, memory"),
@@ -129,8 +130,14 @@ HOUR_BYTES = 322  # of a server's hour, with 27 buckets
 # it, with what an introduction has kept.
 SWEPT_BYTES = 5_100
 CATALOGUE_BYTES = 8_600
-# Of a server, in a message (2026-11-30): with its pulse, and with what it says of itself.
-MESSAGE_BYTES = {"shard": 218, "findings": 57, "visits": 78, "introductions": 740}
+# Of the ledger, reckoned by the columns of its tables: a server of 10 tools, each a document of 2 KB with its digests
+# and its place in the index, and two snapshots; and a day of it, with a release a week (a guess) that changes three
+# tools: a snapshot, three documents and three changes.
+LEDGER_BYTES = 24_000
+LEDGER_DAY_BYTES = 1_300
+# Of a server, in a message (2026-11-30): with its pulse, with what it says of itself. 60 bytes of a visit (reckoned)
+# are for the digest of what was offered last. Who offers the same says that alone: what comes back is less as a rule.
+MESSAGE_BYTES = {"shard": 218, "findings": 57, "visits": 138, "introductions": 740}
 WRITE_CPU = 16e-6  # seconds of Postgres for a check
 FOLD_SECONDS = 0.3e-3  # of a server's hour; 3 s for 10,000 (health.maintenance), over twice what 1,000 take here
 # benchmarks/README.md, 2026-11-22
@@ -173,6 +180,7 @@ SWEEPERS = 110  # MaximumConcurrency of HealthSweepFunction
 MAINTENANCE_SECONDS = 900  # Timeout of MaintainFunction
 MAX_STORAGE_GB = 1_000  # MaxAllocatedStorage of Database
 CHUNK = 64 * 1024  # what SQS counts as one request
+EVENTS_PER_DAY = 0.5  # of a server, that an event bus is told of: a guess
 METRICS = 3  # sweep_unfinished, sweep_suspect, sweep_untimely; one dimension with one value
 # "Configuring scaling behavior for SQS event source mappings" (Lambda Developer Guide): five batches at a time, and no
 # fewer where a maximum concurrency is set, as here. Each asks for 20 s ("Setting-up long polling in Amazon SQS"). For
@@ -196,7 +204,8 @@ class Options(NamedTuple):
     raw_days: int = 7
     multi_az: bool = False
     rollup_days: int = 400
-    alarms: int = 38  # metrics that alarms look at
+    ledger_days: int = 400
+    alarms: int = 39  # metrics that alarms look at
     zones: int = 2  # in which the endpoint is
     memory_gb: float = 0.5
     sweep_memory_gb: float = 0.5
@@ -241,6 +250,7 @@ def month(servers: int, options: Options) -> Month:
     # The database. Before the oldest day is dropped, at 03:15, there are a day and a bit more than those kept.
     day_bytes = checks / DAYS * CHECK_BYTES
     used = servers * (CATALOGUE_BYTES + options.rollup_days * 24 * HOUR_BYTES) + (options.raw_days + 1.15) * day_bytes
+    used += servers * (LEDGER_BYTES + options.ledger_days * LEDGER_DAY_BYTES)
     # A quarter more, and what the log of Postgres itself needs; 20 GB is the least that RDS has.
     storage = max(20, math.ceil(used * 1.25 / GB) + 4)
     wal = checks / DAYS * WAL_BYTES + servers * 86_400 / CHECKPOINT_SECONDS * PAGE_BYTES
@@ -390,6 +400,7 @@ def savings(options: Options) -> dict[str, Options]:
         "256 MB for the function that probes": options._replace(sweep_memory_gb=0.25),
         "`RawRetentionDays=2`": options._replace(raw_days=2),
         "`RollupRetentionDays=90`": options._replace(rollup_days=90),
+        "`LedgerRetentionDays=90`": options._replace(ledger_days=90),
         "the endpoint in one zone": options._replace(zones=1),
         "no endpoint: IPv6 and an egress-only gateway, free": options._replace(zones=0),
         "`IntroduceMinutes=1440`: introduced each day, not each hour": options._replace(introduce_minutes=1_440),
@@ -412,11 +423,16 @@ def extras(servers: int, options: Options) -> dict[str, float]:
     traced = min(of.invocations, SECONDS)
     kept = SNAPSHOTS * options.memory_gb * SECONDS * _usd("SnapStart kept")
     starts = servers * options.requests * DAYS * COLD * options.memory_gb * _usd("SnapStart start")
+    # A run each minute, an alarm, the events, and an endpoint in the VPC, which is most of it.
+    gb_second = _usd("Lambda arm64" if options.arm64 else "Lambda x86_64")
+    told = SECONDS / 60 * (_usd("Lambda requests") / MILLION + 0.05 * options.memory_gb * gb_second) + _usd("alarm")
+    told += servers * EVENTS_PER_DAY * DAYS * _usd("event") / MILLION + options.zones * HOURS * _usd("endpoint")
     return {
         "a standby in a second zone (Multi-AZ)": month(servers, options._replace(multi_az=True)).total - of.total,
         "RDS Proxy": HOURS * max(of.database.cpus, 2) * _usd("RDS Proxy"),
         "Aurora Serverless v2 in place of RDS, with as much memory": aurora - rds,
         "SnapStart for the functions that read": kept + starts,
+        "`EventBus`: a bus is told of changes": told,
         "X-Ray, first of each second and 5 %": (traced + 0.05 * (of.invocations - traced)) / MILLION * _usd("X-Ray"),
     }
 

@@ -7,8 +7,8 @@
 --                     writes the status.
 --   registry_porter   identify: reads which token or workload somebody is, and notes that a token was used.
 --   registry_keeper   access: teams, tokens and issuers; reads the audit.
---   registry_clerk    ledger, mark: reads what servers offer and what changed, and writes what curators decide, and for
---                     which servers there are headers.
+--   registry_clerk    ledger, mark, publish: reads what servers offer and what changed, and writes what curators decide, for
+--                     which servers there are headers, and up to which change an event bus was told.
 --
 -- The authorizer and the prober have no role. None has a password: where functions log in by IAM (registry.by_token, which
 -- sql/migrate.py sets) the roles have rds_iam, elsewhere a user takes one on (SET ROLE) who is a member.
@@ -159,12 +159,16 @@ GRANT SELECT (owner, version, offer_digest, ledger_digest, tools_count, updated_
    ON registry.mcp_servers
    TO registry_sweeper;
 GRANT SELECT ON registry.tools, registry.approvals, registry.changes TO registry_sweeper;
-GRANT SELECT, INSERT, DELETE ON registry.documents TO registry_sweeper;
+GRANT SELECT, INSERT ON registry.documents TO registry_sweeper;
 GRANT SELECT, INSERT, DELETE, UPDATE (last_seen) ON registry.snapshots TO registry_sweeper;
 GRANT SELECT, INSERT, UPDATE ON registry.ledger TO registry_sweeper;
 GRANT UPDATE (seen_digest) ON registry.endpoints TO registry_sweeper;
--- What is too old.
+-- What is too old. Documents go by a function that runs as its owner, and takes none that a snapshot has.
 GRANT DELETE ON registry.changes TO registry_sweeper;
+GRANT EXECUTE ON FUNCTION registry.drop_documents(integer, integer) TO registry_sweeper;
+
+-- Up to which change an event bus was told.
+GRANT SELECT, INSERT, UPDATE ON registry.published TO registry_clerk;
 
 -- Which secrets hold headers for a server (MarkFunction), and which of them an introduction may read.
 GRANT SELECT, INSERT, DELETE, UPDATE (given_at, ended_at) ON registry.probe_headers TO registry_clerk;

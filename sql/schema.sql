@@ -311,6 +311,38 @@ BEGIN
 END
 $_$;
 
+CREATE FUNCTION registry.drop_documents(slice integer, most integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+DECLARE
+    found bytea[];
+    gone  integer;
+BEGIN
+    SELECT array_agg(digest) INTO found
+      FROM (SELECT d.digest
+              FROM registry.documents AS d
+             WHERE pg_catalog.get_byte(d.digest, 0) >> 4 = slice
+               AND d.digest NOT IN (SELECT used.digest
+                                      FROM registry.snapshots AS s,
+                                           unnest(s.tools || s.prompts || s.resources || s.templates) AS used (digest)
+                                     WHERE pg_catalog.get_byte(used.digest, 0) >> 4 = slice)
+             LIMIT most
+               FOR UPDATE OF d SKIP LOCKED) AS unused;
+    IF found IS NULL THEN
+        RETURN 0;
+    END IF;
+    DELETE FROM registry.documents AS d
+     WHERE d.digest = ANY (found)
+       AND d.digest NOT IN (SELECT used.digest
+                              FROM registry.snapshots AS s,
+                                   unnest(s.tools || s.prompts || s.resources || s.templates) AS used (digest)
+                             WHERE pg_catalog.get_byte(used.digest, 0) >> 4 = slice);
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    RETURN gone;
+END
+$$;
+
 CREATE FUNCTION registry.end_probe_headers() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
@@ -348,6 +380,26 @@ CREATE FUNCTION registry.forget_offer() RETURNS trigger
 BEGIN
     NEW.offer_digest := NULL;
     RETURN NEW;
+END
+$$;
+
+CREATE FUNCTION registry.hold_documents() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+DECLARE
+    named bytea[];
+    held  integer;
+BEGIN
+    SELECT array_agg(DISTINCT one.digest) INTO named
+      FROM added AS s, unnest(s.tools || s.prompts || s.resources || s.templates) AS one (digest);
+    -- In one order, so that two who hold the same never wait for each other.
+    SELECT count(*) INTO held
+      FROM (SELECT FROM registry.documents WHERE digest = ANY (named) ORDER BY digest FOR KEY SHARE) AS locked;
+    IF held < COALESCE(array_length(named, 1), 0) THEN
+        RAISE serialization_failure USING MESSAGE = 'a document of the snapshot is not there';
+    END IF;
+    RETURN NULL;
 END
 $$;
 
@@ -917,6 +969,12 @@ CREATE TABLE registry.probe_headers (
     ended_at timestamp with time zone
 );
 
+CREATE TABLE registry.published (
+    bus character varying(256) NOT NULL,
+    through bigint NOT NULL,
+    published_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
 CREATE TABLE registry.server_counts (
     status registry.server_status NOT NULL,
     server_type registry.server_type NOT NULL,
@@ -1119,6 +1177,9 @@ ALTER TABLE ONLY registry.migrations
 ALTER TABLE ONLY registry.probe_headers
     ADD CONSTRAINT probe_headers_pkey PRIMARY KEY (secret);
 
+ALTER TABLE ONLY registry.published
+    ADD CONSTRAINT published_pkey PRIMARY KEY (bus);
+
 ALTER TABLE ONLY registry.server_counts
     ADD CONSTRAINT server_counts_pkey PRIMARY KEY (slot, status, server_type);
 
@@ -1231,6 +1292,8 @@ CREATE INDEX probe_headers_server_id_idx ON registry.probe_headers USING btree (
 
 CREATE INDEX server_metadata_tags_idx ON registry.server_metadata USING gin (tags_fold);
 
+CREATE INDEX snapshots_last_seen_idx ON registry.snapshots USING btree (last_seen) WHERE (last_seen IS NOT NULL);
+
 CREATE INDEX snapshots_server_id_idx ON registry.snapshots USING btree (server_id, source, first_seen);
 
 CREATE INDEX team_prefixes_team_idx ON registry.team_prefixes USING btree (team);
@@ -1278,6 +1341,8 @@ CREATE TRIGGER end_probe_headers AFTER UPDATE OF owner ON registry.mcp_servers F
 CREATE TRIGGER forget_metrics AFTER DELETE ON registry.mcp_servers FOR EACH ROW EXECUTE FUNCTION metrics.forget_server();
 
 CREATE TRIGGER forget_offer_of_replaced_server BEFORE UPDATE OF moved_at ON registry.mcp_servers FOR EACH ROW EXECUTE FUNCTION registry.forget_offer();
+
+CREATE TRIGGER hold_documents AFTER INSERT ON registry.snapshots REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION registry.hold_documents();
 
 CREATE TRIGGER keep_changed_endpoint AFTER UPDATE OF retired_at ON registry.endpoints FOR EACH ROW WHEN (((new.retired_at IS NULL) <> (old.retired_at IS NULL))) EXECUTE FUNCTION registry.keep_endpoint();
 

@@ -2,7 +2,8 @@
 --
 -- What now exists: registry.documents, snapshots, ledger, approvals and changes; mcp_servers.ledger_digest, the offer that the
 -- ledger has of a server, and an index of those of which it has another one; endpoints.seen_digest, what an endpoint offered
--- when it was last asked; registry.probe_headers, for which servers Secrets Manager holds headers. Nothing is read from old rows here: what is declared comes into the ledger by and by.
+-- when it was last asked; registry.probe_headers, for which servers Secrets Manager holds headers; registry.published, up to which
+-- change each event bus was told. Nothing is read from old rows here: what is declared comes into the ledger by and by.
 --
 -- locks: registry.mcp_servers, registry.endpoints, metrics.status_transitions
 
@@ -52,6 +53,70 @@ CREATE TABLE registry.snapshots (
 );
 -- The one that was there at a time, and the last one.
 CREATE INDEX snapshots_server_id_idx ON registry.snapshots (server_id, source, first_seen);
+-- Those that may be too old to be kept.
+CREATE INDEX snapshots_last_seen_idx ON registry.snapshots (last_seen) WHERE last_seen IS NOT NULL;
+
+-- The documents of a snapshot are there, and stay for as long as it does: what a foreign key would say, if one could be of each
+-- element of an array. Their rows are locked until the snapshot is committed. Whoever wrote it reads again and repeats where one
+-- has gone meanwhile (40001). Fires at the end of the statement, which may add both.
+CREATE FUNCTION registry.hold_documents() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = ''
+AS $$
+DECLARE
+    named bytea[];
+    held  integer;
+BEGIN
+    SELECT array_agg(DISTINCT one.digest) INTO named
+      FROM added AS s, unnest(s.tools || s.prompts || s.resources || s.templates) AS one (digest);
+    -- In one order, so that two who hold the same never wait for each other.
+    SELECT count(*) INTO held
+      FROM (SELECT FROM registry.documents WHERE digest = ANY (named) ORDER BY digest FOR KEY SHARE) AS locked;
+    IF held < COALESCE(array_length(named, 1), 0) THEN
+        RAISE serialization_failure USING MESSAGE = 'a document of the snapshot is not there';
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER hold_documents AFTER INSERT ON registry.snapshots
+    REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION registry.hold_documents();
+
+-- Deletes documents that no snapshot has, `most` at once, and returns how many: one sixteenth of them in a call, by the first
+-- digit of the digest, so that what is compared stays small. Each query of a function sees what is committed by then. So those
+-- that were found are locked first, and looked at a second time: who was about to use one has done so, or waits and finds it
+-- gone. Those that somebody holds are left for another day.
+CREATE FUNCTION registry.drop_documents(slice integer, most integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = ''
+AS $$
+DECLARE
+    found bytea[];
+    gone  integer;
+BEGIN
+    SELECT array_agg(digest) INTO found
+      FROM (SELECT d.digest
+              FROM registry.documents AS d
+             WHERE pg_catalog.get_byte(d.digest, 0) >> 4 = slice
+               AND d.digest NOT IN (SELECT used.digest
+                                      FROM registry.snapshots AS s,
+                                           unnest(s.tools || s.prompts || s.resources || s.templates) AS used (digest)
+                                     WHERE pg_catalog.get_byte(used.digest, 0) >> 4 = slice)
+             LIMIT most
+               FOR UPDATE OF d SKIP LOCKED) AS unused;
+    IF found IS NULL THEN
+        RETURN 0;
+    END IF;
+    DELETE FROM registry.documents AS d
+     WHERE d.digest = ANY (found)
+       AND d.digest NOT IN (SELECT used.digest
+                              FROM registry.snapshots AS s,
+                                   unnest(s.tools || s.prompts || s.resources || s.templates) AS used (digest)
+                             WHERE pg_catalog.get_byte(used.digest, 0) >> 4 = slice);
+    GET DIAGNOSTICS gone = ROW_COUNT;
+    RETURN gone;
+END
+$$;
+REVOKE EXECUTE ON FUNCTION registry.hold_documents(), registry.drop_documents(integer, integer) FROM PUBLIC;
 
 -- Where each server stands. A row is written when something changes, and not when it was seen again as it was.
 CREATE TABLE registry.ledger (
@@ -130,6 +195,13 @@ CREATE INDEX changes_occurred_at_idx ON registry.changes USING brin (occurred_at
 -- No reader of the feed misses a change: as with the audit (0014). 17224 is 'CH'.
 CREATE TRIGGER changes_begin BEFORE INSERT ON registry.changes
     FOR EACH STATEMENT EXECUTE FUNCTION registry.begin_entry('registry.changes_id_seq', '17224');
+
+-- Up to which change an event bus was told what it is to be told of (ledger/publishing.py), by its name.
+CREATE TABLE registry.published (
+    bus          varchar(256) PRIMARY KEY,
+    through      bigint NOT NULL,
+    published_at timestamptz NOT NULL DEFAULT now()
+);
 
 ALTER TABLE registry.mcp_servers
     -- The offer_digest of the declared snapshot; of a server that is not in the ledger yet no digest at all.

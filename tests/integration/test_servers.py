@@ -70,6 +70,7 @@ PARAMETERS = {
     "as_of": None, "about": 1, "own": None, "wanted": "manual", "decisions": "[]", "compatible_id": None,
     "approved_id": None, "reason": None, "state_before": "awaiting", "state_after": "approved",
     "secret": "00000000-0000-4000-8000-000000000000", "origin": "http://x",
+    "slice": 0, "most": 1, "bus": "x", "through": 1,
 }  # fmt: skip
 
 

@@ -109,8 +109,8 @@ def test_the_constants_are_those_of_the_template() -> None:
     assert re.findall(r"^    (\w+): {Class: ([\w.]+),", template, re.MULTILINE) == [
         (each.size, each.name) for each in cost.CLASSES if each.size
     ]
-    # Two of them reckon with four metrics and with five, and are paid for each.
-    assert template.count("Type: AWS::CloudWatch::Alarm\n") + 3 + 4 == options.alarms
+    # Two of them reckon with four metrics and with five, and are paid for each. One is there with an EventBus only.
+    assert template.count("Type: AWS::CloudWatch::Alarm\n") + 3 + 4 - 1 == options.alarms
     assert int(of("Function", r"MemorySize: (\d+)")) == options.memory_gb * 1024 == options.sweep_memory_gb * 1024
     assert int(of("AuthorizerFunction", r"MemorySize: (\d+)")) == cost.AUTHORIZER_MEMORY_GB * 1024
     assert template.count("      SnapStart: ") == cost.SNAPSHOTS
@@ -122,6 +122,7 @@ def test_the_constants_are_those_of_the_template() -> None:
     assert int(of("Database", r"MaxAllocatedStorage: (\d+)")) == cost.MAX_STORAGE_GB
     assert int(of("RawRetentionDays", r"Default: (\d+)")) == options.raw_days
     assert int(of("RollupRetentionDays", r"Default: (\d+)")) == options.rollup_days
+    assert int(of("LedgerRetentionDays", r"Default: (\d+)")) == options.ledger_days
     assert len(of("SqsEndpoint", r"SubnetIds: \[(.*)\]").split(",")) == options.zones
     assert int(of("RegistryApi", r"ReauthorizeEvery: (\d+)")) == cost.AUTHORIZER_SECONDS
 

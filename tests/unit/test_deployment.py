@@ -38,6 +38,8 @@ CHOICES: dict[str, dict[str, str]] = {
     "everything": {"Tracing": "true", "AlarmEmail": "ops@example.com", "DatabaseProxy": "true", "ProberInVpc": "true"},
     "nothing": {"AccessLogs": "false", "ReserveConcurrency": "false", "RegistryPassword": "x", "CronSecret": "y"},
     "snapshots": {"SnapStart": "true"},
+    "an event bus": {"EventBus": "changes"},
+    "an event bus, a network of yours": {**NETWORK, "EventBus": "changes"},
     "another role": {"ApiGatewayRole": "existing", "Architecture": "arm64"},
 }
 # These actions know no resource ("Service Authorization Reference"), or Lambda checks them before there is one.
@@ -157,6 +159,7 @@ def test_each_function_may_do_what_it_is_there_for_and_nothing_else(stack: Stack
         **{name: {("rds-db:connect", "writer"), ("sqs:SendMessage", "IntroduceQueue")} for name in ANNOUNCING},
         **{name: {("rds-db:connect", "reader")} for name in READERS},
         "AccessFunction": {("rds-db:connect", "keeper")},
+        "LedgerFunction": {("rds-db:connect", "clerk"), ("sqs:SendMessage", "IntroduceQueue")},
         "HealthCheckFunction": {
             ("rds-db:connect", "sweeper"),
             *(("sqs:SendMessage", queue) for queue in ("ProbeQueue", "TickQueue", "IntroduceQueue")),
@@ -170,7 +173,6 @@ def test_each_function_may_do_what_it_is_there_for_and_nothing_else(stack: Stack
             ("secretsmanager:GetSecretValue", "probe headers"),
             *reads("IntroduceQueue"),
         },
-        "LedgerFunction": {("rds-db:connect", "clerk"), ("sqs:SendMessage", "IntroduceQueue")},
         "ProbeHeadersFunction": {
             ("secretsmanager:CreateSecret", "probe headers"),
             ("secretsmanager:DeleteSecret", "probe headers"),
@@ -182,6 +184,8 @@ def test_each_function_may_do_what_it_is_there_for_and_nothing_else(stack: Stack
         "MaintainFunction": {("rds-db:connect", "sweeper"), ("sqs:SendMessage", "EventDeadLetterQueue")},
         "MigrateFunction": {("rds-db:connect", "owner")},
     }
+    if stack.holds("Publishes"):
+        wanted["PublishFunction"] = {("rds-db:connect", "clerk"), ("events:PutEvents", "changes")}
     assert set(wanted) == set(stack.of_type(LAMBDA))
     for function, expected in wanted.items():
         if not stack.holds("CreatesDatabase"):
@@ -213,9 +217,9 @@ def reads(queue: str) -> list[tuple[str, str]]:
 
 
 def target(resource: str) -> str:
-    """The logical id or the database's role that an ARN is of."""
-    if found := re.search(r":dbuser:.*/registry_(\w+)$", resource):
-        return found[1]
+    """The logical id, the database's role, the event bus or the secrets that an ARN is of."""
+    if found := re.search(r":dbuser:.*/registry_(\w+)$|:event-bus/(\w+)$", resource):
+        return found[1] or found[2]
     if resource.endswith("/probe-headers/*"):
         return "probe headers"
     return resource.removeprefix("${").partition(".")[0].removesuffix("}")
@@ -281,7 +285,7 @@ def test_the_endpoints_serve_those_who_send_and_the_migration(stack: Stack):
     assert bool(endpoints) == stack.holds("CreatesVpc")
     for properties in endpoints.values():
         (statement,) = properties["PolicyDocument"]["Statement"]
-        actions = ("sqs:SendMessage", "s3:PutObject", "secretsmanager:GetSecretValue")
+        actions = ("sqs:SendMessage", "s3:PutObject", "secretsmanager:GetSecretValue", "events:PutEvents")
         assert statement["Action"] in actions and statement["Resource"] != "*"
 
 
@@ -546,6 +550,18 @@ def test_who_may_send_to_a_queue_has_a_way_there(stack: Stack):
     assert {target(queue) for queue in statement["Resource"]} == {queue for _, queue in sending}
 
 
+def test_who_tells_an_event_bus_is_there_where_one_is_named_and_has_a_way_there(stack: Stack):
+    named = stack.holds("Publishes")
+    assert ("PublishFunction" in stack.resources) == ("PublishErrorsAlarm" in stack.resources) == named
+    endpoint = stack.of_type("AWS::EC2::VPCEndpoint").get("EventsEndpoint")
+    assert (endpoint is not None) == (named and stack.holds("CreatesVpc"))
+    if endpoint is not None:
+        (statement,) = endpoint["PolicyDocument"]["Statement"]
+        (allowed,) = (s for s in stack.statements("PublishRole") if s["Action"] == "events:PutEvents")
+        assert statement["Principal"] == {"AWS": "${PublishRole.Arn}"} and endpoint["PrivateDnsEnabled"] is True
+        assert statement["Resource"] == allowed["Resource"]
+
+
 def test_a_proxy_has_a_way_to_the_database_before_it_looks_for_it(stack: Stack):
     for resource in stack.resources.values():
         if resource["Type"] == "AWS::RDS::DBProxyTargetGroup":
@@ -576,7 +592,7 @@ def test_a_secret_that_has_another_password_is_read_anew_by_all_that_use_the_dat
 
 @pytest.mark.parametrize("size", ["trial", "small", "medium", "large"])
 def test_all_that_may_run_at_once_leaves_connections_free_even_while_versions_change(size: str):
-    stack = Stack(Size=size)
+    stack = Stack(Size=size, EventBus="changes")
     reserved = {name: p.get("ReservedConcurrentExecutions") for name, p in using_database(stack).items()}
     assert None not in reserved.values(), reserved
     wanted = 2 * sum(map(int, reserved.values())) + 10
@@ -606,7 +622,7 @@ def test_without_a_share_of_the_accounts_concurrency_no_function_reserves_any():
 
 
 # What is asked for again within a minute, and is of no use later.
-FORGOTTEN = {"TickQueue", "HealthCheckFunctionMinute"}
+FORGOTTEN = {"TickQueue", "HealthCheckFunctionMinute", "PublishFunctionMinute"}
 
 
 def alarms_on(stack: Stack, namespace: str, metric: str) -> list[dict[str, Any]]:

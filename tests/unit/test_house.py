@@ -41,8 +41,8 @@ OWNERS = {
     "_sha2": {"access.tokens"},  # a module of Python 3.13, which these tests may be older than
     "aws_lambda_powertools": {"aws.observability"},
     "aiodns": {"dial.lookup"},
-    "boto3": {"aws.queues", "aws.secret"},
-    "botocore": {"aws.queues", "aws.secret"},
+    "boto3": {"aws.events", "aws.queues", "aws.secret"},
+    "botocore": {"aws.events", "aws.queues", "aws.secret"},
     "jwt": {"access.issuers"},
     "msgspec": {
         *("forms", "access.rules", "catalogue.canonical", "catalogue.registration", "health.messages"),
@@ -159,7 +159,8 @@ COLD_START = {
         POSTGRES | {"msgspec"},
     ),
     "health_write": (BACKGROUND | {"aws.db", "health.messages", "health.results"}, POSTGRES | {"msgspec"}),
-    "maintain": (BACKGROUND | {"aws.db", "health.maintenance"}, POSTGRES),
+    "publish": (BACKGROUND | {"aws.db", "aws.events", "ledger.publishing"}, POSTGRES | SQS),
+    "maintain": (BACKGROUND | {"aws.db", "health.maintenance", "ledger.keeping"}, POSTGRES),
 }
 # Small: what the libraries above bring along. Of botocore, Powertools reads the empty top only, to learn whether it
 # is installed; its sessions and clients are what costs 275 ms.

@@ -166,6 +166,16 @@ def log_maintained(added: int, folded: int, dropped: int, deleted: int) -> None:
     logger.info("maintained", extra={"added": added, "folded": folded, "dropped": dropped, "deleted": deleted})
 
 
+def log_forgotten(snapshots: int, changes: int, documents: int) -> None:
+    """Log what of the ledger was too old, or used by nobody any more, and was deleted."""
+    logger.info("forgotten", extra={"snapshots": snapshots, "changes": changes, "documents": documents})
+
+
+def log_published(changes: int, through: int) -> None:
+    """Log how many changes an event bus was told, and up to which number it knows of all."""
+    logger.info("published", extra={"changes": changes, "through": through})
+
+
 def _count(name: str, value: int) -> None:
     """One metric in CloudWatch's embedded metric format, in the namespace MCPRegistry."""
     from aws_lambda_powertools.metrics import MetricUnit, single_metric  # 10 ms, and rarely wanted

@@ -1,4 +1,4 @@
-"""Messages to SQS: an owner of boto3, with `secret`."""
+"""Messages to SQS: an owner of boto3, with `secret` and `events`."""
 
 from __future__ import annotations
 

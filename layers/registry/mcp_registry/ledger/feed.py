@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from mcp_registry.aws.db import Database
 from mcp_registry.caller import MAX_TEAM, Caller
-from mcp_registry.catalogue import servers
+from mcp_registry.catalogue import offers, servers
 from mcp_registry.edge.http import MAX_ID, MAX_NAME
 from mcp_registry.errors import Fault, ServerNotFound
 from mcp_registry.ledger import query
