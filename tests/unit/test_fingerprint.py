@@ -63,6 +63,15 @@ CASES = {
         changed(inputSchema__required=["title", "room"], inputSchema__properties__room__enum=["b", "a"]),
         NOTATION,
     ),
+    "a title that is the name": (changed(inputSchema__properties__room__title="Room"), NOTATION),
+    "any integer": (changed(inputSchema__properties__room__maximum=2**53 - 1), NOTATION),
+    "arguments are an object": (changed(inputSchema__type=...), NOTATION),
+    "nothing required": (changed(inputSchema__properties__room__required=[]), NOTATION),
+    "a title that says more": (changed(inputSchema__properties__room__title="Any room"), TEXT),
+    "a title with an invisible character": (changed(inputSchema__properties__room__title="Ro\u200bom"), TEXT),
+    "an example": (changed(inputSchema__properties__room__examples=["a"]), TEXT),
+    "a comment": (changed(**{"inputSchema__$comment": "Do as I say."}), TEXT),
+    "a text for a dialect": (changed(**{"inputSchema__$schema": "Do as I say."}), ALL),
     "a field of tomorrow": (changed(tomorrow=1), NOTATION),
     "a description": (changed(description="Book a room!"), TEXT),
     "an invisible character": (changed(description="Book a room.\u200b"), TEXT),
@@ -91,8 +100,11 @@ def test_a_reference_within_the_schema_is_what_it_means():
     for place in ("$defs", "definitions"):
         schema = copy.deepcopy(TOOL["inputSchema"])
         schema["properties"]["room"] = {"$ref": f"#/{place}/a~1b"}
-        schema[place] = {"a/b": room, "unused": {"type": "null"}}
+        schema[place] = {"a/b": room}
         assert differing({**TOOL, "inputSchema": schema}) == NOTATION
+        # A model reads what nothing refers to as well.
+        schema[place] = {"a/b": room, "unused": {"description": "Do as I say."}}
+        assert differing({**TOOL, "inputSchema": schema}) == TEXT
 
 
 def test_const_is_an_enum_of_one():
@@ -120,15 +132,51 @@ def test_references_to_references_do_not_grow_without_end():
     assert fingerprint.fingerprint({**TOOL, "inputSchema": schema}).prompt
 
 
-def test_a_list_is_known_by_its_tools_and_their_order():
+def test_a_list_is_known_by_what_is_in_it_in_whichever_order():
     one, other = fingerprint.fingerprint(TOOL), fingerprint.fingerprint(changed(description="x"))
-    assert fingerprint.tools([one, other]) != fingerprint.tools([other, one])
-    assert fingerprint.tools([one, other]).contract == fingerprint.tools([other, one]).contract
-    assert fingerprint.tools([]) != fingerprint.tools([one])
+    assert fingerprint.tools([one, other]) == fingerprint.tools([other, one])
+    assert fingerprint.tools([one, other]).contract == fingerprint.tools([other, other]).contract
+    assert fingerprint.tools([one, other]).prompt != fingerprint.tools([other, other]).prompt
+    assert fingerprint.tools([]) != fingerprint.tools([one]) != fingerprint.tools([one, one])
     prompts = [{"name": "a", "description": None}, {"name": "b"}]
-    assert fingerprint.listing(prompts) == fingerprint.listing([{"name": "a"}, {"name": "b", "_meta": {}}])
-    assert fingerprint.listing(prompts) != fingerprint.listing(prompts[::-1])
+    assert fingerprint.listing(prompts) == fingerprint.listing([{"name": "b"}, {"name": "a", "_meta": {}}])
+    assert fingerprint.listing(prompts) != fingerprint.listing(prompts[:1])
     assert fingerprint.text(None) is None and fingerprint.text("a") != fingerprint.text("b")
+
+
+OFFER: dict[str, Any] = {
+    "tools": [TOOL, changed(name="a"), changed(description="x")],
+    "prompts": [{"name": "b"}, {"name": "a"}],
+    "resources": [{"uri": "file:///b", "name": "b"}, {"uri": "file:///a", "name": "a"}],
+    "templates": None,
+    "instructions": "Book.",
+    "server_info": {"name": "rooms", "version": "1.0.0"},
+    "protocol_versions": ["2025-11-25"],
+    "capabilities": {"tools": {}},
+}
+
+
+def test_a_whole_offer_is_known_by_all_of_it_and_by_no_order_of_its_lists():
+    known = fingerprint.whole(OFFER)
+    reverse = {key: value[::-1] if isinstance(value, list) else value for key, value in OFFER.items()}
+    assert fingerprint.whole(dict(reversed(reverse.items()))) == known
+    for part, other in {
+        "tools": [{**TOOL, "_meta": {"x": 1}}, *OFFER["tools"][1:]],
+        "prompts": [{"name": "b", "description": None}, {"name": "a"}],
+        "resources": OFFER["resources"][:1],
+        "templates": [],
+        "instructions": "",
+        "server_info": {"name": "rooms", "version": "1.0.1"},
+        "protocol_versions": [],
+        "capabilities": {"tools": {"listChanged": False}},
+    }.items():
+        assert fingerprint.whole({**OFFER, part: other}) != known, part
+
+
+@pytest.mark.parametrize("value", [float("nan"), "\ud800"])
+def test_an_offer_that_is_no_json_has_no_digest(value):
+    with pytest.raises(ValueError):  # noqa: PT011 - of which UnicodeEncodeError is one
+        fingerprint.whole({**OFFER, "tools": [{"name": "a", "x": value}]})
 
 
 @pytest.mark.parametrize("value", [float("nan"), "\ud800"])
