@@ -673,6 +673,7 @@ CREATE TABLE registry.approvals (
     id bigint NOT NULL,
     server_id bigint NOT NULL,
     digest bytea NOT NULL,
+    snapshot_id bigint NOT NULL,
     decision registry.decision NOT NULL,
     reason character varying(500),
     decided_by character varying(600) NOT NULL,
@@ -1147,6 +1148,8 @@ CREATE INDEX endpoints_introduce_idx ON registry.endpoints USING btree (introduc
 CREATE INDEX issuers_issuer_idx ON registry.issuers USING btree (issuer);
 
 CREATE INDEX issuers_team_idx ON registry.issuers USING btree (team);
+
+CREATE INDEX ledger_policy_idx ON registry.ledger USING btree (server_id) WHERE (policy IS NOT NULL);
 
 CREATE INDEX mcp_servers_body_digest_idx ON registry.mcp_servers USING btree (body_digest);
 

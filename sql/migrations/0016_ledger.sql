@@ -78,17 +78,22 @@ CREATE TABLE registry.ledger (
     approved_id   bigint,
     changed_at    timestamptz NOT NULL DEFAULT now()
 );
+-- A list asks of each server whether it has a policy of its own. Few have.
+CREATE INDEX ledger_policy_idx ON registry.ledger (server_id) WHERE policy IS NOT NULL;
 
 -- What curators decided; the last one about a digest counts. Who did so stands in the audit as well.
 CREATE TABLE registry.approvals (
-    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    server_id  bigint NOT NULL REFERENCES registry.mcp_servers (id) ON DELETE CASCADE,
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    server_id   bigint NOT NULL REFERENCES registry.mcp_servers (id) ON DELETE CASCADE,
     -- snapshots.prompt
-    digest     bytea NOT NULL CHECK (length(digest) = 32),
-    decision   registry.decision NOT NULL,
-    reason     varchar(500),
-    decided_by varchar(600) NOT NULL,
-    decided_at timestamptz NOT NULL DEFAULT now()
+    digest      bytea NOT NULL CHECK (length(digest) = 32),
+    -- The snapshot that was looked at. It is the one to hand out where the server offers this digest again, in whatever
+    -- notation.
+    snapshot_id bigint NOT NULL,
+    decision    registry.decision NOT NULL,
+    reason      varchar(500),
+    decided_by  varchar(600) NOT NULL,
+    decided_at  timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX approvals_server_id_idx ON registry.approvals (server_id, digest, id);
 

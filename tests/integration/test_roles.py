@@ -31,6 +31,7 @@ RUN_BY = {
         "catalogue.servers.LIST",
         "catalogue.servers.NARROW",
         "catalogue.servers.DETAIL",
+        "catalogue.offers.",
         "health.history.",
         "aws.db.VERIFY",
     ),
@@ -41,9 +42,11 @@ RUN_BY = {
         "health.introductions.",
         "health.invitations.",
         "health.maintenance.",
+        "ledger.recording.",
         "aws.db.VERIFY",
     ),
     "registry_porter": ("access.identity.", "aws.db.VERIFY"),
+    "registry_clerk": ("ledger.approvals.", "catalogue.servers.IDENTIFY", "aws.db.VERIFY"),
     "registry_keeper": ("access.audit.", "access.teams.", "access.credentials.", "access.trust.", "aws.db.VERIFY"),
 }
 # What reads of the catalogue only, although it stands beside what writes.
@@ -94,7 +97,6 @@ FORBIDDEN = [
     ("registry_sweeper", "DELETE FROM registry.mcp_servers"),
     ("registry_sweeper", "INSERT INTO registry.tools (server_id, name, input_schema) VALUES (1, 'x', '{}')"),
     ("registry_sweeper", "SELECT description FROM registry.mcp_servers"),
-    ("registry_sweeper", "SELECT * FROM registry.tools"),
     ("registry_sweeper", "SELECT * FROM registry.server_metadata"),
     ("registry_porter", "UPDATE registry.tokens SET role = 'admin'"),
     ("registry_porter", "UPDATE registry.tokens SET revoked_at = NULL"),
@@ -102,6 +104,15 @@ FORBIDDEN = [
     ("registry_porter", "UPDATE registry.issuers SET role = 'admin'"),
     ("registry_porter", "SELECT name FROM registry.mcp_servers"),
     ("registry_porter", "SELECT * FROM registry.audit"),
+    ("registry_reader", "UPDATE registry.ledger SET approved_id = compatible_id"),
+    ("registry_reader", "INSERT INTO registry.approvals (server_id) VALUES (1)"),
+    ("registry_writer", "UPDATE registry.ledger SET approved_id = compatible_id"),
+    ("registry_sweeper", "INSERT INTO registry.approvals (server_id) VALUES (1)"),
+    ("registry_clerk", "UPDATE registry.approvals SET decision = 'approve'"),
+    ("registry_clerk", "DELETE FROM registry.approvals"),
+    ("registry_clerk", "UPDATE registry.documents SET document = '{}'"),
+    ("registry_clerk", "UPDATE registry.snapshots SET prompt = prompt"),
+    ("registry_clerk", "UPDATE registry.mcp_servers SET owner = 'x'"),
     ("registry_keeper", "UPDATE registry.tokens SET digest = digest"),
     ("registry_keeper", "UPDATE registry.audit SET actor = 'x'"),
     ("registry_keeper", "DELETE FROM registry.audit"),
@@ -265,7 +276,7 @@ def test_the_template_gives_each_function_the_role_that_runs_its_statements():
     parameters = {"DatabaseUrl": "postgresql://h/d", "RegistryPassword": "x"}
     functions = template.load(ROOT / "template.yaml", parameters).functions
     given = {name: function.environment.get("DATABASE_ROLE") for name, function in functions.items()}
-    reader, writer, sweeper, porter, keeper = ROLES
+    reader, writer, sweeper, porter, keeper, clerk = ROLES
     assert given == {
         "AuthorizerFunction": None,
         "FrontFunction": None,
@@ -280,4 +291,5 @@ def test_the_template_gives_each_function_the_role_that_runs_its_statements():
         **dict.fromkeys(("HealthCheckFunction", "StartSweepFunction", "MaintainFunction"), sweeper),
         **dict.fromkeys(("HealthWriteFunction", "RememberFunction"), sweeper),
         "AccessFunction": keeper,
+        "LedgerFunction": clerk,
     }

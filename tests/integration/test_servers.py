@@ -60,13 +60,22 @@ PARAMETERS = {
     "asked_at": None, "endpoint_ids": "{1}", "retries": "{NULL}", "doubted": "{}", "evidence_of": "{}",
     "evidence": "{}", "doubt_minutes": 5,
     "sudden": 3, "told": 20, "kept": 100, "falling": "{}", "minutes": 60, "ids": "{1}", "pulses": "{NULL}",
-    "eras": "{NULL}", "introductions": "{NULL}", "auths": "{NULL}",
+    "eras": "{NULL}", "introductions": "{NULL}", "auths": "{NULL}", "offered": "{NULL}",
+    "ttls_ms": "{NULL}", "source": "declared", "state": "observed", "flux": 0, "agrees": None, "superseded": None,
+    "prompt": b"x", "tools_raw": None,
+    "tools_prompt": None, "tools_contract": None, "at": "2026-11-22T12:00:00Z", "about": "{}", "tools_list": [b"x"],
+    "prompts_list": None, "resources_list": None, "templates_list": None, "digests": [b"x"], "raws": [b"x"],
+    "prompts": [b"x"], "contracts": [b"x"], "documents": ["{}"], "sources": ["observed"], "kinds": ["tool"],
+    "subjects": ["x"], "grades": ["text"], "befores": ["{}"], "afters": ["{}"], "reasons": ["[]"],
+    "becomes_unstable": False, "is_asked": True,
     "server_ids": "{1}", "verdicts": "{healthy}", "status_codes": "{200}", "response_times_ms": "{1}",
     "errors": "{NULL}", "ages_ms": "{0}", "period": "24h", "length": "24 hours", "point": "15 minutes",
     "hour": "2026-11-22T12:00:00Z", "day": "2026-11-22", "first": "2026-11-22", "last": "2026-11-22",
     "until": "2026-11-22", "owner": "x", **ADMIN.parameters(), "action": "team.set", "target": "team:x", "was": None,
     "became": "{}", "settled": 1, "actor": None, "team": "x", "role": "reader", "days": 90, "contact": None,
     "prefixes": ["x-"], "seen": None, "is_told_members": True, "issuer_id": "x", "audience": "x", "claims": "{}",
+    "policy": "auto", "own": None, "wanted": "manual", "decisions": "[]", "compatible_id": None, "approved_id": None,
+    "reason": None, "state_before": "awaiting", "state_after": "approved", "curates": True,
 }  # fmt: skip
 
 

@@ -46,7 +46,7 @@ OWNERS = {
     "jwt": {"access.issuers"},
     "msgspec": {"forms", "access.rules", "catalogue.canonical", "catalogue.registration", "health.messages"},
     "snapshot_restore_py": {"aws.db"},
-    "psycopg": {"aws.db", "health.introductions", "health.results", "health.sweeps"},
+    "psycopg": {"aws.db", "health.introductions", "health.results", "health.sweeps", "ledger.recording"},
     "uvloop": {"health.probe"},
 }
 MAX_HANDLER_LINES = 30
@@ -61,7 +61,9 @@ UNSEEN = {"json.JSONDecoder", "msgspec.json.Decoder", "msgspec.json.decode_lines
 OUR_OWN_JSON = {
     "layers/registry/mcp_registry/aws/signature.py",  # what Lambda answers to its own function
     "layers/registry/mcp_registry/aws/secret.py",
+    "layers/registry/mcp_registry/catalogue/offers.py",  # one string, of what a column of type json holds
     "layers/registry/mcp_registry/health/sweeps.py",
+    "layers/registry/mcp_registry/ledger/recording.py",  # documents, as it wrote them
     "local/credentials.py",
 }
 
@@ -129,7 +131,10 @@ COLD_START = {
         LOGGER | SQS | {"msgspec", "aiodns", "pycares", "uvloop"},
     ),
     "remember": (
-        BACKGROUND | {"aws.db", "health.introductions", "health.messages", "health.results"},
+        BACKGROUND
+        | {"aws.db", "catalogue.canonical", "catalogue.fingerprint", "catalogue.folding", "catalogue.offers"}
+        | {"health.introductions", "health.messages", "health.results"}
+        | {"ledger.grades", "ledger.policies", "ledger.recording", "ledger.schemas"},
         POSTGRES | {"msgspec"},
     ),
     "health_write": (BACKGROUND | {"aws.db", "health.messages", "health.results"}, POSTGRES | {"msgspec"}),

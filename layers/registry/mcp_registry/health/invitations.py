@@ -37,10 +37,11 @@ WITH due AS MATERIALIZED (
                                        ELSE after.time END * (1 + e.id %% 61 / 600.0)
       FROM (SELECT %(minutes)s * interval '1 minute' AS time) AS after
      WHERE e.id = ANY (ARRAY(SELECT id FROM due))
-    RETURNING e.server_id, e.id, e.url, e.health_url, e.era, e.pulse
+    RETURNING e.server_id, e.id, e.url, e.health_url, e.era, e.pulse, e.seen_digest
 )
 SELECT now(),
-       COALESCE(json_agg(json_build_array(c.server_id, c.id, c.url, c.health_url, c.era, h.verdict, c.pulse)
+       COALESCE(json_agg(json_build_array(c.server_id, c.id, c.url, c.health_url, c.era, h.verdict, c.pulse,
+                                          encode(c.seen_digest, 'hex'))
                          ORDER BY c.url), '[]')
   FROM claimed AS c
   JOIN registry.mcp_servers AS s ON s.id = c.server_id

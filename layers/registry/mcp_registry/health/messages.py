@@ -216,8 +216,8 @@ class Introduced(Struct, forbid_unknown_fields=True, omit_defaults=True):
 
     `pulse` and `era`: None where none tells, or none worked. `seen`: the digest of what it offers
     (`fingerprint.whole`); None where that is not known, and where it is up `trouble` says why. `offer`: all of it,
-    packed (`pack`), where it is another one than the visit knew. `wavers`: it was yet another one at a second look right
-    after the first. `ttl_ms`: how long the server itself says that its list will do.
+    packed (`pack`), where it is another one than the visit knew. `wavers`: it was yet another one at a second look
+    right after the first. `ttl_ms`: how long the server itself says that its list will do.
     """
 
     finding: Finding

@@ -52,12 +52,29 @@ UP: Final = frozenset({"healthy", "gated", "limited"})
 MAX_VALUES: Final = 100
 MAX_WORD: Final = 200
 MAX_EVIDENCE: Final = 10
+# What a message may say of how long a list will do; `introductions` goes by a day of it at most.
+MAX_TTL_MS: Final = 2**31 - 1
+# Characters of a packed offer: a message of the queue has 250 KiB, of which the rest is for what is told besides.
+MAX_OFFER: Final = 180 * 1024
+
+
+class Offered(NamedTuple):
+    """What a server offers, as `messages.Introduced` has it."""
+
+    seen: str | None = None
+    offer: str | None = None
+    trouble: str | None = None
+    wavers: bool = False
+
+
+NOTHING: Final = Offered()
 
 
 class Made(NamedTuple):
     """An introduction that was made: of whom, what was found, since when (time.monotonic()), and what was learnt.
 
     `finding`: the verdict. It is not the introduction's where a plain HTTP service is well, or a health URL complains.
+    `observed` is None where it offers what it did.
     """
 
     visit: Visit
@@ -66,6 +83,7 @@ class Made(NamedTuple):
     ended: float
     pulse: Pulse | None
     observed: dict[str, Any] | None
+    offered: Offered = NOTHING
 
 
 def make(record: Record) -> None:
@@ -215,13 +233,28 @@ class _Tour:
             finding = reach.Finding("healthy", known.signature.status)
         elif found.verdict in ("up", "gated"):
             finding = await self._complaint(visit) or finding
-        observed = None
+        observed, offered = None, NOTHING
         if found.verdict == "up":
             async with self._digesting:
-                observed = await asyncio.to_thread(_observed, found)
+                offered = await asyncio.to_thread(_offered, visit, found)
+                if offered.seen is None or offered.seen != visit.seen:
+                    observed = await asyncio.to_thread(_observed, found)
             # Its lists are let go before the next digests are made.
             found = found._replace(tools=(), prompts=(), resources=(), templates=())
-        return Made(visit, found, finding, ended, known, observed)
+            if visit.seen is not None and offered.offer is not None:
+                offered = offered._replace(wavers=await self._wavers(visit, found.era, offered.seen))
+        return Made(visit, found, finding, ended, known, observed, offered)
+
+    async def _wavers(self, visit: Visit, era: str | None, seen: str | None) -> bool:
+        """Whether a server that offers something else than before offers yet another thing when it is asked again."""
+        if time.monotonic() + self._each + LEAVE_SECONDS > self._ends:
+            return False
+        found = await self._introducer.introduce(visit.url, seconds=self._each, before=era)
+        if found.verdict != "up":
+            return False
+        async with self._digesting:
+            again = await asyncio.to_thread(_offered, visit._replace(seen=seen), found)
+        return again.offer is not None
 
 
 def _observed(found: Introduction) -> dict[str, Any]:
@@ -251,6 +284,39 @@ def _observed(found: Introduction) -> dict[str, Any]:
     return observed
 
 
+def _offered(visit: Visit, found: Introduction) -> Offered:
+    """All that a server that is up offers; the offer itself where it is another one than the visit knew."""
+    trouble = next((f"The list of {name} is not whole: {reason}" for name, reason in found.incomplete.items()), None)
+    trouble = trouble and _sentence(shown(trouble))
+    if "tools" in found.incomplete:
+        return Offered(trouble=trouble)
+    offer: dict[str, Any] = {
+        # Of half a list nobody knows what has gone.
+        name: None if name in found.incomplete else [*items]
+        for name, items in (
+            ("tools", found.tools),
+            ("prompts", found.prompts),
+            ("resources", found.resources),
+            ("templates", found.templates),
+        )
+    } | {
+        "instructions": found.instructions,
+        "server_info": found.server_info,
+        "protocol_versions": [*found.protocol_versions],
+        "capabilities": found.capabilities,
+    }
+    try:
+        seen = fingerprint.whole(offer).hex()
+        if seen == visit.seen:
+            return Offered(seen, trouble=trouble)
+        packed = messages.pack(offer)
+    except (ValueError, RecursionError):
+        return Offered(trouble="What it offers is no JSON: it holds NaN, half a character or a hundred levels")
+    if len(packed) > MAX_OFFER:
+        return Offered(trouble=f"What it offers is too long to be kept: {len(packed):,} bytes compressed")
+    return Offered(seen, packed, trouble)
+
+
 class _Told:
     """A stranger's values, bounded and shown: so many of them, and so much of each."""
 
@@ -276,7 +342,7 @@ class _Told:
 
 def _introduced(made: Made, sent: float) -> Introduced:
     """What was made, as it is sent at this time.monotonic()."""
-    visit, found, (verdict, status, reason), ended, known, observed = made
+    visit, found, (verdict, status, reason), ended, known, observed, offered = made
     evidence = [
         Evidence(one.asked, one.status, one.media_type, one.excerpt, one.took_ms)
         for one in found.evidence[:MAX_EVIDENCE]
@@ -298,6 +364,11 @@ def _introduced(made: Made, sent: float) -> Introduced:
         era=cast("messages.Era | None", found.era),
         introduction=cast("messages.Observed | None", observed),
         auth=cast("messages.Auth | None", found.gate and found.gate._asdict()),
+        seen=offered.seen,
+        offer=offered.offer,
+        trouble=offered.trouble,
+        wavers=offered.wavers,
+        ttl_ms=None if found.ttl_ms is None else min(max(found.ttl_ms, 0), MAX_TTL_MS),
     )
 
 
