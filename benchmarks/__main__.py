@@ -16,6 +16,7 @@ from benchmarks import (
     announcing,
     cold_start,
     engine,
+    grades,
     history,
     issuers,
     owner,
@@ -30,7 +31,7 @@ from benchmarks.report import Result, machine, summary
 
 BENCHMARKS = (
     *("requests", "cold_start", "paging", "throughput", "engine", "sweep", "writing", "history", "announcing"),
-    *("owner", "access", "issuers"),
+    *("owner", "access", "issuers", "grades"),
 )
 
 
@@ -59,6 +60,7 @@ def main() -> int:
             "owner": owner.run,
             "access": lambda: access.run(url),
             "issuers": issuers.run,
+            "grades": grades.run,
             "engine": lambda: engine.run(quick=arguments.quick),
         }
         print(machine(url))

@@ -107,10 +107,81 @@ def test_a_reference_within_the_schema_is_what_it_means():
         assert differing({**TOOL, "inputSchema": schema}) == TEXT
 
 
+def test_the_title_of_a_function_is_notation_where_it_is_the_end_of_the_name():
+    plain = {**TOOL, "name": "rooms_book"}
+    for title, same in (("bookArguments", True), ("RoomsBook", True), ("rArguments", False), ("books", False)):
+        titled = changed(name="rooms_book", inputSchema__title=title)
+        assert (fingerprint.fingerprint(titled).prompt == fingerprint.fingerprint(plain).prompt) is same, title
+
+
+def of_schemas(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
+    """The digests by which two tools differ that have these schemas."""
+    found = [fingerprint.fingerprint({"name": "a", "inputSchema": schema}) for schema in (one, other)]
+    return {name for name in found[0]._fields if getattr(found[0], name) != getattr(found[1], name)}
+
+
+USED = {"properties": {"a": {"$ref": "#/$defs/d", "description": "Here."}}}
+AWAY = {"properties": {"a": {"$ref": "#d"}}}
+STRING, NULL = {"type": "string", "description": "S."}, {"type": "null"}
+SCHEMAS: dict[str, tuple[dict[str, Any], dict[str, Any], set[str]]] = {
+    "words that are replaced where they are used": (
+        {**USED, "$defs": {"d": {"type": "string", "description": "A."}}},
+        {**USED, "$defs": {"d": {"type": "string", "description": "B."}}},
+        TEXT,
+    ),
+    "a definition that is referred to in a way that is not followed": (
+        {**AWAY, "$defs": {"d": {"$anchor": "d", "type": "string"}}},
+        {**AWAY, "$defs": {"d": {"$anchor": "d", "type": "integer"}}},
+        ALL,
+    ),
+    "a definition that is not replaced but narrowed": (
+        {"properties": {"a": {"$ref": "#/$defs/d", "enum": ["x"]}}, "$defs": {"d": {"enum": ["x", "y"]}}},
+        {"properties": {"a": {"enum": ["x"]}}},
+        ALL,
+    ),
+    "a constant that is empty": ({"properties": {"a": {"const": ""}}}, {"properties": {"a": {}}}, ALL),
+    "the order of a choice": ({"anyOf": [STRING, NULL]}, {"anyOf": [NULL, STRING]}, TEXT),
+    "a reference into a list": (
+        {"properties": {"a": {"$ref": "#/$defs/d%20e/anyOf/0"}}, "$defs": {"d e": {"anyOf": [STRING]}}},
+        {"properties": {"a": STRING}, "$defs": {"d e": {"anyOf": [STRING]}}},
+        NOTATION,
+    ),
+    "one of all": (
+        {"allOf": [{"minProperties": 1}], "maxProperties": 2},
+        {"minProperties": 1, "maxProperties": 2},
+        NOTATION,
+    ),
+    "one of all beside another": ({"allOf": [{"minProperties": 1}], "minProperties": 2}, {"minProperties": 2}, ALL),
+}
+
+
+@pytest.mark.parametrize("case", SCHEMAS)
+def test_two_schemas_differ_in_those_digests_that_it_concerns(case):
+    one, other, seen = SCHEMAS[case]
+    assert of_schemas(one, other) == seen
+
+
 def test_const_is_an_enum_of_one():
     assert fingerprint.fingerprint(changed(inputSchema__properties__room={"const": "a"})).prompt == (
         fingerprint.fingerprint(changed(inputSchema__properties__room={"enum": ["a"]})).prompt
     )
+
+
+def test_annotations_without_a_hint_are_no_contract_and_empty_ones_are_notation():
+    none, empty, titled = (
+        fingerprint.fingerprint({"name": "a", **({} if found is None else {"annotations": found})})
+        for found in (None, {}, {"title": "A"})
+    )
+    assert none.prompt == empty.prompt != titled.prompt and none.contract == titled.contract
+
+
+def test_the_bounds_of_an_integer_have_one_form():
+    def bounded(kind: str, **bounds: int) -> bytes:
+        room = {"type": kind, **bounds}
+        return fingerprint.fingerprint(changed(inputSchema__properties__room=room)).prompt
+
+    assert bounded("integer", minimum=1, maximum=8) == bounded("integer", exclusiveMinimum=0, exclusiveMaximum=9)
+    assert bounded("number", minimum=1) != bounded("number", exclusiveMinimum=0)
 
 
 @pytest.mark.parametrize("reference", ["#/$defs/a", "#/nowhere", "https://x.example/schema.json", "#", 7])

@@ -6,7 +6,7 @@ import copy
 import json
 import random
 import sys
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import example, given, settings
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from mcp_registry.catalogue import fingerprint
 from mcp_registry.ledger import grades
 from mcp_registry.ledger.grades import GRADES, Change, Offer
+from tests.conftest import ROOT
 
 EMPTY = Offer([], [], [], [], None, {"name": "bank", "version": "1"}, ["2025-11-25"], {"tools": {}})
 INPUT: dict[str, Any] = {
@@ -215,6 +216,23 @@ def test_a_character_that_was_there_is_none_that_is_new_but_one_more_is():
     before = changed("title", "Pay\u200b")
     assert tool_change(before, changed("title", "\u200bGive")).grade == "text"
     assert tool_change(before, changed("title", "Pay\u200b\u200b")).grade == "alarming"
+
+
+def test_a_host_that_another_tool_named_is_none_that_is_new():
+    other = {"name": "other", "description": "a"}
+    before = EMPTY._replace(tools=[TOOL, other])
+    after = EMPTY._replace(tools=[TOOL, {**other, "description": "https://bank.example"}])
+    assert graded(before, after) == [("text", "The description has changed")]
+
+
+def test_what_is_a_choice_now_is_compared_as_one_of_its_alternatives_only():
+    change = tool_change(TOOL, changed(IN + "amount", {"anyOf": [INPUT["properties"]["amount"], {"type": "null"}]}))
+    assert change.reasons == ("The parameter amount takes more than before",)
+
+
+def test_what_has_no_form_is_taken_for_a_change_that_breaks():
+    one, other = ({"name": "a", "inputSchema": {"properties": [name], "default": name}} for name in "ab")
+    assert "no rule knows (properties)" in tool_change(one, other).reasons[0]
 
 
 def test_a_list_that_is_not_known_is_compared_with_nothing():
@@ -446,11 +464,11 @@ def renoted(schema: dict[str, Any], definitions: dict[str, Any], chance: random.
 @given(schemas, st.integers())
 def test_neither_order_nor_notation_changes_what_a_model_reads(schema, seed):
     chance = random.Random(seed)
-    before = {"name": "a", "inputSchema": {"type": "object", "properties": {"p": schema}}}
+    before: dict[str, Any] = {"name": "a", "inputSchema": {"type": "object", "properties": {"p": schema}}}
     definitions: dict[str, Any] = {}
     other = renoted(before["inputSchema"]["properties"]["p"], definitions, chance)
     places = {place: definitions for place in ("$defs", "definitions") if place in json.dumps([other, definitions])}
-    after = {"name": "a", "inputSchema": {"type": "object", "properties": {"p": other}, **places}}
+    after: dict[str, Any] = {"name": "a", "inputSchema": {"type": "object", "properties": {"p": other}, **places}}
     after["inputSchema"]["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     after["inputSchema"]["title"] = "aArguments"
     if len(places) == 2:  # what is referred to in one place is not in the other
@@ -466,19 +484,18 @@ UNSEEN = ("\u200b", "\u202e", "\ufe0f", "\U000e0041", " ", "x")
 @settings(max_examples=100, deadline=None)
 @given(schemas, st.sampled_from(TEXTUAL), st.sampled_from(UNSEEN), st.integers(0, 99), st.booleans())
 def test_any_change_of_a_text_changes_what_a_model_reads(schema, key, added, place, unused):
-    root = {"type": "object", "properties": {"p": schema, "q": {"$ref": "#/$defs/d"}}}
+    root: dict[str, Any] = {"type": "object", "properties": {"p": schema, "q": {"$ref": "#/$defs/d"}}}
     root["$defs"] = {"d": {"type": "string"}, "loop": {"items": {"$ref": "#/$defs/loop"}}, "unused": {"type": "null"}}
     if unused:  # what leads away keeps all definitions
         root["properties"]["away"] = {"$ref": "https://x.example/schema"}
 
     def within(value: Any) -> list[dict[str, Any]]:
-        inner = (
-            [one for item in (value.values() if isinstance(value, dict) else value) for one in within(item)]
-            if (isinstance(value, dict | list))
-            else []
-        )
+        if not isinstance(value, dict | list):
+            return []
+        items: list[Any] = list(value.values() if isinstance(value, dict) else value)
+        inner: list[Any] = [one for item in items for one in within(item)]
         is_schema = isinstance(value, dict) and value.keys() & {"type", "enum", "anyOf", "$ref", "items"}
-        return [value, *inner] if is_schema else inner
+        return cast("list[dict[str, Any]]", [value, *inner] if is_schema else inner)
 
     schemas = within(root)
     chosen = schemas[place % len(schemas)]
@@ -488,14 +505,17 @@ def test_any_change_of_a_text_changes_what_a_model_reads(schema, key, added, pla
     assert fingerprint.fingerprint({"name": "a", "inputSchema": root}).prompt != before.prompt
 
 
-def operations(schema: Any) -> int:
-    """How many functions are called to take a tool's digests and to compare it."""
+def operations(schema: Any, most: int) -> int:
+    """How many functions are called to take a tool's digests and to compare it. Raises where it is more than `most`."""
     tool = {"name": "a", "inputSchema": schema, "description": "a"}
     count = 0
 
     def note(frame: Any, event: str, argument: Any) -> None:
         nonlocal count
         count += event in ("call", "c_call")
+        if count > most:
+            sys.setprofile(None)
+            raise AssertionError("it goes on and on")
 
     sys.setprofile(note)
     try:
@@ -549,4 +569,73 @@ GREEDY = {
 @pytest.mark.parametrize("case", GREEDY)
 def test_a_schema_costs_what_its_size_allows(case):
     schema = GREEDY[case]
-    assert operations(schema) < 200_000 + 200 * len(json.dumps(schema))
+    assert operations(schema, 200_000 + 200 * len(json.dumps(schema))) > 0
+
+
+# Real packages in an old and a new release (`tests/real/pairs.py`): their digests and grades as observed, and what they
+# offer without texts, on which the rules are run anew.
+PAIRS = json.loads((ROOT / "tests" / "corpus" / "grades.json").read_text())
+
+
+def test_there_are_sixteen_real_packages_and_each_grade_is_among_their_changes():
+    assert len({pair["package"] for pair in PAIRS}) >= 16
+    assert {grade for pair in PAIRS for _, _, grade in pair["grades"]} == set(GRADES)
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: f"{pair['package']} {pair['old']}")
+def test_real_changes_have_the_grades_that_were_found_in_their_texts(pair):
+    before, after = (Offer(**offer) for offer in pair["offers"])
+    assert [[c.kind, c.subject, c.grade] for c in grades.compare(before, after)] == pair["grades"]
+    assert grades.compare(before, before) == grades.compare(after, after) == []
+    known = pair["digests"]
+    found = [{tool["name"]: fingerprint.fingerprint(tool) for tool in offer.tools or ()} for offer in (before, after)]
+    assert [side.keys() for side in found] == [side.keys() for side in known]
+    for name in found[0].keys() & found[1].keys():
+        same = [one == other for one, other in zip(found[0][name], found[1][name], strict=True)]
+        assert same == [one == other for one, other in zip(known[0][name], known[1][name], strict=True)], name
+
+
+# A rule, and where a real pair shows it.
+SHOWN = {
+    "is gone": ("chrome-devtools-mcp", "close_page"),
+    "is new and required": ("chrome-devtools-mcp", "click"),
+    "is required now": ("@playwright/mcp", "browser_take_screenshot"),
+    "is optional now": ("mcp-server-kubernetes", "kubectl_delete"),
+    "takes fewer types": ("chrome-devtools-mcp", "resize_page"),
+    "takes more types": ("@modelcontextprotocol/server-sequential-thinking", "sequentialthinking"),
+    "has a tighter bound (minItems)": ("mcp-server-git", "git_add"),
+    "has a condition more (pattern)": ("@brave/brave-search-mcp-server", "brave_image_search"),
+    "has another default": ("@brave/brave-search-mcp-server", "brave_news_search"),
+    "takes more than before": ("@notionhq/notion-mcp-server", "API-create-a-comment"),
+    "has other alternatives (anyOf)": ("@modelcontextprotocol/server-filesystem", "read_media_file"),
+    "is of another type": ("chrome-devtools-mcp", "evaluate_script"),
+    "The tool is new": ("chrome-devtools-mcp", "type_text"),
+    "The tool is gone": ("@modelcontextprotocol/server-everything", "add"),
+    "The prompt is gone": ("@modelcontextprotocol/server-everything", "complex_prompt"),
+    "The template is gone": ("@modelcontextprotocol/server-everything", "test://static/resource/{id}"),
+    "It names a host": ("tavily-mcp", "tavily_search"),
+    "takes fewer values": ("chrome-devtools-mcp", "emulate"),
+    "takes more values": ("chrome-devtools-mcp", "list_console_messages"),
+    "The output has a schema now": ("mcp-server-time", "convert_time"),
+    "It is not read-only any more": ("chrome-devtools-mcp", "get_network_request"),
+    "It may destroy something now": ("mcp-server-git", "git_reset"),
+    "Only the notation has changed": ("@playwright/mcp", None),
+    "The description has changed": ("awslabs.aws-documentation-mcp-server", "read_documentation"),
+    "100 resources are gone and 7": ("@modelcontextprotocol/server-everything", None),
+    "The instructions have changed": ("awslabs.aws-documentation-mcp-server", None),
+    "It speaks other versions": ("@modelcontextprotocol/server-memory", None),
+    "The capability prompts is gone": ("tavily-mcp", None),
+    "Its version is another one": ("mcp-server-time", None),
+}
+
+
+@pytest.mark.parametrize("words", SHOWN)
+def test_a_rule_is_shown_by_a_real_pair(words):
+    package, subject = SHOWN[words]
+    changes = [
+        change
+        for pair in PAIRS
+        if pair["package"] == package
+        for change in grades.compare(Offer(**pair["offers"][0]), Offer(**pair["offers"][1]))
+    ]
+    assert [c for c in changes if subject in (None, c.subject) and any(words in reason for reason in c.reasons)]

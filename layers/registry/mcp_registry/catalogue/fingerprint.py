@@ -71,8 +71,10 @@ def prompt(tool: Mapping[str, Any]) -> dict[str, Any]:
     """
     raw = _raw(tool)
     read = {key: raw[key] for key in READ if key in raw}
+    if read.get("annotations") == {}:
+        del read["annotations"]
     name = read.get("name")
-    names = tuple(f"{name}{ending}" for ending in ENDINGS) if isinstance(name, str) else ()
+    names = _titles(name) if isinstance(name, str) else ()
     for key in SCHEMAS & read.keys():
         read[key] = _Schema(read[key]).plain(names)
     if isinstance(asked := read.get("inputSchema"), dict) and asked.get("type") == "object":
@@ -86,7 +88,9 @@ def contract(prompt: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(annotations := told.get("annotations"), dict):
         # The title of annotations is a text like that of the tool.
         hints = cast("dict[str, Any]", annotations)
-        told["annotations"] = {key: value for key, value in hints.items() if key not in TEXTS}
+        del told["annotations"]
+        if gated := {key: value for key, value in hints.items() if key not in TEXTS}:
+            told["annotations"] = gated
     return told
 
 
@@ -144,6 +148,12 @@ def untold(schema: Any) -> Any:
         else:
             told[key] = untold(value)
     return told
+
+
+def _titles(name: str) -> tuple[str, ...]:
+    """What SDKs call the schema of a tool: after it, or after its function, which may lack the name's first words."""
+    starts = [0, *(place + 1 for place, character in enumerate(name[:64]) if character in "_.-")]
+    return tuple(f"{name[start:]}{ending}" for start in starts for ending in ENDINGS)
 
 
 def _written(value: Any) -> bytes:
@@ -238,6 +248,10 @@ class _Schema:
             elif not _is_notation(key, value, names):
                 word, told = self._told(key, value, names, above, depth)
                 plain[word] = told
+        if plain.get("type") == "integer":
+            for outside, inside, step in (("exclusiveMinimum", "minimum", 1), ("exclusiveMaximum", "maximum", -1)):
+                if type(plain.get(outside)) is int and inside not in plain:
+                    plain[inside] = plain.pop(outside) + step
         return plain
 
     def _told(

@@ -116,7 +116,7 @@ class _Known:
         before = self._before
         found = [before.tools, before.prompts, before.resources, before.templates]
         words = [text for items in found for item in items or () for text in _texts(_read(item))]
-        return _hosts([*words, before.instructions or ""])
+        return hosts_of([*words, before.instructions or ""])
 
 
 def _pairs(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]], key: str) -> Iterator[tuple[str, Item, Item]]:
@@ -224,14 +224,14 @@ def _texts(read: Mapping[str, Any]) -> list[str]:
     return [text for key, value in read.items() if key != "icons" for text in (key, *_strings(value))]
 
 
-def _hosts(texts: Iterable[str]) -> set[str]:
+def hosts_of(texts: Iterable[str]) -> set[str]:
     """The hosts of the URLs in some texts, without a user or a port."""
     found = (authority for text in texts for authority in HOST.findall(text))
     hosts = {authority.rpartition("@")[2].partition(":")[0].strip(".,;*!]}").casefold() for authority in found}
     return hosts - {""}
 
 
-def _characters(texts: Iterable[str]) -> Counter[str]:
+def unseen(texts: Iterable[str]) -> Counter[str]:
     """How often each alarming character stands in some texts."""
     suspects = (text for text in texts if not text.isascii() or not text.isprintable())
     return Counter(found for text in suspects for found in ALARMING.findall(HARMLESS.sub("", text)))
@@ -240,7 +240,7 @@ def _characters(texts: Iterable[str]) -> Counter[str]:
 def _seen(before: Sequence[str], after: Sequence[str], known: _Known, new_url: str) -> list[Finding]:
     """What to look at in texts that have changed; `new_url` is the grade of a host that nothing named before."""
     findings: list[Finding] = []
-    for character in sorted(_characters(after) - _characters(before)):
+    for character in sorted(unseen(after) - unseen(before)):
         kind = (
             "a bidirectional"
             if re.match(f"[{DIRECTIONS}]", character)
@@ -249,7 +249,7 @@ def _seen(before: Sequence[str], after: Sequence[str], known: _Known, new_url: s
             else "an invisible"
         )
         findings.append(Finding("alarming", f"There is {kind} character now, U+{ord(character):04X}"))
-    hosts = _hosts(after) - _hosts(before)
+    hosts = hosts_of(after) - hosts_of(before)
     named = sorted(hosts - known.hosts) if hosts else []
     return findings + [Finding(new_url, f"It names a host that was not named before: {called(host)}") for host in named]
 
@@ -434,7 +434,7 @@ def _server_info(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Ch
         [text for field in ("name", "title", "description") for text in _strings(side.get(field))]
         for side in (one, other)
     ]
-    for character in sorted(_characters(texts[1]) - _characters(texts[0])):
+    for character in sorted(unseen(texts[1]) - unseen(texts[0])):
         findings.append(Finding("alarming", f"There is an unseen character now, U+{ord(character):04X}"))
     change = _change("server_info", None, dict(before), dict(after), findings)
     return [change if findings else change._replace(reasons=("Its version is another one",))]
