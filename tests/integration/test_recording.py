@@ -589,7 +589,7 @@ def test_another_registration_has_its_server_looked_at_at_once_and_what_is_new_i
     # It is up, and says the same: nobody is to look at it.
     rows(ledger.database, "UPDATE registry.endpoints SET visited_at = now() - interval '1 minute'")
     assert servers.replace(ledger.database, ADMIN, parsed(ledger, tools=[first]), lease=lease).visit is None
-    wanted = {**TOOL["inputSchema"], "required": ["amount"]}
+    wanted = copy.deepcopy(ledger.server.tools[0]["inputSchema"]) | {"required": ["amount"]}
     ledger.server.tools[0]["inputSchema"] = wanted
     registered = servers.replace(
         ledger.database, ADMIN, parsed(ledger, tools=[first | {"input_schema": wanted}]), lease=lease
