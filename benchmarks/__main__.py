@@ -19,6 +19,7 @@ from benchmarks import (
     grades,
     history,
     issuers,
+    ledger,
     owner,
     paging,
     requests,
@@ -31,7 +32,7 @@ from benchmarks.report import Result, machine, summary
 
 BENCHMARKS = (
     *("requests", "cold_start", "paging", "throughput", "engine", "sweep", "writing", "history", "announcing"),
-    *("owner", "access", "issuers", "grades"),
+    *("owner", "access", "issuers", "grades", "ledger"),
 )
 
 
@@ -61,6 +62,7 @@ def main() -> int:
             "access": lambda: access.run(url),
             "issuers": issuers.run,
             "grades": grades.run,
+            "ledger": lambda: ledger.run(url),
             "engine": lambda: engine.run(quick=arguments.quick),
         }
         print(machine(url))

@@ -161,6 +161,7 @@ GRANT SELECT (owner, version, offer_digest, ledger_digest, tools_count, updated_
 GRANT SELECT ON registry.tools, registry.approvals, registry.changes TO registry_sweeper;
 GRANT SELECT, INSERT ON registry.documents TO registry_sweeper;
 GRANT SELECT, INSERT, DELETE, UPDATE (last_seen) ON registry.snapshots TO registry_sweeper;
+GRANT USAGE ON SEQUENCE registry.snapshots_id_seq TO registry_sweeper;
 GRANT SELECT, INSERT, UPDATE ON registry.ledger TO registry_sweeper;
 GRANT UPDATE (seen_digest) ON registry.endpoints TO registry_sweeper;
 -- What is too old. Documents go by a function that runs as its owner, and takes none that a snapshot has.

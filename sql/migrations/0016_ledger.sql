@@ -129,7 +129,7 @@ CREATE TABLE registry.ledger (
     -- What the last introduction came to: observed, gated, degraded (something keeps it from being observed whole) or
     -- unstable (it is another one at each look). Null before the first.
     state         varchar(20) CHECK (state IN ('observed', 'gated', 'degraded', 'unstable')),
-    -- A sentence of ours about it, where it is degraded or unstable.
+    -- A sentence of ours about it, where it is degraded or unstable, or the headers that were given for it are of no use.
     reason        varchar(300),
     -- How often in a row it was another one than at the look before, and half of that for each time that it was not.
     flux          smallint NOT NULL DEFAULT 0,

@@ -49,7 +49,7 @@ OWNERS = {
         "ledger.approvals",
     },
     "snapshot_restore_py": {"aws.db"},
-    "psycopg": {"aws.db", "health.introductions", "health.results", "health.sweeps"},
+    "psycopg": {"aws.db", "health.introductions", "health.results", "health.sweeps", "ledger.recording"},
     "uvloop": {"health.probe"},
 }
 MAX_HANDLER_LINES = 30
@@ -66,6 +66,7 @@ OUR_OWN_JSON = {
     "layers/registry/mcp_registry/aws/secret.py",
     "layers/registry/mcp_registry/catalogue/offers.py",  # one string, of what a column of type json holds
     "layers/registry/mcp_registry/health/sweeps.py",
+    "layers/registry/mcp_registry/ledger/recording.py",  # documents, as it wrote them
     "local/credentials.py",
 }
 
@@ -155,7 +156,10 @@ COLD_START = {
     ),
     "mark": ((READ | {"access.audit", "edge.background", "health.marks"}) - {"edge.http"}, POSTGRES),
     "remember": (
-        BACKGROUND | {"aws.db", "health.introductions", "health.messages", "health.results"},
+        BACKGROUND
+        | {"aws.db", "catalogue.canonical", "catalogue.fingerprint", "catalogue.folding", "catalogue.offers"}
+        | {"health.introductions", "health.messages", "health.results"}
+        | {"ledger.grades", "ledger.policies", "ledger.recording", "ledger.schemas"},
         POSTGRES | {"msgspec"},
     ),
     "health_write": (BACKGROUND | {"aws.db", "health.messages", "health.results"}, POSTGRES | {"msgspec"}),

@@ -145,6 +145,11 @@ def log_introduced(found: int, learnt: int, recovered: int, failed: int) -> None
     logger.info("introduced", extra=fields)
 
 
+def log_recorded(observed: int, declared: int) -> None:
+    """Log of how many servers another offer was recorded, as it was observed and as it is declared."""
+    logger.info("recorded", extra={"observed": observed, "declared": declared})
+
+
 def log_change(server: str, before: str, now: str, reason: str) -> None:
     """Log that a server, by its name, came back or was called down; `reason` is the sentence of its history."""
     logger.info("status changed", extra={"server": server, "from": before, "to": now, "reason": reason})

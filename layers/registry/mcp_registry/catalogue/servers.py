@@ -1156,7 +1156,9 @@ def _place(
         "lease": lease,
         "is_moved": is_changed and found.endpoint is not None,
         "is_back": found.is_retired,
-        "is_looked_for": (is_changed or found.is_looked_for) and found.status != "inactive",
+        # Who offers something else is looked at, so that what it answers is known as soon as what it says.
+        "is_looked_for": (is_changed or found.is_looked_for or found.endpoint_offer != registration.offer_digest)
+        and found.status != "inactive",
         "is_put_back": is_put_back,
         "is_one_more": is_one_more,
     }

@@ -12,7 +12,7 @@ from mcp_registry.aws import observability
 from mcp_registry.aws.db import Database
 from mcp_registry.edge.background import Record
 from mcp_registry.health import messages, results
-from mcp_registry.health.messages import Introduced
+from mcp_registry.health.messages import Introduced, Introductions
 
 # What is kept of one introduction, as JSON. A client reads no more of a server's own words in one answer either.
 MAX_INTRODUCTION = 64 * 1024
@@ -20,14 +20,15 @@ MAX_INTRODUCTION = 64 * 1024
 # What was learnt where a server is up or gated; where it is not, what was learnt before still holds when it comes back.
 # An introduction that is older than the last one, or was asked for before the endpoint moved, says nothing. Of a gated
 # server the last introduction that succeeded is kept. The next introduction is due from this one on, whoever asked
-# for it: a new endpoint is not introduced once more because nothing had been learnt of it when it was sent out. Who was
-# found otherwise after it is left due when it is.
+# for it: a new endpoint is not introduced once more because nothing had been learnt of it when it was sent out. Who
+# says how long its list will do is asked then, or in a day. Who was found otherwise after it is left due when it is. Of
+# one that offers what it did no introduction comes: the old one stays where it is, and is not written anew.
 LEARN = """
 WITH learnt AS (
     SELECT l.*, COALESCE(%(sent_at)s::timestamptz, now()) - l.age_ms * interval '1 millisecond' AS at
       FROM unnest(%(endpoint_ids)s::bigint[], %(ages_ms)s::integer[], %(pulses)s::text[], %(eras)s::text[],
-                  %(introductions)s::text[], %(auths)s::text[])
-        AS l (endpoint_id, age_ms, pulse, era, introduction, auth)
+                  %(introductions)s::text[], %(auths)s::text[], %(offered)s::text[], %(ttls_ms)s::integer[])
+        AS l (endpoint_id, age_ms, pulse, era, introduction, auth, seen, ttl_ms)
 ), kept AS (
     UPDATE registry.endpoints AS e
        SET pulse = learnt.pulse,
@@ -38,10 +39,15 @@ WITH learnt AS (
                                              WHERE h.endpoint_id = e.id
                                                AND h.since > learnt.at)
                                THEN e.introduce_at
-                               ELSE learnt.at + %(minutes)s * interval '1 minute' * (1 + e.id %% 61 / 600.0) END,
+                               ELSE learnt.at
+                                    + GREATEST(%(minutes)s * interval '1 minute' * (1 + e.id %% 61 / 600.0),
+                                               LEAST(COALESCE(learnt.ttl_ms, 0), 86400000) * interval '1 millisecond')
+                          END,
            era = COALESCE(learnt.era, e.era),
-           introduced_at = CASE WHEN learnt.introduction IS NULL THEN e.introduced_at ELSE learnt.at END,
-           introduction = COALESCE(learnt.introduction::json, e.introduction)
+           introduced_at = CASE WHEN learnt.introduction IS NULL AND learnt.seen IS NULL THEN e.introduced_at
+                                ELSE learnt.at END,
+           introduction = COALESCE(learnt.introduction::json, e.introduction),
+           seen_digest = COALESCE(decode(learnt.seen, 'hex'), e.seen_digest)
       FROM learnt
      WHERE e.id = learnt.endpoint_id
        AND COALESCE(e.learnt_at < learnt.at, true)
@@ -54,11 +60,11 @@ SELECT count(*)::integer
 """
 
 
-def record(database: Database, message: Record) -> None:
-    """Write what the introductions of a message found and what was learnt of each endpoint, and log what changed.
+def record(database: Database, message: Record) -> Introductions:
+    """Write what the introductions of a message found and what was learnt of each endpoint; log what changed.
 
-    It may be written any number of times, and in any order with others. Raises Malformed where the message holds none,
-    Unavailable where the database cannot answer.
+    Returns the introductions. They may be written any number of times, and in any order with others. Raises Malformed
+    where the message holds none, Unavailable where the database cannot answer.
     """
     introductions = messages.introductions(message.body)
     findings = [one.finding for one in introductions.introduced]
@@ -67,6 +73,7 @@ def record(database: Database, message: Record) -> None:
     for change in written.changes:
         observability.log_change(*change)
     observability.log_introduced(len(findings), learnt, written.recovered, written.failed)
+    return introductions
 
 
 def _learn(database: Database, message: Record, asked_at: datetime, introduced: list[Introduced]) -> int:
@@ -100,6 +107,8 @@ def _keep(database: Database, message: Record, asked_at: datetime, told: list[In
             "eras": messages.texts([one.era for one in told]),
             "introductions": messages.texts([_kept(message, one, one.introduction) for one in told]),
             "auths": messages.texts([_kept(message, one, one.auth) for one in told]),
+            "offered": messages.texts([one.seen for one in told]),
+            "ttls_ms": messages.array([one.ttl_ms for one in told]),
         },
     )
     assert row is not None

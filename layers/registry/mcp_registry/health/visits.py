@@ -53,13 +53,32 @@ UP: Final = frozenset({"healthy", "gated", "limited"})
 MAX_VALUES: Final = 100
 MAX_WORD: Final = 200
 MAX_EVIDENCE: Final = 10
+# What a message may say of how long a list will do; `introductions` goes by a day of it at most.
+MAX_TTL_MS: Final = 2**31 - 1
+# Characters of a packed offer: a message of the queue has 250 KiB, of which the rest is for what is told besides.
+MAX_OFFER: Final = 180 * 1024
+
+
+class Offered(NamedTuple):
+    """What a server offers, as `messages.Introduced` has it."""
+
+    seen: str | None = None
+    offer: str | None = None
+    trouble: str | None = None
+    wavers: bool = False
+    ttl_ms: int | None = None
+
+
+NOTHING: Final = Offered()
+# What one finds who brings headers: the introduction, or why there is none; and the headers.
+_Inside = tuple[Introduction | None, str | None, Mapping[str, str] | None]
 
 
 class Made(NamedTuple):
     """An introduction that was made: of whom, what was found, since when (time.monotonic()), and what was learnt.
 
     `finding`: the verdict. It is not the introduction's where a plain HTTP service is well, or a health URL complains.
-    `trouble`: what keeps from being seen what a server offers, in a sentence of ours.
+    `observed` is None where it offers what it did.
     """
 
     visit: Visit
@@ -68,7 +87,7 @@ class Made(NamedTuple):
     ended: float
     pulse: Pulse | None
     observed: dict[str, Any] | None
-    trouble: str | None = None
+    offered: Offered = NOTHING
 
 
 def make(record: Record) -> None:
@@ -220,46 +239,66 @@ class _Tour:
             finding = reach.Finding("healthy", known.signature.status)
         elif found.verdict in ("up", "gated"):
             finding = await self._complaint(visit) or finding
-        told, trouble = found, None
+        told, trouble, brought = found, None, None
         if found.verdict == "gated" and visit.headers is not None:
-            told, trouble = await self._inside(visit, visit.headers)
-        observed = None
+            told, trouble, brought = await self._inside(visit, visit.headers)
+        observed, offered = None, NOTHING._replace(trouble=trouble)
         if told is not None and told.verdict == "up":
             async with self._digesting:
-                observed = await asyncio.to_thread(_observed, told)
+                offered = await asyncio.to_thread(_offered, visit, told)
+                if offered.seen is None or offered.seen != visit.seen:
+                    observed = await asyncio.to_thread(_observed, told)
             # Its lists are let go before the next digests are made.
-            found = found._replace(tools=(), prompts=(), resources=(), templates=())
-        return Made(visit, found, finding, ended, known, observed, trouble)
+            told = told._replace(tools=(), prompts=(), resources=(), templates=())
+            found = told if found.verdict == "up" else found
+            if told.ttl_ms is not None:
+                offered = offered._replace(ttl_ms=min(max(told.ttl_ms, 0), MAX_TTL_MS))
+            if visit.seen is not None and offered.offer is not None:
+                offered = offered._replace(wavers=await self._wavers(visit, told.era, offered.seen, brought))
+        return Made(visit, found, finding, ended, known, observed, offered)
 
-    async def _inside(self, visit: Visit, secret_id: str) -> tuple[Introduction | None, str | None]:
+    async def _inside(self, visit: Visit, secret_id: str) -> _Inside:
         """What a gated server says to who brings the headers that were given for it; or why it is not known.
 
-        What everybody else finds is its verdict all the same. Neither is known where there is no time left.
+        And the headers. What everybody else finds is its verdict all the same. Nothing is known where there is no time
+        left.
         """
         try:
             async with self._reading:
                 given = await asyncio.to_thread(headers.read, visit.server_id, secret_id)
         except secret.Gone:
-            return None, "The headers that were given for it are gone: give them again"
+            return None, "The headers that were given for it are gone: give them again", None
         except Unavailable as error:
             observability.log_unavailable("", error.cause)
-            return None, "The headers that were given for it cannot be read right now"
+            return None, "The headers that were given for it cannot be read right now", None
         if not given.are_for(visit.url):
-            return None, "The headers that were given for it are for another scheme, host or port than it has here"
+            reason = "The headers that were given for it are for another scheme, host or port than it has here"
+            return None, reason, None
         seconds = min(self._each, self._ends - time.monotonic() - LEAVE_SECONDS)
         if seconds <= 0:
-            return None, None
+            return None, None, None
         found = await self._introducer.introduce(visit.url, seconds=seconds, before=visit.era, headers=given.headers)
         if found.verdict is None:
-            return None, None
+            return None, None, None
         if found.verdict != "up":
             status = "" if found.status_code is None else f", {found.status_code}"
-            return None, f"With the headers that were given for it, it is {found.verdict} all the same{status}"
+            return None, f"With the headers that were given for it, it is {found.verdict} all the same{status}", None
         async with self._digesting:
             repeats = await asyncio.to_thread(given.stand_in, found)
         if repeats:
-            return None, "What it offers repeats a header that was given for it, and is not kept"
-        return found, None
+            return None, "What it offers repeats a header that was given for it, and is not kept", None
+        return found, None, given.headers
+
+    async def _wavers(self, visit: Visit, era: str | None, seen: str | None, brought: Mapping[str, str] | None) -> bool:
+        """Whether a server that offers something else than before offers yet another thing when it is asked again."""
+        if time.monotonic() + self._each + LEAVE_SECONDS > self._ends:
+            return False
+        found = await self._introducer.introduce(visit.url, seconds=self._each, before=era, headers=brought)
+        if found.verdict != "up":
+            return False
+        async with self._digesting:
+            again = await asyncio.to_thread(_offered, visit._replace(seen=seen), found)
+        return again.offer is not None
 
 
 def _observed(found: Introduction) -> dict[str, Any]:
@@ -289,6 +328,39 @@ def _observed(found: Introduction) -> dict[str, Any]:
     return observed
 
 
+def _offered(visit: Visit, found: Introduction) -> Offered:
+    """All that a server that is up offers; the offer itself where it is another one than the visit knew."""
+    trouble = next((f"The list of {name} is not whole: {reason}" for name, reason in found.incomplete.items()), None)
+    trouble = trouble and _sentence(shown(trouble))
+    if "tools" in found.incomplete:
+        return Offered(trouble=trouble)
+    offer: dict[str, Any] = {
+        # Of half a list nobody knows what has gone.
+        name: None if name in found.incomplete else [*items]
+        for name, items in (
+            ("tools", found.tools),
+            ("prompts", found.prompts),
+            ("resources", found.resources),
+            ("templates", found.templates),
+        )
+    } | {
+        "instructions": found.instructions,
+        "server_info": found.server_info,
+        "protocol_versions": [*found.protocol_versions],
+        "capabilities": found.capabilities,
+    }
+    try:
+        seen = fingerprint.whole(offer).hex()
+        if seen == visit.seen:
+            return Offered(seen, trouble=trouble)
+        packed = messages.pack(offer)
+    except (ValueError, RecursionError):
+        return Offered(trouble="What it offers is no JSON: it holds NaN, half a character or a hundred levels")
+    if len(packed) > MAX_OFFER:
+        return Offered(trouble=f"What it offers is too long to be kept: {len(packed):,} bytes compressed")
+    return Offered(seen, packed, trouble)
+
+
 class _Told:
     """A stranger's values, bounded and shown: so many of them, and so much of each."""
 
@@ -314,7 +386,7 @@ class _Told:
 
 def _introduced(made: Made, sent: float) -> Introduced:
     """What was made, as it is sent at this time.monotonic()."""
-    visit, found, (verdict, status, reason), ended, known, observed, trouble = made
+    visit, found, (verdict, status, reason), ended, known, observed, offered = made
     evidence = [
         Evidence(one.asked, one.status, one.media_type, one.excerpt, one.took_ms)
         for one in found.evidence[:MAX_EVIDENCE]
@@ -336,7 +408,11 @@ def _introduced(made: Made, sent: float) -> Introduced:
         era=cast("messages.Era | None", found.era),
         introduction=cast("messages.Observed | None", observed),
         auth=cast("messages.Auth | None", found.gate and found.gate._asdict()),
-        trouble=trouble,
+        seen=offered.seen,
+        offer=offered.offer,
+        trouble=offered.trouble,
+        wavers=offered.wavers,
+        ttl_ms=offered.ttl_ms,
     )
 
 

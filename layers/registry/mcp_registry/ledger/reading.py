@@ -105,11 +105,11 @@ SELECT server.name, snapshot.is_told,
                         '","first_seen":"', registry.rfc3339(first_seen),
                         '","last_seen":', COALESCE('"' || registry.rfc3339(seen_until) || '"', 'null'),
                         ',"version":', COALESCE(to_json(version)::text, 'null'),
-                        CASE WHEN about::text LIKE '{{"%%' AND octet_length(about::text) <= %(about)s
+                        CASE WHEN about::text LIKE '{{"%%' AND octet_length(about::text) <= %(about_bytes)s
                              THEN ',' || substr(left(about::text, -1), 2) END,
                         ',"tools":', {_list("tools")}, ',"prompts":', {_list("prompts")},
                         ',"resources":', {_list("resources")}, ',"templates":', {_list("templates")},
-                        ',"left_out":', page.left_out + (octet_length(about::text) > %(about)s)::integer,
+                        ',"left_out":', page.left_out + (octet_length(about::text) > %(about_bytes)s)::integer,
                         ',"next_after":', CASE WHEN EXISTS (SELECT FROM shown WHERE NOT fits)
                                                THEN page.last::text ELSE 'null' END, '}}') END
   FROM server
@@ -192,7 +192,7 @@ def tools(database: Database, caller: Caller, server: int | str, offer: Offer) -
         **offer._asdict(),
         "id": servers.identify(database, server),
         "bytes": MAX_BYTES,
-        "about": MAX_ABOUT,
+        "about_bytes": MAX_ABOUT,
         "caller_team": caller.team,
         "curates": caller.may("curator"),
         "policy": offers.policy(),
