@@ -211,6 +211,13 @@ def test_who_has_just_been_learnt_is_visited_again_in_an_hour_or_so(database, se
     assert minutes_until(database, server[1]) <= 0
 
 
+@pytest.mark.parametrize(("ttl_hours", "hours"), [(0, 1.0), (2, 2.0), (500, 24.0)])
+def test_who_says_how_long_its_list_will_do_is_asked_then_and_within_a_day(database, server, ttl_hours, hours):
+    record(database, introduced(server, pulse="[1]", era="modern", ttl_ms=ttl_hours * 3_600_000))
+    statement = "SELECT extract(epoch FROM introduce_at - learnt_at)::float / 3600 FROM registry.endpoints"
+    assert hours <= rows(database, f"{statement} WHERE id = {server[1]}")[0][0] <= max(hours, 1.1)
+
+
 def test_who_was_found_otherwise_after_it_was_introduced_is_due_all_the_same(database, server):
     record(database, introduced(server, "gated", auth=AUTH), seconds=5)
     rows(database, f"UPDATE registry.endpoints SET introduce_at = now(), learnt_at = NULL WHERE id = {server[1]}")

@@ -8,6 +8,7 @@ import copy
 import random
 import time
 from collections.abc import Awaitable, Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,7 +26,7 @@ from mcp_registry.health.messages import Introduced, Introductions
 from mcp_registry.health.probe import new_event_loop
 from mcp_registry.ledger import recording
 from tests import shapes
-from tests.conftest import ADMIN
+from tests.conftest import ADMIN, PATIENCE
 from tests.conftest import registration as document
 from tests.hostile import Farm, Visit
 from tests.integration.test_results import endpoint, made, rows, settle
@@ -599,3 +600,36 @@ def test_another_registration_has_its_server_looked_at_at_once_and_what_is_new_i
     ledger.write(looked(visit))
     assert ledger.changes() == [("tool", "pay", "breaking")]
     assert ledger.changes("declared") == [("tool", "pay", "breaking")]
+
+
+# ------------------------------------------------------------------ many at once
+
+
+def test_whoever_records_at_the_same_time_an_offer_is_written_once(new_database):
+    """Eight at once, of one database, the same offer of twelve servers; and what these declare."""
+    url = new_database()
+    opened = [Database(url).begin(PATIENCE) for _ in range(8)]
+    for database in opened:
+        database.read("SELECT 1")
+    first = opened[0]
+    ids = [made(first, f"many-{number}", endpoint_url=f"http://many-{number}.example/mcp") for number in range(12)]
+    settle(first)
+    offer = forged(tools=[copy.deepcopy(TOOL)])
+    told = [
+        Introduced(
+            messages.Finding(id_, "healthy", 200, 1, None, 0, endpoint(first, id_)),
+            seen=fingerprint.whole(offer).hex(),
+            offer=messages.pack(offer),
+        )
+        for id_ in ids
+    ]
+    with ThreadPoolExecutor(len(opened)) as pool:
+        for done in [pool.submit(write, database, START, *told) for database in opened]:
+            done.result()
+    for source in ("declared", "observed"):
+        statement = f"SELECT count(*), count(DISTINCT server_id) FROM registry.snapshots WHERE source = '{source}'"
+        assert rows(first, statement) == [(12, 12)]
+    assert rows(first, "SELECT count(*) FROM registry.changes WHERE kind = 'registered'") == [(12,)]
+    assert rows(first, "SELECT count(*) FROM registry.ledger WHERE flux = 0 AND observed_id IS NOT NULL") == [(12,)]
+    for database in opened:
+        database.close()

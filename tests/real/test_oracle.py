@@ -7,7 +7,9 @@ servers both are compared here. `make prove` asks all clients about all shapes a
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -19,8 +21,8 @@ from tests import shapes
 from tests.hostile import Farm
 from tests.real import environments
 from tests.real.conftest import ASKED as SERVERS
-from tests.real.fixtures import FLEET, STRANGERS, RealServer
-from tests.real.stock import NODE, ask, node, python
+from tests.real.fixtures import ENVIRONMENT, FLEET, STRANGERS, RealServer
+from tests.real.stock import CLIENTS, NODE, ask, node, python
 from tests.shapes import KINDS, SHAPES
 
 OPEN = Policy.of({"GUARD_OPEN_CIDRS": "127.0.0.0/8,::1/128"})
@@ -109,6 +111,31 @@ def test_stock_clients_find_of_real_servers_what_an_introduction_finds(fleet, se
     found = asked(plain, commands)
     found |= asked(over_sse, [python("mcp 1 over sse"), *(everyone()[2:] if PROVE else ())])
     assert {name: one.verdict for name, one in seen.items()} == found
+
+
+def test_what_is_observed_of_real_servers_is_what_the_stock_client_lists_field_by_field(fleet, seen):
+    """Of those that the client reaches by itself; names, texts, schemas, annotations, `_meta`, icons and all."""
+    servers = [one for one in fleet.values() if one.server.path != "/sse" and seen[one.name].verdict == "up"]
+    assert servers
+    client = subprocess.run(
+        [python("mcp 1")[0], str(CLIENTS / "listing.py")],
+        input="".join(json.dumps(server.url) + "\n" for server in servers),
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answers = {told["url"]: told["tools"] for told in map(json.loads, client.stdout.splitlines())}
+    assert answers.keys() == {server.url for server in servers}
+    different: dict[str, tuple[object, object]] = {}
+    for server in servers:
+        # As it goes to the ledger and comes out of it.
+        kept = json.loads(json.dumps(seen[server.name].tools))
+        one, other = ({tool["name"]: tool for tool in tools or ()} for tools in (kept, answers[server.url]))
+        different |= {
+            f"{server.name} {n}": (one.get(n), other.get(n)) for n in one | other if one.get(n) != other.get(n)
+        }
+    assert different == {}, client.stderr
 
 
 @pytest.mark.parametrize("name", SERVERS)
