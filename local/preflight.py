@@ -219,7 +219,7 @@ def _region(place: Place) -> Iterator[Finding]:
 def _concurrency(place: Place) -> Iterator[Finding]:
     limit = place.client("lambda").get_account_settings()["AccountLimit"]
     most, free = limit["ConcurrentExecutions"], limit["UnreservedConcurrentExecutions"]
-    wanted = reserved(place.template, place.values["Size"])
+    wanted = reserved(place.template, place.values["Size"], publishes=bool(place.values["EventBus"]))
     if place.values["ReserveConcurrency"] != "true":
         if most < wanted:
             yield Finding(
@@ -234,10 +234,12 @@ def _concurrency(place: Place) -> Iterator[Finding]:
         )
 
 
-def reserved(template: Json, size: str) -> int:
-    """How much of the account's concurrency all functions reserve together at a Size."""
+def reserved(template: Json, size: str, *, publishes: bool) -> int:
+    """How much of the account's concurrency all functions reserve together at a Size, with an EventBus or without."""
     total = 0
     for resource in template["Resources"].values():
+        if resource.get("Condition") == "Publishes" and not publishes:
+            continue
         given = resource.get("Properties", {}).get("ReservedConcurrentExecutions")
         if given is not None:
             share = given["Fn::If"][1]

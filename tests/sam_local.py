@@ -109,6 +109,13 @@ ROUTES = [
     # Nothing brings what is declared into the ledger here.
     Ask("GET", "/api/registry/servers/{id}/tools", 404),
     Ask("HEAD", "/api/registry/servers/{id}/tools", 404),
+    Ask("PUT", "/api/registry/servers/{id}/policy", 200, {"policy": "manual"}),
+    Ask("GET", "/api/registry/servers/{id}/approvals", 200),
+    Ask("HEAD", "/api/registry/servers/{id}/approvals", 200),
+    Ask("POST", "/api/registry/servers/{id}/approvals", 404, {"digest": "0" * 64, "decision": "approve"}),
+    # Nor is there a function to ask.
+    Ask("PUT", "/api/registry/servers/{id}/probe-headers", 503, {"headers": {"X-Key": "x"}}),
+    Ask("DELETE", "/api/registry/servers/{id}/probe-headers", 503),
     Ask("PATCH", "/api/registry/servers/{id}", 200, {"status": "inactive"}),
     Ask("POST", "/api/registry/servers/{id}/observations", 409),
     Ask("GET", "/api/registry/changes", 200),

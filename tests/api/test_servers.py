@@ -259,6 +259,7 @@ def test_detail_has_every_column_and_the_tools_in_order(api):
         "checked_at": None,
         "last_check": None,
         "auth": None,
+        "review": {"policy": "auto", "state": "approved", "digest": None, "left_out": 0},
         "observed": None,
         "endpoints": [
             {

@@ -146,7 +146,7 @@ def test_another_notation_stays_approved_and_what_was_looked_at_is_handed_out(da
     put_under(database, server, "manual")
     good = offer(database, server, GOOD)
     decide(database, server, good, "approve")
-    noted = [tool("read", "Reads a file", inputSchema={"type": "object", "$comment": POISON}, _meta={"x": POISON})]
+    noted = [tool("read", "Reads a file", inputSchema={"type": "object", "$defs": {}}, _meta={"x": POISON})]
     assert offer(database, server, noted, worst="notation") == good
     assert review(database, server)["state"] == "approved"
     assert POISON not in servers.detail(database, server)

@@ -14,13 +14,15 @@ from mcp_registry.access import audit, credentials, teams, trust
 from mcp_registry.access.rules import AuditPage, Grant, Team, Trust
 from mcp_registry.aws import db
 from mcp_registry.caller import Caller
-from mcp_registry.catalogue import servers
+from mcp_registry.catalogue import offers, servers
 from mcp_registry.errors import Unavailable
 from mcp_registry.health import maintenance, marks
+from mcp_registry.ledger import approvals
 from tests.conftest import PATIENCE
 from tests.integration.test_owners import LEASE, PAYMENTS, TEAMS, WAYS, Way, as_it_is, everything, prepared, sent
 from tests.integration.test_roles import ROLES, become
 from tests.integration.test_servers import rows
+from tests.offered import offer, review_digest, tool
 
 ADMIN = Caller("admin", "admin", "default", "request-1", "203.0.113.7")
 ENTRY = """
@@ -309,6 +311,24 @@ OF_HEADERS = {
         ["server.probe_headers"],
     ),
 }
+TOOLS = [tool("read", "Reads a file")]
+
+
+def offer_under_review(database: db.Database, id_: int) -> None:
+    approvals.set_policy(database, ADMIN, id_, "manual")
+    offer(database, id_, TOOLS)
+
+
+def decide(decision: offers.Decision) -> Callable[[db.Database, Caller, int], object]:
+    wish = approvals.Wish(digest=review_digest(TOOLS), decision=decision, reason="x")
+    return lambda d, c, id_: approvals.decide(d, c, id_, wish)
+
+
+OF_REVIEW = {
+    "a policy is set": Way(as_it_is, lambda d, c, id_: approvals.set_policy(d, c, id_, "manual"), ["server.policy"]),
+    "an offer is approved": Way(offer_under_review, decide("approve"), ["server.approved"]),
+    "an offer is rejected": Way(offer_under_review, decide("reject"), ["server.rejected"]),
+}
 REGISTERED = {
     "registered": Way(as_it_is, lambda d, c, _: servers.register(d, c, sent("payments/new")), ["server.registered"]),
     "put": Way(as_it_is, lambda d, c, _: servers.replace(d, c, sent("payments/new")), ["server.registered"]),
@@ -327,7 +347,7 @@ def test_where_an_entry_cannot_be_written_the_change_is_not_made_and_it_is_made_
     assert connection is not None
     connection.execute(TEAMS.encode())
     seen: set[str] = set()
-    for name, way in {**REGISTERED, **WAYS, **OF_ACCESS, **OF_HEADERS}.items():
+    for name, way in {**REGISTERED, **WAYS, **OF_ACCESS, **OF_HEADERS, **OF_REVIEW}.items():
         connection.execute(EMPTY.encode())
         id_ = prepared(database)
         way.begin(database, id_)
@@ -335,7 +355,7 @@ def test_where_an_entry_cannot_be_written_the_change_is_not_made_and_it_is_made_
             continue
         connection.execute(NO_ROOM.encode())
         before = everything(database)
-        caller = ADMIN if name in OF_ACCESS or name in OF_HEADERS else PAYMENTS
+        caller = ADMIN if name in {**OF_ACCESS, **OF_HEADERS, **OF_REVIEW} else PAYMENTS
         with pytest.raises(Unavailable) as refused:
             way.go(database, caller, id_)
         assert refused.value.cause == "53100", name

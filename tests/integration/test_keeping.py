@@ -16,6 +16,10 @@ from tests.conftest import ADMIN
 from tests.integration.test_servers import parsed, rows, servers
 
 DAYS = 400
+APPROVAL = """
+INSERT INTO registry.approvals (server_id, digest, snapshot_id, decision, decided_by)
+VALUES (%(s)s, %(d)s, %(n)s, %(w)s, 'ann')
+"""
 DOCUMENT = "INSERT INTO registry.documents (digest, raw, document) VALUES (%(digest)s, %(digest)s, '{}')"
 SNAPSHOT = """
 INSERT INTO registry.snapshots (server_id, source, digest, prompt, first_seen, last_seen, about, tools, prompts)
@@ -102,13 +106,9 @@ def test_what_a_server_is_at_or_hands_out_stays_however_old_it_is(database, serv
 
 @pytest.mark.parametrize(("decision", "gone"), [("approve", 0), ("reject", 1)])
 def test_what_a_curator_has_approved_of_stays_however_old_it_is(database, server, decision, gone):
-    add_snapshot(database, server, 900, 800, prompt="decided about")
+    old = add_snapshot(database, server, 900, 800, prompt="decided about")
     add_snapshot(database, server, 800, None)
-    change(
-        database,
-        "INSERT INTO registry.approvals (server_id, digest, decision, decided_by) VALUES (%(s)s, %(d)s, %(w)s, 'ann')",
-        {"s": server, "d": digest("decided about"), "w": decision},
-    )
+    change(database, APPROVAL, {"s": server, "d": digest("decided about"), "n": old, "w": decision})
     assert run(database).snapshots == gone
 
 

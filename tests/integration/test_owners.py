@@ -580,6 +580,9 @@ NOBODYS_DOING = {
     "health.results.USE_ENDPOINTS",
     "health.results.WRITE",
     "health.results.WRITE_AGAIN",
+    "ledger.recording.NOTE",  # what was observed and declared
+    "ledger.recording.SETTLE",
+    "ledger.recording.WRITE",
     "ledger.reading.LOOK",  # that somebody is sent; what is found then is nobody's doing
     "health.sweeps.RETIRE",  # endpoints whose lease is over, and that are down
     "health.sweeps.USE_ENDPOINTS",

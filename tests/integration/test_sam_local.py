@@ -81,6 +81,9 @@ def runner(in_process, new_database, monkeypatch):
         config=Config(connect_timeout=1, retries={"total_max_attempts": 1}),
     )
     monkeypatch.setattr(queues, "_client", nowhere)
+    # Nor does one function reach another.
+    monkeypatch.setattr(in_process, "_invocations", object())
+    monkeypatch.setattr(in_process, "_invocations_url", "http://127.0.0.1:1")
     admission.forget()  # as a new sandbox, which has seen no wrong credentials
     monkeypatch.setattr(shard, "_probed", shard.deque(maxlen=1_000))  # as a new sandbox, which has seen no shard
     yield Runner(in_process), url

@@ -110,8 +110,10 @@ COLD_START = {
     "ledger": (
         READ
         | {"edge.intake", "health.announcing"}
+        | {"forms", "dial.guard", "dial.urls"}
+        | {f"access.{module}" for module in ("audit", "auth", "rules", "tokens")}
         | {f"ledger.{module}" for module in ("approvals", "feed", "query", "reading")},
-        POSTGRES,
+        POSTGRES | {"msgspec"},
     ),
     # No database: this one answers who knows no credentials.
     "front": ({"errors", "caller", "edge.front", "edge.http", "aws.observability"}, LOGGER),

@@ -250,7 +250,7 @@ def test_it_only_reads(run: Any, monkeypatch: pytest.MonkeyPatch):
 
 
 # Of an account's concurrency: the hundred that has to stay, and what the stack reserves.
-ENOUGH = 100 + preflight.reserved(preflight.read_template(), "small")
+ENOUGH = 100 + preflight.reserved(preflight.read_template(), "small", publishes=False)
 
 
 @pytest.mark.parametrize(
@@ -274,10 +274,12 @@ def test_a_stack_that_exists_has_its_share_already(run: Any, account: Account):
 
 
 @pytest.mark.parametrize("size", ["trial", "small", "medium", "large"])
-def test_what_is_counted_as_reserved_is_what_the_template_reserves(size: str):
-    stack = Stack(Size=size)
+@pytest.mark.parametrize("bus", ["", "tools"])
+def test_what_is_counted_as_reserved_is_what_the_template_reserves(size: str, bus: str):
+    stack = Stack(Size=size, EventBus=bus)
     shares = [p.get("ReservedConcurrentExecutions", 0) for p in stack.of_type("AWS::Lambda::Function").values()]
-    assert preflight.reserved(preflight.read_template(), size) == sum(map(int, shares)) > 0
+    counted = preflight.reserved(preflight.read_template(), size, publishes=bool(bus))
+    assert counted == sum(map(int, shares)) > 0
 
 
 def test_a_region_without_certificates_is_said(run: Any):
