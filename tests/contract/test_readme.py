@@ -26,7 +26,8 @@ def test_every_curl_line_does_what_it_is_there_for(new_database, tmp_path):
             statuses.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
     finally:
         assert local.stop() == 0
-    # register, digest, search, read twice, take out, history, metrics, sweep, changes twice, policy, approvals, remove, health
+    # register, digest, search, read twice, take out, history, metrics, sweep, changes twice, policy, approvals, remove,
+    # health
     assert statuses == [201, 428, 200, 200, 200, 200, 200, 200, 202, 200, 200, 200, 200, 204, 200, 201, 201, 200, 200]
 
 
