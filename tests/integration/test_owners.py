@@ -545,6 +545,21 @@ def test_a_registration_by_hand_tells_that_an_endpoint_is_back_or_in_conflict_no
     assert entry.before[column].startswith("2026-12-01T10:00:00")
 
 
+def test_an_announcement_that_moves_a_server_to_its_address_tells_where_it_was(catalogue, told):
+    servers.replace(catalogue, PAYMENTS, sent(url=ONE), lease=LEASE)
+    servers.replace(catalogue, PAYMENTS, sent(url=TWO), lease=LEASE)
+    refused = "INSERT INTO registry.endpoint_health (endpoint_id, verdict, checked_at, since) SELECT id, 'refused',"
+    rows(catalogue, f"{refused} now(), now() FROM registry.endpoints RETURNING endpoint_id")
+    told()
+    servers.replace(catalogue, PAYMENTS, sent(url=STRANGER), lease=LEASE)  # is new
+    servers.replace(catalogue, PAYMENTS, sent(url=TWO, health_url="/up"), lease=LEASE)  # was there
+    new, again = told()
+    assert (new.action, new.before) == ("server.endpoint", {"endpoint_url": ONE})
+    assert new.after is not None
+    assert (new.after["endpoint"], new.after["endpoint_url"]) == (STRANGER, STRANGER)
+    assert (again.before, again.after) == ({"health_url": None}, {"endpoint": TWO, "health_url": "/up"})
+
+
 def test_a_dispute_is_told_once(catalogue, told):
     servers.replace(catalogue, PAYMENTS, sent(url=ONE))
     rows(
