@@ -809,6 +809,21 @@ def test_an_update_that_waited_for_a_transfer_is_refused_and_its_content_is_nowh
     assert rows(first, "SELECT url FROM registry.endpoints") == [(ONE,)]
 
 
+def test_a_dispute_that_waited_for_a_transfer_is_none(racing):
+    first, second = racing
+    id_ = prepared(second)
+    servers.replace(second, PAYMENTS, sent(url=TWO, version="1"), lease=LEASE)
+    servers.replace(second, PAYMENTS, sent(url=ONE, version="2"), lease=LEASE)
+    outcome = after(
+        racing,
+        lambda one: servers.transfer(one, PAYMENTS, id_, "search"),
+        lambda two: servers.replace(two, PAYMENTS, sent(url=TWO, version="1"), lease=LEASE),
+    )
+    assert isinstance(outcome, ConflictingServer)
+    assert rows(first, "SELECT FROM registry.endpoints WHERE conflict_at IS NOT NULL") == []
+    assert rows(first, "SELECT action FROM registry.audit ORDER BY id DESC LIMIT 1") == [("server.transferred",)]
+
+
 @pytest.mark.parametrize("update", UPDATES)
 def test_a_transfer_that_waited_for_an_update_gives_away_what_that_wrote(racing, update):
     first, second = racing

@@ -464,18 +464,24 @@ RETURNING e.id, now(), {_IS_VISITED}
 """  # noqa: S608 - of literals
 
 # An endpoint says to be a server that another one was before it. No row where that is known, or it is none of the
-# server's.
+# server's. The server's row is locked first, as by all who change whose it is: else this might come after a transfer.
 DISPUTE: LiteralString = f"""
-WITH disputed AS (
+WITH theirs AS (
+    SELECT s.id, s.name
+      FROM registry.endpoints AS e
+      JOIN registry.mcp_servers AS s ON s.id = e.server_id
+     WHERE e.id = %(endpoint)s
+       AND {_IS_THEIRS}
+       FOR NO KEY UPDATE OF s
+), disputed AS (
     UPDATE registry.endpoints AS e
        SET conflict_at = now()
-      FROM registry.mcp_servers AS s
+      FROM theirs
      WHERE e.id = %(endpoint)s
+       AND e.server_id = theirs.id
        AND e.conflict_at IS NULL
        AND e.retired_at IS NULL
-       AND s.id = e.server_id
-       AND {_IS_THEIRS}
-    RETURNING e.server_id, e.id, e.url, e.conflict_at, s.name
+    RETURNING e.server_id, e.id, e.url, e.conflict_at, theirs.name
 ), changes AS (
     INSERT INTO metrics.endpoint_changes (server_id, endpoint_id, url, change, reason)
     SELECT server_id, id, url, 'conflict', 'It offers something else than the endpoint that was first under this name'
