@@ -560,6 +560,26 @@ def test_an_announcement_that_moves_a_server_to_its_address_tells_where_it_was(c
     assert (again.before, again.after) == ({"health_url": None}, {"endpoint": TWO, "health_url": "/up"})
 
 
+def test_an_announcement_tells_which_endpoints_come_into_conflict_by_it_and_which_are_out_of_it(catalogue, told):
+    first, second = (sent(version=version).offer_digest.hex() for version in ("1", "2"))
+    servers.replace(catalogue, PAYMENTS, sent(url=ONE, version="1"), lease=LEASE)
+    servers.replace(catalogue, PAYMENTS, sent(url=TWO, version="1"), lease=LEASE)
+    servers.replace(catalogue, PAYMENTS, sent(url=TWO, version="2"), lease=LEASE)
+    told()
+    servers.replace(catalogue, PAYMENTS, sent(url=ONE, version="1"), lease=LEASE)  # was first, and goes on as it was
+    servers.replace(catalogue, PAYMENTS, sent(url=ONE, version="2"), lease=LEASE)  # a release after the other's
+    assert [(entry.before, entry.after) for entry in told()] == [
+        (
+            {"version": "2", "offer_digest": second, "conflicting_endpoints": None},
+            {"version": "1", "offer_digest": first, "conflicting_endpoints": [TWO]},
+        ),
+        (
+            {"version": "1", "offer_digest": first, "conflicting_endpoints": [TWO]},
+            {"version": "2", "offer_digest": second, "conflicting_endpoints": None},
+        ),
+    ]
+
+
 def test_a_dispute_is_told_once(catalogue, told):
     servers.replace(catalogue, PAYMENTS, sent(url=ONE))
     rows(

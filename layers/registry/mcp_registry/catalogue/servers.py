@@ -390,11 +390,17 @@ WITH {_OWN}, before AS (
                                                       'retired_at', registry.rfc3339(e.retired_at),
                                                       'conflict_at', registry.rfc3339(e.conflict_at),
                                                       'removed_endpoints',
-                                                      (SELECT jsonb_agg(url ORDER BY id) FROM removed)),
+                                                      (SELECT jsonb_agg(url ORDER BY id) FROM removed),
+                                                      'conflicting_endpoints',
+                                                      (SELECT jsonb_agg(url ORDER BY id) FROM settled
+                                                        WHERE conflict_at IS NULL)),
                                 server.after
                                 || jsonb_build_object('declared', CASE WHEN e.id IS NOT NULL THEN endpoint.declared END,
                                                       'added_endpoint',
-                                                      CASE WHEN endpoint.is_added THEN endpoint.url END)
+                                                      CASE WHEN endpoint.is_added THEN endpoint.url END,
+                                                      'conflicting_endpoints',
+                                                      (SELECT jsonb_agg(url ORDER BY id) FROM settled
+                                                        WHERE conflict_at IS NOT NULL))
                         ) AS told (before, after)
 )
 SELECT id, now(), is_visited
