@@ -167,6 +167,24 @@ def test_teams_and_a_role_share_a_registry_and_the_audit_tells_the_story(
     assert (moved["before"], moved["after"]) == ({"owner": search}, {"owner": payments})
 
 
+def test_the_audit_says_nothing_of_what_was_never_there(
+    run: Command, registry: Registry, teams: tuple[str, str, str, str]
+):
+    """Least of all that it is there no more."""
+    payments, _, of_payments, _ = teams
+    name = f"{payments}-refunds"
+    assert announced(registry, name, token=of_payments).state == "registered"
+    assert run("teams", "set", f"{payments}-without").code == 0
+    assert run("deregister", name, "--yes", token=of_payments).code == 0
+    lines = [" ".join(line.split()) for line in run("audit", "--all").out.splitlines()]
+    (without,) = [line for line in lines if f"team:{payments}-without" in line]
+    assert "contact" not in without and "prefixes" not in without
+    (registered,) = [line for line in lines if f"server.registered server:{name} " in line]
+    assert f"owner: {payments};" in registered and "health_url" not in registered
+    (removed,) = [line for line in lines if f"server.removed server:{name} " in line]
+    assert f"owner: no more {payments};" in removed and "health_url" not in removed
+
+
 def told_of(entry: dict[str, Any]) -> tuple[str, str]:
     return entry["action"], entry["target"]
 

@@ -545,6 +545,41 @@ def test_a_registration_by_hand_tells_that_an_endpoint_is_back_or_in_conflict_no
     assert entry.before[column].startswith("2026-12-01T10:00:00")
 
 
+def test_an_announcement_that_moves_a_server_to_its_address_tells_where_it_was(catalogue, told):
+    servers.replace(catalogue, PAYMENTS, sent(url=ONE), lease=LEASE)
+    servers.replace(catalogue, PAYMENTS, sent(url=TWO), lease=LEASE)
+    refused = "INSERT INTO registry.endpoint_health (endpoint_id, verdict, checked_at, since) SELECT id, 'refused',"
+    rows(catalogue, f"{refused} now(), now() FROM registry.endpoints RETURNING endpoint_id")
+    told()
+    servers.replace(catalogue, PAYMENTS, sent(url=STRANGER), lease=LEASE)  # is new
+    servers.replace(catalogue, PAYMENTS, sent(url=TWO, health_url="/up"), lease=LEASE)  # was there
+    new, again = told()
+    assert (new.action, new.before) == ("server.endpoint", {"endpoint_url": ONE})
+    assert new.after is not None
+    assert (new.after["endpoint"], new.after["endpoint_url"]) == (STRANGER, STRANGER)
+    assert (again.before, again.after) == ({"health_url": None}, {"endpoint": TWO, "health_url": "/up"})
+
+
+def test_an_announcement_tells_which_endpoints_come_into_conflict_by_it_and_which_are_out_of_it(catalogue, told):
+    first, second = (sent(version=version).offer_digest.hex() for version in ("1", "2"))
+    servers.replace(catalogue, PAYMENTS, sent(url=ONE, version="1"), lease=LEASE)
+    servers.replace(catalogue, PAYMENTS, sent(url=TWO, version="1"), lease=LEASE)
+    servers.replace(catalogue, PAYMENTS, sent(url=TWO, version="2"), lease=LEASE)
+    told()
+    servers.replace(catalogue, PAYMENTS, sent(url=ONE, version="1"), lease=LEASE)  # was first, and goes on as it was
+    servers.replace(catalogue, PAYMENTS, sent(url=ONE, version="2"), lease=LEASE)  # a release after the other's
+    assert [(entry.before, entry.after) for entry in told()] == [
+        (
+            {"version": "2", "offer_digest": second, "conflicting_endpoints": None},
+            {"version": "1", "offer_digest": first, "conflicting_endpoints": [TWO]},
+        ),
+        (
+            {"version": "1", "offer_digest": first, "conflicting_endpoints": [TWO]},
+            {"version": "2", "offer_digest": second, "conflicting_endpoints": None},
+        ),
+    ]
+
+
 def test_a_dispute_is_told_once(catalogue, told):
     servers.replace(catalogue, PAYMENTS, sent(url=ONE))
     rows(
@@ -796,6 +831,21 @@ def test_an_update_that_waited_for_a_transfer_is_refused_and_its_content_is_nowh
     assert kept.pop("updated_at") != before.pop("updated_at")
     assert kept == before | {"owner": "search"}
     assert rows(first, "SELECT url FROM registry.endpoints") == [(ONE,)]
+
+
+def test_a_dispute_that_waited_for_a_transfer_is_none(racing):
+    first, second = racing
+    id_ = prepared(second)
+    servers.replace(second, PAYMENTS, sent(url=TWO, version="1"), lease=LEASE)
+    servers.replace(second, PAYMENTS, sent(url=ONE, version="2"), lease=LEASE)
+    outcome = after(
+        racing,
+        lambda one: servers.transfer(one, PAYMENTS, id_, "search"),
+        lambda two: servers.replace(two, PAYMENTS, sent(url=TWO, version="1"), lease=LEASE),
+    )
+    assert isinstance(outcome, ConflictingServer)
+    assert rows(first, "SELECT FROM registry.endpoints WHERE conflict_at IS NOT NULL") == []
+    assert rows(first, "SELECT action FROM registry.audit ORDER BY id DESC LIMIT 1") == [("server.transferred",)]
 
 
 @pytest.mark.parametrize("update", UPDATES)

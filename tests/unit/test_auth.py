@@ -207,3 +207,27 @@ def test_the_input_of_the_release_before_is_answered_alike(authorizer):
     told = authorizer({"type": "TOKEN", "authorizationToken": right, "methodArn": arn}, None)
     assert told["policyDocument"]["Statement"][0]["Effect"] == "Allow" and told["principalId"] == "admin"
     assert told["context"] == {"role": "admin", "team": "default"}
+
+
+@pytest.mark.parametrize(
+    ("named", "trusted"),
+    [
+        (None, [True, True, True]),
+        ("", [True, True, True]),
+        (" , ", [True, True, True]),
+        ("https://a.example", [True, False, False]),
+        ("https://a.example,https://b.example/x", [True, True, False]),
+        ("https://a.example, https://b.example/x", [True, True, False]),
+        ("https://a.example https://b.example/x", [True, True, False]),
+        ("https://none.example", [False, False, False]),
+    ],
+)
+def test_the_issuers_that_a_deployment_names_are_trusted_and_no_others_and_all_where_it_names_none(
+    monkeypatch, named, trusted
+):
+    if named is None:
+        monkeypatch.delenv("TRUSTED_ISSUERS", raising=False)
+    else:
+        monkeypatch.setenv("TRUSTED_ISSUERS", named)
+    asked = ("https://a.example", "https://b.example/x", "https://b.example")
+    assert [auth.trusts(issuer) for issuer in asked] == trusted

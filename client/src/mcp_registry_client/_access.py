@@ -354,21 +354,22 @@ def audit(options: argparse.Namespace, screen: Screen) -> int:
 
 def _entry_row(entry: Mapping[str, Any]) -> list[Cell]:
     before, after = mapping(entry.get("before")), mapping(entry.get("after"))
-    changed = [f"{plain(name)}: {_change(before.get(name), after.get(name))}" for name in {**before, **after}]
+    changes = {name: _change(before.get(name), after.get(name)) for name in {**before, **after}}
     return [
         Cell(plain(entry.get("sequence")), "dim"),
         Cell(_moments.ago(entry.get("at")) or ""),
         Cell(plain(entry.get("actor"))),
         Cell(plain(entry.get("action")), "bold"),
         Cell(plain(entry.get("target"))),
-        Cell("; ".join(changed)),
+        Cell("; ".join(f"{plain(name)}: {change}" for name, change in changes.items() if change)),
         Cell(plain(entry.get("address"))),
     ]
 
 
 def _change(before: Any, after: Any) -> str:
+    """What became of a field, in words; empty where there was nothing in it and is nothing."""
     was, now = (", ".join(map(plain, value)) if isinstance(value, list) else plain(value) for value in (before, after))
-    return f"{was} -> {now}" if was and now else now or f"no more {was}"
+    return f"{was} -> {now}" if was and now else now or (was and f"no more {was}")
 
 
 # ------------------------------------------------------------------ what several ask

@@ -391,11 +391,17 @@ WITH {_OWN}, before AS (
                                                       'retired_at', registry.rfc3339(e.retired_at),
                                                       'conflict_at', registry.rfc3339(e.conflict_at),
                                                       'removed_endpoints',
-                                                      (SELECT jsonb_agg(url ORDER BY id) FROM removed)),
+                                                      (SELECT jsonb_agg(url ORDER BY id) FROM removed),
+                                                      'conflicting_endpoints',
+                                                      (SELECT jsonb_agg(url ORDER BY id) FROM settled
+                                                        WHERE conflict_at IS NULL)),
                                 server.after
                                 || jsonb_build_object('declared', CASE WHEN e.id IS NOT NULL THEN endpoint.declared END,
                                                       'added_endpoint',
-                                                      CASE WHEN endpoint.is_added THEN endpoint.url END)
+                                                      CASE WHEN endpoint.is_added THEN endpoint.url END,
+                                                      'conflicting_endpoints',
+                                                      (SELECT jsonb_agg(url ORDER BY id) FROM settled
+                                                        WHERE conflict_at IS NOT NULL))
                         ) AS told (before, after)
 )
 SELECT id, now(), is_visited
@@ -404,16 +410,24 @@ SELECT id, now(), is_visited
 
 # An endpoint more, or one that has come back, of a server that offers what it does; its conflict is over. Others may do
 # so at the same moment: the revision counts only where the server is to use this one, and all of them are counted.
+# The row is locked first, as by REPLACE: the audit tells which address a check has put in use meanwhile.
 ADD_ENDPOINT: LiteralString = f"""
-WITH {_OWN}, server AS (
-    UPDATE registry.mcp_servers AS s
-       SET offer_digest = %(offer_digest)s,{_USE}
-      FROM own
+WITH {_OWN}, before AS (
+    SELECT s.id, s.endpoint_url
+      FROM registry.mcp_servers AS s
+     CROSS JOIN own
      WHERE s.id = %(id)s
        AND (revision = %(revision)s OR NOT own.is_used AND offer_digest = %(offer_digest)s)
        AND {_IS_THEIRS}
        AND (NOT %(is_one_more)s OR registry.live_endpoints(s.id) < 100)
-    RETURNING s.id, s.name
+       FOR NO KEY UPDATE OF s
+), server AS (
+    UPDATE registry.mcp_servers AS s
+       SET offer_digest = %(offer_digest)s,{_USE}
+      FROM own
+     CROSS JOIN before
+     WHERE s.id = before.id
+    RETURNING s.id, s.name, before.endpoint_url AS was_at, s.endpoint_url AS is_at
 ), {_ENDPOINT}, {_PRUNED}, changes AS (
     INSERT INTO metrics.endpoint_changes (server_id, endpoint_id, url, change, reason)
 {_ADDED}
@@ -422,12 +436,14 @@ WITH {_OWN}, server AS (
            jsonb_build_object('endpoint', %(endpoint_url)s::text) || registry.changed(told.after, told.before)
       FROM server
       LEFT JOIN registry.endpoints AS e ON e.id = %(endpoint)s
-     CROSS JOIN LATERAL (SELECT CASE WHEN e.id IS NOT NULL
-                                     THEN jsonb_build_object('health_url', e.health_url, 'declared', e.declared,
-                                                             'retired_at', registry.rfc3339(e.retired_at),
-                                                             'conflict_at', registry.rfc3339(e.conflict_at),
-                                                             'offer_digest', encode(e.offer_digest, 'hex')) END,
-                                jsonb_build_object('health_url', %(health_url)s::text, 'retired_at', NULL,
+     CROSS JOIN LATERAL (SELECT jsonb_build_object('endpoint_url', server.was_at)
+                                || CASE WHEN e.id IS NULL THEN '{{}}'
+                                        ELSE jsonb_build_object('health_url', e.health_url, 'declared', e.declared,
+                                                                'retired_at', registry.rfc3339(e.retired_at),
+                                                                'conflict_at', registry.rfc3339(e.conflict_at),
+                                                                'offer_digest', encode(e.offer_digest, 'hex')) END,
+                                jsonb_build_object('endpoint_url', server.is_at,
+                                                   'health_url', %(health_url)s::text, 'retired_at', NULL,
                                                    'declared', COALESCE(e.declared, %(lease)s::integer IS NULL),
                                                    'conflict_at', NULL,
                                                    'offer_digest', encode(%(offer_digest)s, 'hex'))
@@ -455,18 +471,24 @@ RETURNING e.id, now(), {_IS_VISITED}
 """  # noqa: S608 - of literals
 
 # An endpoint says to be a server that another one was before it. No row where that is known, or it is none of the
-# server's.
+# server's. The server's row is locked first, as by all who change whose it is: else this might come after a transfer.
 DISPUTE: LiteralString = f"""
-WITH disputed AS (
+WITH theirs AS (
+    SELECT s.id, s.name
+      FROM registry.endpoints AS e
+      JOIN registry.mcp_servers AS s ON s.id = e.server_id
+     WHERE e.id = %(endpoint)s
+       AND {_IS_THEIRS}
+       FOR NO KEY UPDATE OF s
+), disputed AS (
     UPDATE registry.endpoints AS e
        SET conflict_at = now()
-      FROM registry.mcp_servers AS s
+      FROM theirs
      WHERE e.id = %(endpoint)s
+       AND e.server_id = theirs.id
        AND e.conflict_at IS NULL
        AND e.retired_at IS NULL
-       AND s.id = e.server_id
-       AND {_IS_THEIRS}
-    RETURNING e.server_id, e.id, e.url, e.conflict_at, s.name
+    RETURNING e.server_id, e.id, e.url, e.conflict_at, theirs.name
 ), changes AS (
     INSERT INTO metrics.endpoint_changes (server_id, endpoint_id, url, change, reason)
     SELECT server_id, id, url, 'conflict', 'It offers something else than the endpoint that was first under this name'
