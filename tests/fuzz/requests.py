@@ -139,7 +139,7 @@ BY_DOCUMENT = _answers("""
     GET /api/registry/changes: 200, 400
     GET /api/registry/servers/{id}/approvals: 200, 400, 404
     POST /api/registry/servers/{id}/approvals: 400, 404
-    PUT /api/registry/servers/{id}/policy: 200, 400, 404
+    PUT /api/registry/servers/{id}/policy: 400, 404
     GET /api/metrics/health: 200 with checks
     GET /health: 200
     GET /: 200
@@ -167,9 +167,9 @@ BY_ODD = _answers("""
     GET /api/registry/changes: 200, 400, 401
     ANY /api/registry/changes: 401, 405
     GET /api/registry/servers/{id}/approvals: 400, 401, 404
-    POST /api/registry/servers/{id}/approvals: 400, 401, 404
+    POST /api/registry/servers/{id}/approvals: 400, 401
     ANY /api/registry/servers/{id}/approvals: 401, 405
-    PUT /api/registry/servers/{id}/policy: 400, 401, 404
+    PUT /api/registry/servers/{id}/policy: 400, 401
     ANY /api/registry/servers/{id}/policy: 401, 405
     GET /api/metrics/health: 200 with checks, 400, 401
     ANY /api/metrics/health: 401, 405

@@ -45,6 +45,8 @@ class Registry:
         self.questions: list[dict[str, Any]] = []
         self.fails_at = ""
         self._ids: list[int] = []
+        # What others wrote down before stays.
+        ((self._entries_before,),) = self.rows("SELECT COALESCE(max(id), 0) FROM registry.audit")
         self._mark: Callable[..., object] = load_module(ROOT / "functions/mark/app.py", "app_mark").lambda_handler
 
     async def ask(self, _: str, question: dict[str, Any]) -> object:
@@ -95,7 +97,8 @@ class Registry:
     def audited(self) -> list[tuple[Any, ...]]:
         """Who wrote down what about headers."""
         return self.rows(
-            "SELECT actor, target, before, after FROM registry.audit WHERE action = 'server.probe_headers' ORDER BY id"
+            "SELECT actor, target, before, after FROM registry.audit"
+            f" WHERE action = 'server.probe_headers' AND id > {self._entries_before} ORDER BY id"
         )
 
     def due(self) -> dict[int, str | None]:

@@ -73,7 +73,7 @@ _FIELDS = {
     "resource": r"/[a-z/{}.-]*",
     "code": r"[A-Z_]+",
     # An SQLSTATE, or a class: of a driver, or of boto3 after the service; of a message that was not sent also a status.
-    "cause": r"[0-9A-Z]{5}|(?:SQS |EventBridge )?[A-Z][A-Za-z]{1,60}|HTTP \d{3}|late",
+    "cause": r"[0-9A-Z]{5}|(?:SQS |EventBridge |Secrets Manager |[A-Z][a-z]+Function )?[A-Z][A-Za-z]{1,60}|HTTP \d{3}|late",
     "queue": r"[\w.-]{0,80}",
     "exception_class": r"[\w.]{1,100}",
     "exception_frames": r"/[^:]+\.py:\d+ [\w<>]+",
