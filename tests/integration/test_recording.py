@@ -509,6 +509,22 @@ def test_under_compatible_a_breaking_change_waits_and_one_that_breaks_nothing_do
     assert states(ledger)[1:] == [("review_needed", "approved")]
 
 
+def test_a_list_that_was_not_whole_for_a_while_hides_no_change(ledger, monkeypatch):
+    """What is not known at one look is compared with what was known last: in the feed, and of what is handed out."""
+    monkeypatch.setenv("APPROVAL_POLICY", "compatible")
+    greet = {"name": "greet", "description": "Greets."}
+    insult = greet | {"arguments": [{"name": "whom", "required": True}], "description": "Insults\u200b"}
+    handed_out: list[int] = []
+    for prompts in ([greet], None, None, [insult], None, [insult]):
+        offer = forged(tools=[TOOL], prompts=prompts)
+        found = looked(ledger.visit())
+        ledger.write(msgspec.structs.replace(found, seen=fingerprint.whole(offer).hex(), offer=messages.pack(offer)))
+        handed_out.append(pointers(ledger)[0])
+        rows(ledger.database, f"UPDATE registry.ledger SET flux = 0 WHERE server_id = {ledger.id}")
+    assert ledger.changes() == [("prompt", "greet", "alarming")]
+    assert len(set(handed_out)) == 1
+
+
 def test_what_was_approved_stays_approved_when_it_comes_back(ledger, monkeypatch):
     monkeypatch.setenv("APPROVAL_POLICY", "manual")
     ledger.look()

@@ -110,13 +110,25 @@ SELECT decision::text, snapshot_id
 """
 
 # An offer: what is about all of it, and of each list the documents with their digests, as texts. A list that is empty
-# is known, unlike one that is null.
-SNAPSHOT = """
+# is known, unlike one that is null. What was not known then is as it was known last: else who has a list fail at one
+# look could change it unseen until the next.
+_KNOWN_LAST: LiteralString = """COALESCE(n.{0}, (SELECT past.{0}
+                                                     FROM registry.snapshots AS past
+                                                    WHERE past.server_id = n.server_id
+                                                      AND past.source = n.source
+                                                      AND past.id < n.id
+                                                      AND past.{0} IS NOT NULL
+                                                    ORDER BY past.id DESC
+                                                    LIMIT 1))"""
+SNAPSHOT: LiteralString = f"""
 SELECT n.about, listed[1], listed[2], listed[3], listed[4]
   FROM registry.snapshots AS n
  CROSS JOIN LATERAL (
        SELECT array_agg(documents ORDER BY place) AS listed
-         FROM (VALUES (1, n.tools), (2, n.prompts), (3, n.resources), (4, n.templates)) AS list (place, digests)
+         FROM (VALUES (1, n.tools),
+                      (2, {_KNOWN_LAST.format("prompts")}),
+                      (3, {_KNOWN_LAST.format("resources")}),
+                      (4, {_KNOWN_LAST.format("templates")})) AS list (place, digests)
         CROSS JOIN LATERAL (
               SELECT CASE WHEN list.digests IS NOT NULL
                           THEN COALESCE(json_agg(json_build_array(encode(d.digest, 'hex'), encode(d.raw, 'hex'),
@@ -126,7 +138,7 @@ SELECT n.about, listed[1], listed[2], listed[3], listed[4]
                 FROM unnest(list.digests) WITH ORDINALITY AS item (digest, place)
                 JOIN registry.documents AS d ON d.digest = item.digest) AS item) AS listed
  WHERE n.id = %(id)s
-"""
+"""  # noqa: S608 - of literals
 
 # What a server declares: its tools in the spelling of a registration.
 DECLARED = """
@@ -512,7 +524,7 @@ def _columns(database: Database, id_: int, basis: _Basis, told: Told, found: Fou
     digests = fingerprint.tools([fingerprint.Digests(d.raw, *d.read) for d in lists["tools"] or () if d.read])
     prompt = _review_digest(digests, told.offer)
     changes = [] if last is None else grades.compare(last, told.offer, _elsewhere(database, id_, last, told.offer))
-    served, before, after = _handed_out(database, id_, basis, told, last_id, changes, prompt)
+    served, before, after = _handed_out(database, id_, basis, told, last, changes, prompt)
     rows: list[tuple[str | None, Change]] = [(told.source, change) for change in _bounded(changes)]
     if last is None and not is_observed:
         rows = [(None, Change("registered", None, "", None, None, ()))]
@@ -612,7 +624,7 @@ def _handed_out(
     id_: int,
     basis: _Basis,
     told: Told,
-    last_id: int | None,
+    last: Offer | None,
     changes: Sequence[Change],
     prompt: bytes,
 ) -> tuple[tuple[int | None, int | None], str, str]:
@@ -624,10 +636,15 @@ def _handed_out(
     is_first = basis.current is None
     decision = database.read(DECISION, {"id": id_, "digest": prompt})
     decided, reviewed = decision or (None, None)
-    served = basis.compatible_id
-    if served is not None and served != last_id:
-        changes = grades.compare(_snapshot(database, served)[0], told.offer)
+    served, known = basis.compatible_id, last
+    if served is not None and served != (basis.observed_id if told.source == "observed" else basis.declared_id):
+        known, _ = _snapshot(database, served)
+        changes = grades.compare(known, told.offer)
     worst = None if served is None else grades.worst(change.grade for change in changes)
+    if served is not None and any(
+        getattr(known, name) is not None and getattr(told.offer, name) is None for name in LISTS
+    ):
+        worst = "breaking"  # nobody knows what has changed in a list that is not whole
     compatible = policies.advance(
         policy, served=served, new=NEW, worst=worst, decided=decided, reviewed=reviewed, is_first=is_first
     )
