@@ -514,7 +514,7 @@ def test_a_list_that_was_not_whole_for_a_while_hides_no_change(ledger, monkeypat
     monkeypatch.setenv("APPROVAL_POLICY", "compatible")
     greet = {"name": "greet", "description": "Greets."}
     insult = greet | {"arguments": [{"name": "whom", "required": True}], "description": "Insults\u200b"}
-    handed_out: list[int] = []
+    handed_out: list[int | None] = []
     for prompts in ([greet], None, None, [insult], None, [insult]):
         offer = forged(tools=[TOOL], prompts=prompts)
         found = looked(ledger.visit())
