@@ -55,7 +55,7 @@ NEW: Final = 0
 LISTS: Final = fingerprint.KEYS
 
 # Where the servers of endpoints stand that were introduced, those left out of which a later introduction was kept, or
-# whose server uses another endpoint. `is_declared`: the ledger has what the server declares.
+# whose server uses another endpoint; and whether somebody gave headers for the server.
 STANDING = """
 WITH introduced AS (
     SELECT i.place, i.endpoint_id,
@@ -63,7 +63,12 @@ WITH introduced AS (
       FROM unnest(%(endpoint_ids)s::bigint[], %(ages_ms)s::integer[])
            WITH ORDINALITY AS i (endpoint_id, age_ms, place)
 )
-SELECT json_agg(json_build_array(i.place - 1, s.id, i.at, l.state, l.reason, l.flux, encode(n.digest, 'hex')))
+SELECT json_agg(json_build_array(i.place - 1, s.id, i.at, l.state, l.reason, l.flux, encode(n.digest, 'hex'),
+                                 EXISTS (SELECT
+                                           FROM registry.probe_headers AS p
+                                          WHERE p.server_id = s.id
+                                            AND p.given_at IS NOT NULL
+                                            AND p.ended_at IS NULL)))
   FROM introduced AS i
   JOIN registry.endpoints AS e ON e.id = i.endpoint_id
   JOIN registry.mcp_servers AS s ON s.endpoint_id = e.id
@@ -342,14 +347,19 @@ class _Document(NamedTuple):
 # ------------------------------------------------------------------ what there is to do
 
 
-def judged(one: Introduced, state: str | None, reason: str | None, flux: int, known: str | None) -> Found | None:
+def judged(
+    one: Introduced, state: str | None, reason: str | None, flux: int, known: str | None, *, has_headers: bool = False
+) -> Found | None:
     """What an introduction means for its server; None where everything is as it was.
 
-    `state`, `reason`, `flux`: of the ledger. `known`: the digest of the last observed snapshot. Pure.
+    `state`, `reason`, `flux`: of the ledger. `known`: the digest of the last observed snapshot. `has_headers`: somebody
+    gave headers for it. Pure.
     """
     before = flux
     if one.finding.verdict == "gated" and one.seen is None:  # else it was seen by the headers that were given for it
-        found = Found("gated", one.trouble, flux)
+        # Without a word about the headers there are, it was looked at without them, as by who has just registered it.
+        is_outside = has_headers and one.trouble is None
+        found = Found(state, reason, flux, asks=True) if is_outside else Found("gated", one.trouble, flux)
     elif one.seen is None:
         if one.trouble is None:  # a plain HTTP service offers nothing
             return None
@@ -444,8 +454,8 @@ def _standing(
         },
     )
     assert row is not None
-    for place, id_, at, state, reason, flux, known in row[0] or ():
-        found = judged(looked[place], state, reason, flux or 0, known)
+    for place, id_, at, state, reason, flux, known, has_headers in row[0] or ():
+        found = judged(looked[place], state, reason, flux or 0, known, has_headers=has_headers)
         if found is not None:
             yield looked[place], found, id_, datetime.fromisoformat(at), state
 
