@@ -185,6 +185,18 @@ def test_who_approves_of_an_older_one_goes_back_to_it_and_stays_there(database: 
     ]
 
 
+def test_who_goes_back_to_what_was_approved_gets_what_was_looked_at_then(database: Database, server: int):
+    """And not what had the same digest later, in a notation in which words can hide."""
+    put_under(database, server, "manual")
+    good = offer(database, server, GOOD)
+    decide(database, server, good, "approve")
+    offer(database, server, [GOOD[0] | {"_meta": {"x": POISON}}], worst="notation")
+    offer(database, server, POISONED, worst="text")
+    decide(database, server, good, "approve", "Back to it")
+    assert told(database, server) == ["Reads a file"]
+    assert POISON not in servers.detail(database, server)
+
+
 @pytest.mark.parametrize("policy", ["manual", "compatible"])
 def test_what_is_rejected_after_its_approval_gives_way_to_what_was_approved_before(
     database: Database, server: int, policy: Policy

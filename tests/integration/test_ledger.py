@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -13,6 +14,7 @@ from mcp_registry.aws import db
 from mcp_registry.caller import Caller
 from mcp_registry.catalogue import servers
 from mcp_registry.errors import Forbidden, InactiveServer, ServerNotFound, SnapshotNotFound, ValidationFailed
+from mcp_registry.health import messages
 from mcp_registry.ledger import feed, query, reading
 from tests.conftest import ADMIN
 from tests.integration.test_servers import parsed
@@ -437,6 +439,15 @@ def test_a_look_is_sent_at_once_and_once_in_two_seconds(clerk, connection, serve
     assert [visit[1:4] for visit in asked] == [(server.id, endpoint, url)]
     assert reading.look_now(clerk.begin(60), CURATOR, server.id) == first
     assert len(asked) == 1
+
+
+def test_who_looks_at_a_server_now_is_sent_with_the_headers_that_were_given_for_it(clerk, connection, server, asked):
+    id_ = str(uuid4())
+    row = "INSERT INTO registry.probe_headers (secret, server_id, names, given_at) VALUES (%s, %s, '{X-Key}', now())"
+    connection.execute(row, [id_, server.id])
+    unvisited(connection, server)
+    reading.look_now(clerk.begin(60), OWNER, server.id)
+    assert [messages.Visit(*visit[1:]).headers for visit in asked] == [id_]
 
 
 def unvisited(connection: psycopg.Connection, server: Server) -> None:

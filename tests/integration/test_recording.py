@@ -34,6 +34,7 @@ from tests.shapes import hand, says
 
 OPEN = Policy.of({"GUARD_OPEN_CIDRS": "127.0.0.0/8,::1/128"})
 START = datetime.now(UTC).replace(microsecond=0)
+GIVEN = "00000000-0000-4000-8000-000000000001"
 TOOL = {
     "name": "pay",
     "description": "Pays an amount.",
@@ -266,6 +267,26 @@ def test_a_server_that_is_gated_keeps_what_was_observed_and_says_that_it_is(ledg
     ledger.look()
     assert ledger.ledger("state, reason") == ("observed", None)
     assert ledger.changes() == []
+
+
+def test_who_looks_without_the_headers_that_were_given_says_nothing_of_a_gated_server_and_another_comes_with_them(
+    ledger,
+):
+    """As who is sent by a registration, which knows of no headers."""
+    ledger.look()
+    ledger.server.gated = True
+    columns = f"(secret, server_id, names, given_at) VALUES ('{GIVEN}', {ledger.id}, '{{Authorization}}', now())"
+    rows(ledger.database, f"INSERT INTO registry.probe_headers {columns}")
+    outside = looked(ledger.visit()._replace(headers=None))
+    ledger.write(outside)
+    assert ledger.ledger("state, reason") == ("observed", None)
+    (due,) = invitations.claim(ledger.database, 100, 60).endpoints
+    assert (due.id, due.headers, due.seen) == (ledger.endpoint, GIVEN, None)
+    # Whoever had them and got nowhere says so.
+    refused = "With the headers that were given for it, it is gated all the same, 401"
+    ledger.write(msgspec.structs.replace(outside, trouble=refused))
+    assert ledger.ledger("state, reason") == ("gated", refused)
+    rows(ledger.database, f"DELETE FROM registry.probe_headers WHERE secret = '{GIVEN}'")
 
 
 def test_what_an_older_introduction_found_is_not_recorded_after_a_newer(ledger):
@@ -508,6 +529,22 @@ def test_under_compatible_a_breaking_change_waits_and_one_that_breaks_nothing_do
     ledger.look()
     assert pointers(ledger) == (ledger.ledger("observed_id")[0], None)
     assert states(ledger)[1:] == [("review_needed", "approved")]
+
+
+def test_a_list_that_was_not_whole_for_a_while_hides_no_change(ledger, monkeypatch):
+    """What is not known at one look is compared with what was known last: in the feed, and of what is handed out."""
+    monkeypatch.setenv("APPROVAL_POLICY", "compatible")
+    greet = {"name": "greet", "description": "Greets."}
+    insult = greet | {"arguments": [{"name": "whom", "required": True}], "description": "Insults\u200b"}
+    handed_out: list[int | None] = []
+    for prompts in ([greet], None, None, [insult], None, [insult]):
+        offer = forged(tools=[TOOL], prompts=prompts)
+        found = looked(ledger.visit())
+        ledger.write(msgspec.structs.replace(found, seen=fingerprint.whole(offer).hex(), offer=messages.pack(offer)))
+        handed_out.append(pointers(ledger)[0])
+        rows(ledger.database, f"UPDATE registry.ledger SET flux = 0 WHERE server_id = {ledger.id}")
+    assert ledger.changes() == [("prompt", "greet", "alarming")]
+    assert len(set(handed_out)) == 1
 
 
 def test_what_was_approved_stays_approved_when_it_comes_back(ledger, monkeypatch):

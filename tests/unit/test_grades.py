@@ -212,6 +212,18 @@ def test_a_new_tool_is_looked_at_for_its_characters_and_its_name():
     ]
 
 
+def test_a_second_tool_or_prompt_of_a_name_may_stand_before_the_first():
+    """A client that goes by the name takes the one or the other: what is new may be what is called from now on."""
+    told = [("breaking", "There was another one of this name already; The tool is new")]
+    tools = EMPTY._replace(tools=[TOOL])
+    assert graded(tools, tools._replace(tools=[TOOL, changed("title", "Give")])) == told
+    assert graded(EMPTY, EMPTY._replace(tools=[TOOL, changed("title", "Give")]))[1][0] == "compatible"
+    prompt = {"name": "greet", "description": "Greets."}
+    prompts = EMPTY._replace(prompts=[prompt])
+    ((grade, _),) = graded(prompts, prompts._replace(prompts=[{**prompt, "description": "Insults."}, prompt]))
+    assert grade == "breaking"
+
+
 def test_a_character_that_was_there_is_none_that_is_new_but_one_more_is():
     before = changed("title", "Pay\u200b")
     assert tool_change(before, changed("title", "\u200bGive")).grade == "text"

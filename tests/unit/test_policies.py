@@ -35,6 +35,10 @@ ADVANCES: list[tuple[Policy, int | None, str | None, Decision | None, bool, int 
     ("manual", OLD, "breaking", None, False, OLD),
     ("auto", OLD, "alarming", None, False, NEW),
     ("auto", None, None, None, False, NEW),
+    # `auto` hands it out all the same; what was decided holds on the day on which `compatible` does.
+    ("auto", OLD, "text", "reject", False, OLD),
+    ("auto", None, None, "reject", False, None),
+    ("auto", OLD, "alarming", "approve", False, REVIEWED),
 ]
 
 

@@ -123,6 +123,21 @@ def test_what_a_server_repeats_is_found_wherever_it_stands(told: Any):
     assert GIVEN.stand_in(told)
 
 
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("Basic Y29ubmllOmNhbmFyeS01YmQxZTk5NQ==", "You are connie, with canary-5bd1e995"),
+        ("basic Y29ubmllOmNhbmFyeS01YmQxZTk5NQ", "connie:canary-5bd1e995"),
+        ("lang=en; session=canary-5bd1e995; x=1", "The session canary-5bd1e995 is open"),
+        ('Digest username="connie", response="canary-5bd1e995"', "canary-5bd1e995"),
+    ],
+)
+def test_a_part_of_a_header_that_is_a_secret_by_itself_is_found(value: str, told: str):
+    given = Given("https://mcp.example.com", {"Authorization": value})
+    assert given.stand_in(told)
+    assert not given.stand_in("The username connie, her response and her session, in en")
+
+
 @pytest.mark.parametrize("told", ["", "Tools of acme", "Bearer", {"canary": [1, None, True, 1.5]}], ids=repr)
 def test_what_is_no_secret_is_not_taken_for_one(told: Any):
     assert not GIVEN.stand_in(told)

@@ -7,6 +7,8 @@ other headers are another secret.
 from __future__ import annotations
 
 import os
+import re
+from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
@@ -19,6 +21,8 @@ MAX_KEPT: Final = 200
 # chance, and of what is longer a sentence of ours may hold the beginning.
 MIN_TOLD: Final = 8
 MAX_TOLD: Final = 16
+# A part of a header: a word, a cookie, or a parameter of a scheme with its name.
+PART: Final = re.compile(r"[^\s;,]+")
 
 _kept: dict[str, Given] = {}
 
@@ -50,9 +54,22 @@ class Given(NamedTuple):
         return False
 
     def _words(self) -> set[str]:
-        """The values, and what follows the scheme of one: a server may repeat the token without its `Bearer`."""
-        parts = {part for value in self.headers.values() for part in (value, *value.split())}
-        return {part[:MAX_TOLD] for part in parts if len(part) >= MIN_TOLD}
+        """The values and their parts: a server may repeat a token without its `Bearer`, one cookie, or a password."""
+        values = self.headers.values()
+        parts = {part for value in values for part in PART.findall(value)}
+        words = {*values, *parts, *(part.partition("=")[2].strip('"') for part in parts), *map(_password, values)}
+        return {word[:MAX_TOLD] for word in words if len(word) >= MIN_TOLD}
+
+
+def _password(value: str) -> str:
+    """The password in credentials of the scheme Basic (RFC 7617); empty where there is none."""
+    scheme, _, written = value.partition(" ")
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        return b64decode(written.strip().rstrip("=") + "==").decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def name(server_id: int, id_: str) -> str:

@@ -1,8 +1,8 @@
 """Approvals: what curators decide about what servers offer, and which policy a server is under.
 
-A decision is about a review digest, and is made of the newest snapshot that has it. What comes of it is worked out here
-by `policies` and written by one statement that compares the revision of the ledger's row: of two that decide at once,
-or of one that decides while another offer is recorded, the second reads again.
+A decision is about a review digest, and is made of one snapshot that has it (STANDING). What comes of it is worked out
+here by `policies` and written by one statement that compares the revision of the ledger's row: of two that decide at
+once, or of one that decides while another offer is recorded, the second reads again.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Ruling(Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 # Where a server stands. `wanted`: of the digest that is decided about, the snapshot to look at - what the server offers
-# now, where that has it, and else the newest. `before`: of the other digests that are approved, the snapshot of the one
-# that was approved last.
+# now, where that has it, else the one that was approved of, and else the newest. `before`: of the other digests that
+# are approved, the snapshot of the one that was approved last.
 STANDING: LiteralString = f"""
 SELECT s.name, s.owner, l.revision, l.policy::text, now.id, now.prompt, {DECIDED}, l.compatible_id, compatible.prompt,
        l.approved_id, approved.prompt, wanted.id, before.snapshot_id, before.prompt
@@ -65,7 +65,15 @@ SELECT s.name, s.owner, l.revision, l.policy::text, now.id, now.prompt, {DECIDED
                        FROM registry.snapshots AS n
                       WHERE n.server_id = s.id
                         AND n.prompt = %(digest)s
-                      ORDER BY n.id IS NOT DISTINCT FROM now.id DESC, n.id DESC
+                      ORDER BY n.id IS NOT DISTINCT FROM now.id DESC,
+                               n.id IS NOT DISTINCT FROM (SELECT a.snapshot_id
+                                                            FROM registry.approvals AS a
+                                                           WHERE a.server_id = s.id
+                                                             AND a.digest = %(digest)s
+                                                             AND a.decision = 'approve'
+                                                           ORDER BY a.id DESC
+                                                           LIMIT 1) DESC,
+                               n.id DESC
                       LIMIT 1) AS wanted ON true
   LEFT JOIN LATERAL (SELECT a.snapshot_id, n.prompt
                        FROM (SELECT DISTINCT ON (digest) id, snapshot_id, decision

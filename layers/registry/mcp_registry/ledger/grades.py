@@ -118,6 +118,17 @@ class _Known:
         words = [text for items in found for item in items or () for text in _texts(_read(item))]
         return hosts_of([*words, before.instructions or ""])
 
+    @cached_property
+    def names(self) -> dict[str, set[str]]:
+        """The names of its tools and of its prompts."""
+        lists = {"tool": self._before.tools, "prompt": self._before.prompts}
+        return {kind: _named(items or (), "name").keys() - {""} for kind, items in lists.items()}
+
+    def second(self, kind: str, item: dict[str, Any]) -> list[Finding]:
+        """What it means that an item is new whose name another one has: a client that goes by names takes either."""
+        is_second = isinstance(name := item.get("name"), str) and name in self.names[kind]
+        return [Finding("breaking", "There was another one of this name already")] if is_second else []
+
 
 def _pairs(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]], key: str) -> Iterator[tuple[str, Item, Item]]:
     """What differs between two lists, by name. Of several of one name those that are alike are no difference."""
@@ -262,6 +273,7 @@ def _tool(before: Item, after: Item, known: _Known, elsewhere: Callable[[str], b
         return [Finding("breaking", "The tool is gone")]
     if before is None:
         findings = [Finding("compatible", "The tool is new"), *_seen([], _texts(_read(after)), known, "compatible")]
+        findings += known.second("tool", after)
         if isinstance(name := after.get("name"), str) and elsewhere(name):
             findings.append(Finding("alarming", "Another server has had a tool of this name"))
         return findings
@@ -324,7 +336,8 @@ def _prompt(before: Item, after: Item, known: _Known, elsewhere: Callable[[str],
     if after is None:
         return [Finding("breaking", "The prompt is gone")]
     if before is None:
-        return [Finding("compatible", "The prompt is new"), *_seen([], _texts(_read(after)), known, "compatible")]
+        seen = _seen([], _texts(_read(after)), known, "compatible")
+        return [Finding("compatible", "The prompt is new"), *seen, *known.second("prompt", after)]
     findings = _words(_bare(before), _bare(after))
     were, are = _arguments(before), _arguments(after)
     for name in sorted(were.keys() | are.keys()):

@@ -38,10 +38,10 @@ def advance(
     relies on a server that was not there, so that this one is no change. Where nothing is served and it is not the
     first, curators rejected what was served: then another one is not served before one is approved.
     """
+    if decided is not None:  # under `auto` too: what was rejected is not to go through once `compatible` holds again
+        return approved(served=served, decided=decided, reviewed=reviewed)
     if policy == "auto":
         return new
-    if decided is not None:
-        return approved(served=served, decided=decided, reviewed=reviewed)
     if served is None:
         return new if is_first else None
     return served if worst in WAITING else new

@@ -55,7 +55,7 @@ NEW: Final = 0
 LISTS: Final = fingerprint.KEYS
 
 # Where the servers of endpoints stand that were introduced, those left out of which a later introduction was kept, or
-# whose server uses another endpoint. `is_declared`: the ledger has what the server declares.
+# whose server uses another endpoint; and whether somebody gave headers for the server.
 STANDING = """
 WITH introduced AS (
     SELECT i.place, i.endpoint_id,
@@ -63,7 +63,12 @@ WITH introduced AS (
       FROM unnest(%(endpoint_ids)s::bigint[], %(ages_ms)s::integer[])
            WITH ORDINALITY AS i (endpoint_id, age_ms, place)
 )
-SELECT json_agg(json_build_array(i.place - 1, s.id, i.at, l.state, l.reason, l.flux, encode(n.digest, 'hex')))
+SELECT json_agg(json_build_array(i.place - 1, s.id, i.at, l.state, l.reason, l.flux, encode(n.digest, 'hex'),
+                                 EXISTS (SELECT
+                                           FROM registry.probe_headers AS p
+                                          WHERE p.server_id = s.id
+                                            AND p.given_at IS NOT NULL
+                                            AND p.ended_at IS NULL)))
   FROM introduced AS i
   JOIN registry.endpoints AS e ON e.id = i.endpoint_id
   JOIN registry.mcp_servers AS s ON s.endpoint_id = e.id
@@ -110,13 +115,25 @@ SELECT decision::text, snapshot_id
 """
 
 # An offer: what is about all of it, and of each list the documents with their digests, as texts. A list that is empty
-# is known, unlike one that is null.
-SNAPSHOT = """
+# is known, unlike one that is null. What was not known then is as it was known last: else who has a list fail at one
+# look could change it unseen until the next.
+_KNOWN_LAST: LiteralString = """COALESCE(n.{0}, (SELECT past.{0}
+                                                     FROM registry.snapshots AS past
+                                                    WHERE past.server_id = n.server_id
+                                                      AND past.source = n.source
+                                                      AND past.id < n.id
+                                                      AND past.{0} IS NOT NULL
+                                                    ORDER BY past.id DESC
+                                                    LIMIT 1))"""
+SNAPSHOT: LiteralString = f"""
 SELECT n.about, listed[1], listed[2], listed[3], listed[4]
   FROM registry.snapshots AS n
  CROSS JOIN LATERAL (
        SELECT array_agg(documents ORDER BY place) AS listed
-         FROM (VALUES (1, n.tools), (2, n.prompts), (3, n.resources), (4, n.templates)) AS list (place, digests)
+         FROM (VALUES (1, n.tools),
+                      (2, {_KNOWN_LAST.format("prompts")}),
+                      (3, {_KNOWN_LAST.format("resources")}),
+                      (4, {_KNOWN_LAST.format("templates")})) AS list (place, digests)
         CROSS JOIN LATERAL (
               SELECT CASE WHEN list.digests IS NOT NULL
                           THEN COALESCE(json_agg(json_build_array(encode(d.digest, 'hex'), encode(d.raw, 'hex'),
@@ -126,7 +143,7 @@ SELECT n.about, listed[1], listed[2], listed[3], listed[4]
                 FROM unnest(list.digests) WITH ORDINALITY AS item (digest, place)
                 JOIN registry.documents AS d ON d.digest = item.digest) AS item) AS listed
  WHERE n.id = %(id)s
-"""
+"""  # noqa: S608 - of literals
 
 # What a server declares: its tools in the spelling of a registration.
 DECLARED = """
@@ -330,14 +347,19 @@ class _Document(NamedTuple):
 # ------------------------------------------------------------------ what there is to do
 
 
-def judged(one: Introduced, state: str | None, reason: str | None, flux: int, known: str | None) -> Found | None:
+def judged(
+    one: Introduced, state: str | None, reason: str | None, flux: int, known: str | None, *, has_headers: bool = False
+) -> Found | None:
     """What an introduction means for its server; None where everything is as it was.
 
-    `state`, `reason`, `flux`: of the ledger. `known`: the digest of the last observed snapshot. Pure.
+    `state`, `reason`, `flux`: of the ledger. `known`: the digest of the last observed snapshot. `has_headers`: somebody
+    gave headers for it. Pure.
     """
     before = flux
     if one.finding.verdict == "gated" and one.seen is None:  # else it was seen by the headers that were given for it
-        found = Found("gated", one.trouble, flux)
+        # Without a word about the headers there are, it was looked at without them, as by who has just registered it.
+        is_outside = has_headers and one.trouble is None
+        found = Found(state, reason, flux, asks=True) if is_outside else Found("gated", one.trouble, flux)
     elif one.seen is None:
         if one.trouble is None:  # a plain HTTP service offers nothing
             return None
@@ -432,8 +454,8 @@ def _standing(
         },
     )
     assert row is not None
-    for place, id_, at, state, reason, flux, known in row[0] or ():
-        found = judged(looked[place], state, reason, flux or 0, known)
+    for place, id_, at, state, reason, flux, known, has_headers in row[0] or ():
+        found = judged(looked[place], state, reason, flux or 0, known, has_headers=has_headers)
         if found is not None:
             yield looked[place], found, id_, datetime.fromisoformat(at), state
 
@@ -512,7 +534,7 @@ def _columns(database: Database, id_: int, basis: _Basis, told: Told, found: Fou
     digests = fingerprint.tools([fingerprint.Digests(d.raw, *d.read) for d in lists["tools"] or () if d.read])
     prompt = _review_digest(digests, told.offer)
     changes = [] if last is None else grades.compare(last, told.offer, _elsewhere(database, id_, last, told.offer))
-    served, before, after = _handed_out(database, id_, basis, told, last_id, changes, prompt)
+    served, before, after = _handed_out(database, id_, basis, told, last, changes, prompt)
     rows: list[tuple[str | None, Change]] = [(told.source, change) for change in _bounded(changes)]
     if last is None and not is_observed:
         rows = [(None, Change("registered", None, "", None, None, ()))]
@@ -612,7 +634,7 @@ def _handed_out(
     id_: int,
     basis: _Basis,
     told: Told,
-    last_id: int | None,
+    last: Offer | None,
     changes: Sequence[Change],
     prompt: bytes,
 ) -> tuple[tuple[int | None, int | None], str, str]:
@@ -624,10 +646,15 @@ def _handed_out(
     is_first = basis.current is None
     decision = database.read(DECISION, {"id": id_, "digest": prompt})
     decided, reviewed = decision or (None, None)
-    served = basis.compatible_id
-    if served is not None and served != last_id:
-        changes = grades.compare(_snapshot(database, served)[0], told.offer)
+    served, known = basis.compatible_id, last
+    if served is not None and served != (basis.observed_id if told.source == "observed" else basis.declared_id):
+        known, _ = _snapshot(database, served)
+        changes = grades.compare(known, told.offer)
     worst = None if served is None else grades.worst(change.grade for change in changes)
+    if served is not None and any(
+        getattr(known, name) is not None and getattr(told.offer, name) is None for name in LISTS
+    ):
+        worst = "breaking"  # nobody knows what has changed in a list that is not whole
     compatible = policies.advance(
         policy, served=served, new=NEW, worst=worst, decided=decided, reviewed=reviewed, is_first=is_first
     )
