@@ -61,6 +61,7 @@ _BETWEEN = re.compile(r"(?:(?<=\d ms)|(?<=\}))(?=\{\"level\"|\{\"timestamp\"|\d\
 
 _TIME = r"[0-9T:.+Z-]{10,35}"
 _ID = r"[\w-]{0,36}"  # of a request, a message, or a test
+_ASKED = r"(?:SQS|EventBridge|Secrets Manager|[A-Z][a-z]+Function)"
 _FIELDS = {
     "level": r"DEBUG|INFO|WARNING|ERROR",
     # The second is of the authorizer, for whoever set up an issuer.
@@ -72,8 +73,8 @@ _FIELDS = {
     "method": r"[A-Z]{3,7}",
     "resource": r"/[a-z/{}.-]*",
     "code": r"[A-Z_]+",
-    # An SQLSTATE, or a class: of a driver, or of boto3 after the service; of a message that was not sent also a status.
-    "cause": r"[0-9A-Z]{5}|(?:SQS |EventBridge |Secrets Manager |[A-Z][a-z]+Function )?[A-Z][A-Za-z]{1,60}|HTTP \d{3}|late",
+    # An SQLSTATE, or a class: of a driver, or after who was asked; of a message that was not sent also a status.
+    "cause": rf"[0-9A-Z]{{5}}|(?:{_ASKED} )?[A-Z][A-Za-z]{{1,60}}|HTTP \d{{3}}|late",
     "queue": r"[\w.-]{0,80}",
     "exception_class": r"[\w.]{1,100}",
     "exception_frames": r"/[^:]+\.py:\d+ [\w<>]+",
