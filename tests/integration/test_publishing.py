@@ -136,6 +136,17 @@ def test_a_change_of_status_is_told_with_both(bus, connection, database):
     assert (detail["before"], detail["after"], detail["reasons"]) == ("active", "error", reasons)
 
 
+def test_that_something_waits_for_a_curator_is_told_whatever_its_grade(bus, connection, database):
+    """A description that was poisoned after its approval is a change of words, which by itself is not told."""
+    add(connection, "text")
+    was, became = '{"state": "approved"}', '{"state": "review_needed"}'
+    add(connection, None, kind="review", subject=None, source=None, before=was, after=became)
+    run(database)
+    (event,) = bus.told()
+    assert event["detail-type"] == "Server review changed"
+    assert (event["detail"]["before"], event["detail"]["after"]) == ("approved", "review_needed")
+
+
 @pytest.mark.parametrize(
     ("grade", "is_told"),
     [("notation", False), ("text", False), ("compatible", False), ("breaking", True), ("alarming", True)],

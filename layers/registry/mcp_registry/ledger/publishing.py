@@ -1,4 +1,4 @@
-"""What somebody should know at once goes to an event bus: each change that breaks or alarms, each change of a status.
+"""What somebody should know at once goes to an event bus: each change that breaks or alarms, and of a status or review.
 
 At least once, and those of a server in their order. How far a bus was told is a row of its own, which is written after
 the events of a page were taken: who dies before that repeats the page.
@@ -17,6 +17,7 @@ from mcp_registry.aws.events import Event
 from mcp_registry.errors import Unavailable
 
 SOURCE: Final = "mcp-registry"
+KINDS: Final = {"status": "Server status changed", "review": "Server review changed"}
 # Changes of a page. What is repeated where a run dies is a page at most.
 PAGE: Final = 100
 # So long a run begins with another page. The next one, a minute later, goes on.
@@ -51,12 +52,14 @@ SELECT COALESCE(json_agg(told ORDER BY (told->>'sequence')::bigint), '[]')
                                                     FROM unnest(reasons) WITH ORDINALITY AS one (reason, place)
                                                    ORDER BY place
                                                    LIMIT 5),
-                                 'before', CASE kind WHEN 'status' THEN before->>'status' END,
-                                 'after', CASE kind WHEN 'status' THEN after->>'status' END) AS told
+                                 'before', CASE kind WHEN 'status' THEN before->>'status'
+                                                     WHEN 'review' THEN before->>'state' END,
+                                 'after', CASE kind WHEN 'status' THEN after->>'status'
+                                                    WHEN 'review' THEN after->>'state' END) AS told
           FROM registry.changes
          WHERE id > %(after)s
            AND id <= %(settled)s
-           AND (grade >= 'breaking' OR kind = 'status')
+           AND (grade >= 'breaking' OR kind IN ('status', 'review'))
          ORDER BY id
          LIMIT %(limit)s) AS page
 """
@@ -136,7 +139,7 @@ def _change(told: dict[str, Any], registry_url: str) -> Change:
         "server": f"{registry_url}/api/registry/servers/{server}",
         "change": f"{registry_url}/api/registry/changes?after={sequence - 1}&limit=1",
     }
-    kind = "Server status changed" if told["kind"] == "status" else "Server offer changed"
+    kind = KINDS.get(told["kind"], "Server offer changed")
     detail = {key: value for key, value in told.items() if value is not None} | {"links": links}
     return Change(sequence, server, Event(told["at"], kind, json.dumps(detail, ensure_ascii=False)))
 
