@@ -179,6 +179,15 @@ def test_a_change_of_a_tool_has_its_grade_both_ways(case):
     assert all(reason.isascii() and reason.isprintable() for reason in (*change.reasons, *reverse.reasons))
 
 
+@pytest.mark.parametrize("before", [..., "false", True], ids=["nothing said", "no boolean", "said already"])
+def test_to_say_what_silence_means_already_is_no_alarm(before):
+    """`destructiveHint` is true where it is absent, says the specification: honest authors who add it lose nothing."""
+    one = changed(HINTS + "destructiveHint", before, changed(HINTS + "readOnlyHint", False))
+    change = tool_change(one, changed(HINTS + "destructiveHint", True, changed(HINTS + "cost", 1, one)))
+    told = () if before is True else ("It says that it may destroy something, and did not say so before",)
+    assert (change.grade, change.reasons) == ("compatible", (*told, "Its annotations have changed"))
+
+
 def test_a_new_parameter_that_is_required_breaks_and_names_it_by_its_path():
     inner = {"type": "object", "properties": {"street": {"type": "string"}}}
     before = changed(IN + "where", {"type": "array", "items": inner})
@@ -394,6 +403,8 @@ anything = st.recursive(
 @settings(max_examples=150, deadline=None)
 @given(anything, anything)
 @example({"properties": {"a": {"type": ["object", 1]}}, "required": [[]]}, {"properties": [], "required": {"a": 1}})
+@example({"anyOf": 1}, {"anyOf": 2})
+@example({"oneOf": None, "anyOf": {}}, {"oneOf": {}, "anyOf": None})
 def test_any_json_as_a_schema_is_compared_and_graded_no_lower_than_the_digests_say(one, other):
     for key in ("inputSchema", "outputSchema"):
         before, after = {"name": "a", key: one}, {"name": "a", key: other}
@@ -630,7 +641,8 @@ SHOWN = {
     "takes more values": ("chrome-devtools-mcp", "list_console_messages"),
     "The output has a schema now": ("mcp-server-time", "convert_time"),
     "It is not read-only any more": ("chrome-devtools-mcp", "get_network_request"),
-    "It may destroy something now": ("mcp-server-git", "git_reset"),
+    "It may destroy something now": ("@modelcontextprotocol/server-filesystem", "move_file"),
+    "It says that it may destroy something": ("mcp-server-git", "git_reset"),
     "Only the notation has changed": ("@playwright/mcp", None),
     "The description has changed": ("awslabs.aws-documentation-mcp-server", "read_documentation"),
     "100 resources are gone and 7": ("@modelcontextprotocol/server-everything", None),

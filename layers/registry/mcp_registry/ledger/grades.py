@@ -313,10 +313,12 @@ def _hints(before: Any, after: Any) -> list[Finding]:
 
     if lost("readOnlyHint", True):
         findings.append(Finding("alarming", "It is not read-only any more"))
-    if lost("destructiveHint", False) or (
-        are.get("destructiveHint") is True and were.get("destructiveHint") is not True
-    ):
+    if lost("destructiveHint", False):
         findings.append(Finding("alarming", "It may destroy something now"))
+    elif are.get("destructiveHint") is True and were.get("destructiveHint") is not True:
+        # Absent means true already: most of those who come to say it are honest authors.
+        words = "It says that it may destroy something, and did not say so before"
+        findings.append(Finding("compatible", words))
     if lost("openWorldHint", False):
         findings.append(Finding("alarming", "It may reach beyond its own system now"))
     if lost("idempotentHint", True):
