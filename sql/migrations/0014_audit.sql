@@ -76,8 +76,10 @@ BEGIN
         name := 'audit_' || pg_catalog.to_char(month, 'YYYYMM');
         begins := month::timestamp AT TIME ZONE 'UTC';
         ends := (month + interval '1 month') AT TIME ZONE 'UTC';
-        CONTINUE WHEN pg_catalog.to_regclass('registry.' || name) IS NOT NULL
-                   OR EXISTS (SELECT FROM registry.audit_rest WHERE occurred_at >= begins AND occurred_at < ends);
+        CONTINUE WHEN pg_catalog.to_regclass('registry.' || name) IS NOT NULL;
+        -- Whoever adds an entry has locked this first: nobody is between choosing the rest for it and writing it there.
+        LOCK TABLE registry.audit IN SHARE ROW EXCLUSIVE MODE;
+        CONTINUE WHEN EXISTS (SELECT FROM registry.audit_rest WHERE occurred_at >= begins AND occurred_at < ends);
         EXECUTE pg_catalog.format('CREATE TABLE registry.%I (LIKE registry.audit INCLUDING ALL EXCLUDING IDENTITY)', name);
         EXECUTE pg_catalog.format('CREATE TRIGGER audit_stays_whole BEFORE TRUNCATE ON registry.%I
                                        FOR EACH STATEMENT EXECUTE FUNCTION registry.refuse_change()', name);

@@ -467,6 +467,35 @@ def test_what_is_written_down_while_the_rest_is_dropped_stays(new_database: Call
     assert dropped == [(None,)]
 
 
+def test_what_is_written_down_while_its_month_is_made_is_in_that_month(new_database: Callable[..., str]):
+    """Who has chosen the rest for an entry would be refused when the month is there."""
+    url = new_database()
+    failed: list[Exception] = []
+
+    def write(writer: psycopg.Connection) -> None:
+        try:
+            writer.execute(ENTRY, ["2015-01-15Z", "team:x"])
+        except psycopg.Error as error:
+            failed.append(error)
+
+    with (
+        psycopg.Connection.connect(url, autocommit=True) as watcher,
+        psycopg.Connection.connect(url, autocommit=True) as writer,
+        psycopg.Connection.connect(url) as keeper,
+    ):
+        keeper.execute("SELECT registry.add_audit_months('2015-01-01', '2015-01-01')")
+        thread = threading.Thread(target=write, args=[writer])
+        thread.start()
+        waits = "SELECT FROM pg_locks WHERE pid = %s AND NOT granted"
+        end = time.monotonic() + PATIENCE
+        while thread.is_alive() and watcher.execute(waits, [writer.info.backend_pid]).fetchone() is None:
+            assert time.monotonic() < end
+        keeper.commit()
+        thread.join()
+        assert failed == []
+        assert watcher.execute("SELECT target FROM registry.audit_201501").fetchall() == [("team:x",)]
+
+
 def test_maintenance_makes_the_coming_months_and_drops_what_is_too_old(
     database: db.Database, months: Callable[[], list[str]]
 ):
