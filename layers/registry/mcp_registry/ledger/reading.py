@@ -118,7 +118,7 @@ SELECT server.name, snapshot.is_told,
 """  # noqa: S608 - of literals
 
 # The endpoint in use, where it may be visited; the row tells all that there is to say where it may not. Each request
-# that asks is answered, and one of them in two seconds sends somebody.
+# that asks is answered, and one of them in two seconds sends somebody, with the headers that were given for the server.
 LOOK = """
 WITH server AS (
     SELECT id, name, owner, status, endpoint_id, %(curates)s OR owner = %(caller_team)s AS is_theirs
@@ -138,7 +138,14 @@ WITH server AS (
 SELECT server.name, server.owner, server.is_theirs, server.status = 'inactive',
        registry.rfc3339(CASE WHEN asked.id IS NULL THEN e.visited_at ELSE statement_timestamp() END),
        asked.id IS NOT NULL, now(), server.id, e.id, e.url, e.health_url, e.era, h.verdict::text, e.pulse,
-       encode(e.seen_digest, 'hex')
+       encode(e.seen_digest, 'hex'),
+       (SELECT p.secret::text
+          FROM registry.probe_headers AS p
+         WHERE p.server_id = server.id
+           AND p.given_at IS NOT NULL
+           AND p.ended_at IS NULL
+         ORDER BY p.given_at DESC
+         LIMIT 1)
   FROM server
   JOIN registry.endpoints AS e ON e.id = server.endpoint_id
   LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id
