@@ -293,6 +293,10 @@ def test_no_schema_ends_the_command_and_another_one_is_always_shown(before: Any,
         ({"kind": "tool", "subject": "convert", "before": None, "after": {"title": "x"}}, "tool convert: added"),
         ({"kind": "tool", "subject": "convert", "before": {"title": "x"}, "after": None}, "tool convert: removed"),
         (
+            {"kind": "tool", "subject": "convert", "before": None, "after": {}, "reasons": ["The tool is new"]},
+            "tool convert: the tool is new",
+        ),
+        (
             {"kind": "prompt", "subject": "p\u202e", "before": {"description": "a"}, "after": {"description": "b"}},
             "prompt p\\u202e: description changed",
         ),

@@ -429,6 +429,20 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return sent
 
 
+def test_a_look_brings_the_headers_that_were_given_for_the_server(clerk, connection, server, asked):
+    secrets = [f"00000000-0000-4000-8000-{number:012}" for number in range(4)]
+    connection.execute("UPDATE registry.endpoints SET visited_at = NULL WHERE server_id = %s", [server.id])
+    connection.execute(
+        "INSERT INTO registry.probe_headers (secret, server_id, names, given_at, ended_at)"
+        " SELECT secret::uuid, %s, '{A}', given, ended"
+        "   FROM unnest(%s::text[], ARRAY[now() - interval '1 hour', now() - interval '1 minute', now(), NULL],"
+        "               ARRAY[NULL, NULL, now(), NULL]::timestamptz[]) AS made (secret, given, ended)",
+        [server.id, secrets],
+    )
+    reading.look_now(clerk.begin(60), OWNER, server.id)
+    assert [messages.Visit(*visit[1:]).headers for visit in asked] == [secrets[1]]
+
+
 def test_a_look_is_sent_at_once_and_once_in_two_seconds(clerk, connection, server, asked):
     forget = (
         "UPDATE registry.endpoints SET visited_at = now() - interval '3 seconds' WHERE server_id = %s RETURNING id, url"

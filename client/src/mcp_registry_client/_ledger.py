@@ -453,6 +453,8 @@ def observe(options: argparse.Namespace, screen: Screen) -> int:
         agreement = _offers.AGREEMENTS.get(plain(observed.get("agreement")))
         agrees = f", {agreement}" if agreement and state == "observed" else ""
         screen.write(f"{name}  {_offers.toned(screen, state)}{tools}{f': {reason}' if reason else agrees}")
+        if state == "gated" and not reason:
+            note(f"It shows its tools to who brings credentials: mcp-registry probe-headers set {name} gives it some.")
     return Exit.OK if is_up else Exit.UNREACHABLE
 
 

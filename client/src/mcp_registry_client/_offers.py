@@ -120,9 +120,9 @@ def told(change: Mapping[str, Any]) -> str:
     subject = change.get("subject")
     name = f"{words} {exact(subject)}" if isinstance(subject, str) else words
     if before is None and after is not None:
-        what = "added"
+        what = "" if why else "added"
     elif after is None and before is not None:
-        what = "removed"
+        what = "" if why else "removed"
     else:
         changed = _difference.fields(mapping(before), mapping(after))
         what = "" if why else f"{', '.join(map(plain, changed))} changed" if changed else "changed"

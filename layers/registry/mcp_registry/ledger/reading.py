@@ -118,7 +118,7 @@ SELECT server.name, snapshot.is_told,
 """  # noqa: S608 - of literals
 
 # The endpoint in use, where it may be visited; the row tells all that there is to say where it may not. Each request
-# that asks is answered, and one of them in two seconds sends somebody.
+# that asks is answered, and one of them in two seconds sends somebody, with the headers that were given for the server.
 LOOK = """
 WITH server AS (
     SELECT id, name, owner, status, endpoint_id, %(curates)s OR owner = %(caller_team)s AS is_theirs

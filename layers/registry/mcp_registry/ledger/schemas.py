@@ -288,7 +288,7 @@ def _choices(schema: dict[str, Any], key: str) -> dict[bytes, Any]:
     elif key == "allOf":
         found = []
     else:
-        # Without the word itself, which is no list of choices here: else the schema would be its own choice, without end.
+        # Without the word itself: it is no list of choices here, and the schema would be its own choice without end.
         alone = {word: value for word, value in schema.items() if word not in fingerprint.UNTOLD | {"default", key}}
         types = alone.get("type")
         found = [{**alone, "type": one} for one in cast("list[Any]", types)] if isinstance(types, list) else [alone]
