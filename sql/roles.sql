@@ -146,6 +146,8 @@ GRANT SELECT ON registry.documents, registry.snapshots, registry.ledger, registr
 GRANT SELECT ON registry.mcp_servers, registry.server_metadata, registry.tools, registry.endpoints,
                 registry.endpoint_health, registry.teams
    TO registry_clerk;
+-- Whether curators look after a server that its team removes.
+GRANT SELECT ON registry.ledger, registry.approvals TO registry_writer;
 -- What is decided about it, and that an endpoint is to be looked at now.
 GRANT INSERT ON registry.approvals TO registry_clerk;
 GRANT INSERT, UPDATE ON registry.ledger TO registry_clerk;

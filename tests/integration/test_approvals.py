@@ -13,7 +13,7 @@ from mcp_registry.caller import Caller
 from mcp_registry.catalogue import offers, registration, servers
 from mcp_registry.catalogue.cursor import Filters
 from mcp_registry.catalogue.offers import Decision, Policy
-from mcp_registry.errors import NotUnderReview, ServerNotFound, SnapshotNotFound, ValidationFailed
+from mcp_registry.errors import Forbidden, NotUnderReview, ServerNotFound, SnapshotNotFound, ValidationFailed
 from mcp_registry.ledger import approvals
 from tests.conftest import ADMIN, PATIENCE
 from tests.conftest import registration as document
@@ -244,6 +244,26 @@ def test_under_auto_a_decision_that_would_keep_nothing_from_anybody_is_refused(d
     assert decide(database, server, better, "approve")["state"] == "approved"
     assert put_under(database, server, "manual")["state"] == "approved"
     assert told(database, server) == ["Reads a file well"]
+
+
+@pytest.mark.parametrize("hold", [None, 3600])
+@pytest.mark.parametrize("by", ["a policy of its own", "a decision"])
+def test_a_team_does_not_end_a_review_by_removing_its_server(
+    database: Database, server: int, by: str, hold: int | None
+):
+    publisher = Caller("token:publisher", "publisher", ADMIN.team)
+    if by == "a policy of its own":
+        put_under(database, server, "manual")
+    else:
+        decide(database, server, offer(database, server, GOOD), "approve")
+    with pytest.raises(Forbidden, match="ask a curator"):
+        servers.delete(database, publisher, server, hold)
+    with pytest.raises(Forbidden, match="belongs to the team default"):
+        servers.delete(database, Caller("token:x", "publisher", "guests"), server, hold)
+    assert database.read(servers.DELETE, publisher.parameters() | {"id": server}) is None
+    servers.delete(database, Caller("token:curator", "curator", ADMIN.team), server, hold)
+    with pytest.raises(ServerNotFound):
+        servers.detail(database, server)
 
 
 def test_a_digest_is_of_this_server(database: Database, server: int):

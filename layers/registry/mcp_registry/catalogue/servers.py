@@ -848,12 +848,24 @@ SELECT changed.id, name, changed.status::text, registry.rfc3339(created_at), reg
   LEFT JOIN registry.endpoint_health AS h ON h.endpoint_id = e.id
 """  # noqa: S608 - of literals
 
+# Whether a server `s` is one that curators look after: it has a policy of its own, or they decided about it. Else its
+# team would end that by removing it, and register it anew.
+_IS_REVIEWED: LiteralString = """(EXISTS (SELECT FROM registry.ledger AS l WHERE l.server_id = s.id AND l.policy IS NOT NULL)
+        OR EXISTS (SELECT FROM registry.approvals AS a WHERE a.server_id = s.id))"""
+_MAY_REMOVE: LiteralString = f"(%(caller_role)s IN ('curator', 'admin') OR NOT {_IS_REVIEWED})"
+IS_REVIEWED: LiteralString = f"""
+SELECT {_IS_REVIEWED}
+  FROM registry.mcp_servers AS s
+ WHERE id = %(id)s
+"""  # noqa: S608 - of literals
+
 # Its metadata, endpoints and last checks go by foreign keys, its tools and metrics by triggers.
 DELETE: LiteralString = f"""
 WITH removed AS (
-    DELETE FROM registry.mcp_servers
+    DELETE FROM registry.mcp_servers AS s
      WHERE id = %(id)s
        AND {_IS_THEIRS}
+       AND {_MAY_REMOVE}
     RETURNING *
 ), audit AS ({_AUDIT}
            'server.removed', 'server:' || s.name, {_TOLD_WHOLE}, NULL
@@ -874,6 +886,7 @@ WITH found AS MATERIALIZED (
       FROM registry.mcp_servers AS s
      WHERE id = %(id)s
        AND {_IS_THEIRS}
+       AND {_MAY_REMOVE}
 ), removed AS MATERIALIZED (
     SELECT gone.*
       FROM found
@@ -1363,9 +1376,15 @@ def parse_hold(query: Mapping[str, str]) -> int | None:
 def delete(database: Database, caller: Caller, id_: int, hold: int | None = None) -> None:
     """Remove a server with all that is kept of it, and hold its name for so many seconds.
 
-    Raises ServerNotFound, Forbidden where it is another team's, and QuotaExceeded where as many names are held for that
-    team as may be.
+    Raises ServerNotFound, Forbidden where it is another team's, or curators look after it and this is none, and
+    QuotaExceeded where as many names are held for that team as may be.
     """
+    if not caller.may("curator"):
+        check_theirs(database, caller, id_)
+        if (database.read(IS_REVIEWED, {"id": id_}) or (False,))[0]:
+            raise Forbidden(
+                "This server is under review, which would end with it: ask a curator to remove it, or take it out of service"
+            )
     if hold is None:
         _write(database, caller, DELETE, {"id": id_}, WHOSE)
         return

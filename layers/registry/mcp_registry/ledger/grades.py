@@ -33,6 +33,8 @@ HOST: Final = re.compile(r"""(?:[a-z][a-z0-9+.-]{0,30}://|\bwww\.)([^\s/?#"'<>()
 MAX_TEXT: Final = 2_000
 MAX_FIELD: Final = 50_000
 MAX_REASONS: Final = 20
+# A text without a blank that is no longer than this is a name.
+MAX_NAME: Final = 64
 # Beyond so many, what came and went of a list of resources is one change.
 MAX_RESOURCES: Final = 10
 
@@ -233,6 +235,20 @@ def _read(item: Mapping[str, Any]) -> dict[str, Any]:
 def _texts(read: Mapping[str, Any]) -> list[str]:
     """All strings of what is read, as they are. Icons are for programs."""
     return [text for key, value in read.items() if key != "icons" for text in (key, *_strings(value))]
+
+
+def speaks(before: Offer, after: Offer) -> bool:
+    """Whether a model reads words in one offer that the other one did not have, wherever they stand.
+
+    Words are what has a blank in it, or is longer than a name.
+    """
+
+    def words(offer: Offer) -> set[str]:
+        read = [_read(item) for item in (*(offer.tools or ()), *(offer.prompts or ()))]
+        texts = [text for item in read for text in _texts(item)] + [offer.instructions or ""]
+        return {text for text in texts if len(text) > MAX_NAME or len(text.split()) > 1}
+
+    return not words(after) <= words(before)
 
 
 def hosts_of(texts: Iterable[str]) -> set[str]:

@@ -655,6 +655,8 @@ def _handed_out(
         getattr(known, name) is not None and getattr(told.offer, name) is None for name in LISTS
     ):
         worst = "breaking"  # nobody knows what has changed in a list that is not whole
+    if basis.approved_id is not None and known is not None and grades.speaks(known, told.offer):
+        worst = "breaking"  # no rule tells an honest word from another: what was approved has none that nobody has read
     compatible = policies.advance(
         policy, served=served, new=NEW, worst=worst, decided=decided, reviewed=reviewed, is_first=is_first
     )
