@@ -391,6 +391,7 @@ def test_a_tool_that_changes_is_seen_graded_shown_and_handed_out_when_a_curator_
         assert "its tools are those that it declares" in run("show", "rates", "--observed").out
         # Of what nobody has approved of nothing is handed out.
         assert "awaiting" in run("policy", "rates", "manual").out
+        assert "awaiting: mcp-registry approvals\n" in run("show", "rates").out
         assert "+ tool convert" in run("diff", "rates").out
         approved = run("approve", "rates", "--yes", "--reason", "Read by us")
         assert approved.code == 0 and approved.out.startswith("approved rates (digest ")
