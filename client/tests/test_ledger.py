@@ -275,7 +275,9 @@ def changed(api, stack_database_url) -> str:
         others = {"prompts": [], "resources": [], "templates": []}
         offer(connection, made["id"], {"tools": [CONVERT], **others}, "declared", "2026-11-01T00:00:00Z")
         offer(connection, made["id"], {"tools": [CONVERT], **others}, "observed", "2026-11-02T00:00:00Z")
-        offer(connection, made["id"], {"tools": [POISONED], **others}, "observed", "2026-11-30T12:00:00.5Z")
+        about = {"instructions": "Ask.", "server_info": {"name": "x"}, "capabilities": {"tools": {}}}
+        later = "2026-11-30T12:00:00.5Z"
+        offer(connection, made["id"], {"tools": [POISONED], **others}, "observed", later, about=about)
     return made["name"]
 
 
@@ -285,13 +287,16 @@ def test_what_differs_since_a_time_is_shown_word_by_word(run, changed):
         assert done.code == 0 and not done.err
         assert "Converts [-any-]{+an\\u200b+} amount." in done.out and "\u200b" not in done.out
         assert "    amount     number  yes       added\n" in done.out
-    assert "Converts [-any-]{+an\\u200b+} amount." in run("diff", changed, "--declared").out
+    declared = run("diff", changed, "--declared").out
+    assert "Converts [-any-]{+an\\u200b+} amount." in declared
+    # A registration declares tools only: what else there is is no difference to it.
+    assert [line for line in declared.splitlines() if line[:2] in ("+ ", "- ", "~ ")] == ["~ tool convert"]
     # What was there before there was anything.
     assert "+ tool convert\n" in run("diff", changed, "--since", "2026-10-01").out
     done = run("diff", changed)
     assert done.code == 0 and "Nothing differs" in done.err
     document = run("diff", changed, "--since", "2026-11-02", "--json").document
-    assert [(one["kind"], one["subject"]) for one in document["differences"]] == [("tool", "convert")]
+    assert ("tool", "convert") in [(one["kind"], one["subject"]) for one in document["differences"]]
     assert document["before"]["first_seen"].startswith("2026-11-02") and document["after"]["source"] == "observed"
 
 
@@ -386,6 +391,7 @@ def test_a_tool_that_changes_is_seen_graded_shown_and_handed_out_when_a_curator_
         assert "its tools are those that it declares" in run("show", "rates", "--observed").out
         # Of what nobody has approved of nothing is handed out.
         assert "awaiting" in run("policy", "rates", "manual").out
+        assert "awaiting: mcp-registry approvals\n" in run("show", "rates").out
         assert "+ tool convert" in run("diff", "rates").out
         approved = run("approve", "rates", "--yes", "--reason", "Read by us")
         assert approved.code == 0 and approved.out.startswith("approved rates (digest ")

@@ -165,7 +165,7 @@ def show_observed(registry: Registry, detail: dict[str, Any], options: argparse.
     number = detail["id"]
     offer = _offer(registry, number, "observed")
     declared = _offer(registry, number, "declared") if offer else None
-    differences = _difference.between(declared, offer) if declared and offer else []
+    differences = _difference.between(_tools_of(declared), _tools_of(offer)) if declared and offer else []
     if options.json:
         screen.document({"server": detail, "observed": offer, "differences": [one._asdict() for one in differences]})
     else:
@@ -185,7 +185,11 @@ def diff(options: argparse.Namespace, screen: Screen) -> int:
             before, which = _before(registry, detail["id"], options.since), "what was there before"
         else:
             before, which = _offer(registry, detail["id"], None), "what is handed out"
-    differences = _difference.between(before or _empty(after), after or _empty(before))
+    if options.declared and before and after:
+        # All else that a server offers is new to each declaration, and is no difference to it.
+        differences = _difference.between(_tools_of(before), _tools_of(after))
+    else:
+        differences = _difference.between(before or _empty(after), after or _empty(before))
     if options.json:
         screen.document(
             {
@@ -214,6 +218,11 @@ def diff(options: argparse.Namespace, screen: Screen) -> int:
         is_all = options.since is None and not options.declared
         note("Nothing differs." + (" What has changed in a week: --since 7d." if is_all else ""))
     return Exit.OK
+
+
+def _tools_of(offer: dict[str, Any]) -> dict[str, Any]:
+    """The part of an offer that a registration can declare as well."""
+    return {"tools": offer.get("tools")}
 
 
 def _current(registry: Registry, number: int, as_of: datetime | None = None) -> dict[str, Any] | None:

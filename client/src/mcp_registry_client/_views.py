@@ -116,6 +116,7 @@ def show_server(
         ("Owner", _owner(detail, contact)),
         ("Id", detail.get("id")),
         *_observed(mapping(detail.get("observed"))),
+        ("Review", _review(mapping(detail.get("review")))),
     )
     screen.write()
     screen.write(screen.paint("Health", "bold"))
@@ -131,6 +132,12 @@ def _owner(detail: Mapping[str, Any], contact: str | None) -> str | None:
     """Whose it is, and whom to ask; nothing where a registry does not say."""
     owner = plain(detail.get("owner"))
     return f"{owner}, ask {plain(contact)}" if owner and contact else owner or None
+
+
+def _review(review: Mapping[str, Any]) -> str | None:
+    """That something of a server waits for a curator, or was rejected: why tools may be missing from what is shown."""
+    state = plain(review.get("state"))
+    return f"{state.replace('_', ' ')}: mcp-registry approvals" if state not in ("", "approved") else None
 
 
 def _observed(observed: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
