@@ -580,7 +580,7 @@ def test_under_compatible_new_words_wait_once_something_was_approved(ledger, mon
         f" SELECT server_id, prompt, id, 'approve', 'ann' FROM registry.snapshots WHERE id = {read}",
     )
     rows(ledger.database, f"UPDATE registry.ledger SET approved_id = {read} WHERE server_id = {ledger.id}")
-    ledger.server.tools[0]["inputSchema"]["properties"] = {"amount": {"type": "number"}}
+    ledger.server.tools[0]["inputSchema"]["properties"] = {"amount": {}, "note": {"type": "string"}}
     ledger.look()
     widened = ledger.ledger("observed_id")[0]
     assert pointers(ledger) == (widened, read) and widened != read

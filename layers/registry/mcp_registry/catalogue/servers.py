@@ -850,7 +850,8 @@ SELECT changed.id, name, changed.status::text, registry.rfc3339(created_at), reg
 
 # Whether a server `s` is one that curators look after: it has a policy of its own, or they decided about it. Else its
 # team would end that by removing it, and register it anew.
-_IS_REVIEWED: LiteralString = """(EXISTS (SELECT FROM registry.ledger AS l WHERE l.server_id = s.id AND l.policy IS NOT NULL)
+_IS_REVIEWED: LiteralString = """
+       (EXISTS (SELECT FROM registry.ledger AS l WHERE l.server_id = s.id AND l.policy IS NOT NULL)
         OR EXISTS (SELECT FROM registry.approvals AS a WHERE a.server_id = s.id))"""
 _MAY_REMOVE: LiteralString = f"(%(caller_role)s IN ('curator', 'admin') OR NOT {_IS_REVIEWED})"
 IS_REVIEWED: LiteralString = f"""
@@ -1383,7 +1384,8 @@ def delete(database: Database, caller: Caller, id_: int, hold: int | None = None
         check_theirs(database, caller, id_)
         if (database.read(IS_REVIEWED, {"id": id_}) or (False,))[0]:
             raise Forbidden(
-                "This server is under review, which would end with it: ask a curator to remove it, or take it out of service"
+                "This server is under review, which would end with it: ask a curator to remove it, or take it out of"
+                " service"
             )
     if hold is None:
         _write(database, caller, DELETE, {"id": id_}, WHOSE)
