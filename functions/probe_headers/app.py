@@ -28,4 +28,5 @@ def _clear(_: Any) -> object:
 
 
 def lambda_handler(event: Any, context: Any) -> object:
-    return (_answer if "httpMethod" in event else _clear)(event, context)
+    is_request = "httpMethod" in event
+    return _answer(event, context) if is_request else _clear(event, context)

@@ -56,7 +56,7 @@ SEED_VARIABLE = "FUZZ_SEED"
 # Times scale. Of the document few in the bounded run: tests/contract has a run of its own, of the same generator.
 CASES = 5  # of each operation and mode
 ROUNDS = 2  # of walks of each kind: a finding ends its round
-WALKS = 5
+WALKS = 8
 STEPS = 30
 ODD = 3  # of each route and method
 BROKEN = 5  # of each way to break a body, for each route that takes one

@@ -78,7 +78,10 @@ _FIELDS = {
     "queue": r"[\w.-]{0,80}",
     "exception_class": r"[\w.]{1,100}",
     "exception_frames": r"/[^:]+\.py:\d+ [\w<>]+",
-    "reason": rf"not a (?:Tick|Shard|Findings|Visits|Introductions)|{_SENTENCE}",
+    "reason": (
+        r"not a (?:Tick|Shard|Findings|Visits|Introductions)|the offer of server \d+ is refused: [a-z A-Z,]{1,99}"
+        rf"|{_SENTENCE}"
+    ),
     "server": _NAME,
     "from": r"active|error",
     "to": r"active|error",
