@@ -464,7 +464,7 @@ class Api:
     def unswept(self, told: Mapping[str, Any]) -> dict[str, Any]:
         """What is told of a server, without what a sweep may have changed meanwhile."""
         swept = {"status", "verdict", "frozen", "last_health_check", "checked_at", "last_check", "auth", "observed"}
-        swept |= {"endpoints", "updated_at"}
+        swept |= {"endpoints", "updated_at", "review"}
         return {key: value for key, value in told.items() if not (self.shared and key in swept)}
 
     def remove_what_was_made(self) -> None:
